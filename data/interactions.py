@@ -1,0 +1,186 @@
+"""Who took what, in time order: read from a CSV file, cleaned, cut to frequent items and users."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+
+from data.ragged import Ragged
+from data.sourcefile import SourceFile
+
+MIN_COUNT = 5  # ComiRec's filter: an item, then a user, with fewer interactions is left out
+COLUMNS = ["user_id", "item_id", "timestamp"]
+
+Explain = Callable[[SourceFile], NoReturn]  # finds the line at fault and raises UserError
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Rows stand together by user and, within a user, oldest first; no user has an item twice.
+
+    users, items: int32 [rows], numbers into user_ids and item_ids, which hold the original ids as
+    text in natural order: a number says nothing about popularity or time, so breaking ties by
+    number leaks nothing.
+    repeats: rows that were left out because the user already had the item.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    user_ids: list[str]
+    item_ids: list[str]
+    repeats: int = 0
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def frequent(self, min_count: int = MIN_COUNT) -> Interactions:
+        """Keep the items with min_count interactions, then the users with min_count of the rest.
+
+        One pass, as ComiRec does, not until nothing changes. Ids that no longer occur are dropped.
+        """
+        often = np.bincount(self.items, minlength=len(self.item_ids)) >= min_count
+        keep = often[self.items]
+        active = np.bincount(self.users[keep], minlength=len(self.user_ids)) >= min_count
+        keep &= active[self.users]
+        users, user_ids = _renumber(self.users[keep], self.user_ids)
+        items, item_ids = _renumber(self.items[keep], self.item_ids)
+        return Interactions(users, items, user_ids, item_ids, self.repeats)
+
+    def histories(self) -> Ragged:
+        """One row per user: the items numbered from 1 (0 is padding), oldest first."""
+        lengths = np.bincount(self.users, minlength=len(self.user_ids))
+        return Ragged.from_lengths(lengths, self.items + 1)
+
+
+def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions:
+    """Read user_id,item_id,timestamp[,...] with a header, UTF-8, plain or gzip.
+
+    Ids are any text. Timestamps are numbers; equal ones keep the order of the file. Every row
+    counts as an interaction whatever its rating; other columns are not used. A user whose rows go
+    back in time is refused, or sorted if sort_rows is set. The same row twice is refused.
+    """
+    file.places(COLUMNS)
+    ids = {name: "category" for name in file.header() if name != "timestamp"}
+    frame = read_table(file, _explain, dtype=ids, encoding="utf-8")
+    return arrange(file, frame, 2, sort_rows, _explain)
+
+
+def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
+    """pandas.read_csv, made to refuse what it would bend: rows with too many or too few fields."""
+    with file.open() as stream:
+        try:
+            frame = pd.read_csv(
+                stream,
+                keep_default_na=False,  # "NA" and "null" are ids like any other
+                skip_blank_lines=False,  # so that row and line numbers stay in step
+                low_memory=False,
+                **options,
+            )
+        except pd.errors.EmptyDataError:
+            frame = pd.DataFrame()
+        except pd.errors.ParserError:
+            explain(file)
+    if not len(frame):
+        raise file.refusal("no rows; at least one interaction is needed")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus first fields for labels
+        explain(file)
+    return frame
+
+
+def arrange(
+    file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: bool, explain: Explain
+) -> Interactions:
+    """Number the ids, put the rows in order, leave repeats out.
+
+    frame: user_id and item_id as categories, timestamp as numbers. first_line: where row 0 stands.
+    """
+    time = frame["timestamp"].to_numpy()
+    if time.dtype.kind not in "iuf" or not np.isfinite(time).all():
+        explain(file)
+    if any("" in frame[name].cat.categories for name in ("user_id", "item_id")):
+        explain(file)
+    users, user_ids = _number(frame["user_id"].cat)
+    items, item_ids = _number(frame["item_id"].cat)
+    del frame
+    # both sorts keep the order of the file among equals: ordering them by item id would leak
+    order = np.lexsort((time, users)) if sort_rows else np.argsort(users, kind="stable")
+    users, items, time = users[order], items[order], time[order]
+    line = order + first_line
+
+    back = 1 + np.flatnonzero((users[1:] == users[:-1]) & (time[1:] < time[:-1]))
+    if len(back):
+        at = back[np.argmin(line[back])]
+        what = (
+            f"user {user_ids[users[at]]} goes back in time ({time[at - 1]} on line {line[at - 1]}, "
+            f"{time[at]} here); sort the file by timestamp, or have it sorted with sort_rows"
+        )
+        raise file.refusal(what, line[at], "timestamp")
+
+    pair = users.astype(np.int64) * len(item_ids) + items
+    again = pd.Series(pair).duplicated(keep="first").to_numpy()
+    if again.any():
+        twin = _equal_row(pair, time, line)
+        if twin is not None:
+            user, item = user_ids[users[twin]], item_ids[items[twin]]
+            what = (
+                f"user {user}, item {item} and timestamp {time[twin]} stand on an earlier line "
+                "too; remove duplicate rows"
+            )
+            raise file.refusal(what, line[twin])
+        users, items = users[~again], items[~again]
+    return Interactions(users, items, user_ids, item_ids, int(again.sum()))
+
+
+def is_number(text: str) -> bool:
+    """Whether the text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _equal_row(pair: np.ndarray, time: np.ndarray, line: np.ndarray) -> int | None:
+    """The first row that stands twice with the same time, if any: the file is broken then, while a
+    user who comes back to an item later is only a repeat."""
+    several = np.flatnonzero(pd.Series(pair).duplicated(keep=False).to_numpy())
+    several = several[np.lexsort((line[several], time[several], pair[several]))]
+    former, latter = several[:-1], several[1:]
+    twins = latter[(pair[former] == pair[latter]) & (time[former] == time[latter])]
+    return twins[np.argmin(line[twins])] if len(twins) else None
+
+
+def _number(column) -> tuple[np.ndarray, list[str]]:
+    """Categories -> numbers in the natural order of the ids: by value if all are whole numbers."""
+    ids = [str(name) for name in column.categories]
+    if all(name.isdecimal() and name.isascii() and len(name) < 19 for name in ids):
+        order = sorted(range(len(ids)), key=lambda i: (int(ids[i]), ids[i]))
+    else:
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+    rank = np.empty(len(ids), dtype=np.int32)
+    rank[order] = np.arange(len(ids), dtype=np.int32)
+    return rank[column.codes.to_numpy()], [ids[i] for i in order]
+
+
+def _renumber(numbers: np.ndarray, ids: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Close the gaps that left-out rows leave among the numbers; the order stays."""
+    used = np.bincount(numbers, minlength=len(ids)) > 0
+    new = np.cumsum(used, dtype=np.int32) - 1
+    return new[numbers].astype(np.int32), [ids[i] for i in np.flatnonzero(used)]
+
+
+def _explain(file: SourceFile) -> NoReturn:
+    places = file.places(COLUMNS)
+    for line, fields in file.body():
+        user, item, time = (fields[place] for place in places)
+        for name, value in (("user_id", user), ("item_id", item)):
+            if not value:
+                raise file.refusal("empty; give every row an id", line, name)
+        if not is_number(time):
+            what = f"{time!r} is not a number; write seconds, such as 978300760"
+            raise file.refusal(what, line, "timestamp")
+    raise file.refusal("not a table of interactions; write timestamps as plain numbers")

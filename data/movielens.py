@@ -1,0 +1,121 @@
+"""MovieLens as GroupLens publishes it: ratings.dat and movies.dat, unpacked or in the archive.
+
+Layout: https://files.grouplens.org/datasets/movielens/ml-1m-README.txt (ml-10m adds half stars).
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NoReturn
+
+from data.interactions import Interactions, arrange, is_number, read_table
+from data.sourcefile import SourceFile
+
+BASE_URL = "https://files.grouplens.org/datasets/movielens"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that can be downloaded; md5 is the sum that GroupLens publishes beside it."""
+
+    title: str
+    file: str
+    md5: str
+
+
+ARCHIVES = {
+    "ml-1m": Archive("MovieLens-1M", "ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"),
+    "ml-10m": Archive("MovieLens-10M", "ml-10m.zip", "ce571fd55effeba0271552578f2648bd"),
+}
+
+# "1::1193::5::978300760" cut at single colons: pandas does that far faster than at "::"
+FIELDS = ["user_id", "gap1", "item_id", "gap2", "rating", "gap3", "timestamp"]
+NUMBERS = ("rating", "timestamp")
+
+
+def read_ratings(file: SourceFile) -> Interactions:
+    """Read UserID::MovieID::Rating::Timestamp; every rating counts as an interaction.
+
+    The original is in no order of time, so it is sorted; equal times (half of ML-1M) keep the order
+    of the file.
+    """
+    frame = read_table(
+        file,
+        _explain,
+        sep=":",
+        header=None,
+        names=FIELDS,
+        dtype={name: "category" for name in FIELDS if name not in NUMBERS},
+        quoting=csv.QUOTE_NONE,
+        encoding="latin-1",
+    )
+    if any(list(frame[gap].cat.categories) != [""] for gap in ("gap1", "gap2", "gap3")):
+        _explain(file)
+    if frame["rating"].dtype.kind not in "if":
+        _explain(file)
+    return arrange(file, frame, 1, True, _explain)
+
+
+def read_movies(file: SourceFile) -> dict[str, tuple[str, str]]:
+    """Read MovieID::Title::Genres -> {original id: (title, "Action|Comedy")}.
+
+    ml-1m is Latin-1, ml-10m UTF-8. Accents in Latin-1 are not valid UTF-8: that is tried first.
+    """
+    with file.open() as stream:
+        raw = stream.read()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    movies: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(text.rstrip("\r\n").split("\n"), start=1):
+        fields = line.rstrip("\r").split("::")
+        if len(fields) != 3 or not fields[0]:
+            raise file.refusal("not MovieID::Title::Genres; mend or remove the line", number)
+        movie, title, genres = fields
+        if movie in movies:
+            what = f"movie {movie} stands on an earlier line too; remove one"
+            raise file.refusal(what, number, "MovieID")
+        movies[movie] = (title, "" if genres == "(no genres listed)" else genres)
+    return movies
+
+
+def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None]:
+    """ratings.dat and movies.dat (None if it is not there) inside a zip archive.
+
+    Nothing is unpacked to disk. Names that would leave an unpacker's folder are refused all the
+    same: such an archive is not what GroupLens made.
+    """
+    whole = SourceFile(path)
+    with whole.raw() as stream, zipfile.ZipFile(stream) as archive:
+        names = archive.namelist()
+    for name in names:
+        if ".." in PureWindowsPath(name).parts or PureWindowsPath(name).anchor:
+            what = f"holds {name!r}, a path that leaves its folder; do not use this archive"
+            raise whole.refusal(what)
+    found = {}
+    for wanted in ("ratings.dat", "movies.dat"):
+        members = [name for name in names if PurePosixPath(name).name == wanted]
+        if len(members) > 1:
+            raise whole.refusal(f"holds {wanted} more than once; unpack the one that is meant")
+        found[wanted] = SourceFile(path, members[0]) if members else None
+    if found["ratings.dat"] is None:
+        raise whole.refusal("holds no ratings.dat; give a MovieLens archive such as ml-1m.zip")
+    return found["ratings.dat"], found["movies.dat"]
+
+
+def _explain(file: SourceFile) -> NoReturn:
+    form = "UserID::MovieID::Rating::Timestamp"
+    for number, line in file.lines("latin-1"):
+        fields = line.split("::")
+        if len(fields) != 4:
+            raise file.refusal(f"{len(fields)} fields, not {form}; mend the line", number)
+        for name, value in zip(form.split("::"), fields, strict=True):
+            is_id = name in ("UserID", "MovieID")
+            if not value or (":" in value if is_id else not is_number(value)):
+                what = f"{value!r} is not {'an id' if is_id else 'a number'}; mend the line"
+                raise file.refusal(what, number, name)
+    raise file.refusal(f"not a ratings file; write one {form} per line")

@@ -1,0 +1,50 @@
+"""SparCode's model: AllToAll whose user tokens are quantised, so that scores can be looked up instead of computed."""
+
+import mindspore as ms
+
+from models.AllToAll import AllToAll
+from models.losses import token_correlation
+from models.vq import ProductQuantiser
+
+
+class DQMatch(AllToAll):
+    """AllToAll with product-quantised tokens.
+
+    Until `start_quantiser` is called the tokens pass unchanged (the release's `pretrain_epoch`).
+
+    Args:
+        num_codebooks: M; codewords (K_c): N per codebook; see `ProductQuantiser`.
+        ema_decay, restart_below: see `VectorQuantiser`.
+        beta: weight of the commitment loss, the mean squared distance between a token and its codewords.
+        The others are those of `AllToAll`.
+    """
+
+    def __init__(self, *, num_codebooks, codewords, ema_decay, restart_below, beta, rng, **all_to_all):
+        super().__init__(rng=rng, **all_to_all)
+        self.beta = beta
+        self.quantiser = ProductQuantiser(num_codebooks, codewords, self.token_size, ema_decay, restart_below, rng)
+        # A parameter and not a Python flag: a flag would be frozen into the compiled graph.
+        self.quantised = ms.Parameter(ms.Tensor(0.0, ms.float32), name="quantised", requires_grad=False)
+
+    def quantise(self, tokens):
+        codewords, commitment = self.quantiser(tokens)
+        penalty = self.beta * self.quantised * commitment + self.decorrelation * token_correlation(tokens)
+        return tokens + self.quantised * (codewords - tokens), penalty
+
+    def token_indices(self, history):
+        """Code tuples of the user tokens, (B, L) int32 -> (B, K_u, M) int32."""
+        return self.quantiser.indices(self.tokens(history))
+
+    def start_quantiser(self, tokens, batch_size, seed):
+        """Puts the codebooks on the k-means centres of some tokens and switches them on; see `BaseModel`."""
+        self.quantiser.start(tokens.reshape(-1, self.token_size), batch_size * self.k_u, seed)
+        self.quantised.set_data(ms.Tensor(1.0, ms.float32))
+
+    @property
+    def is_quantised(self):
+        return bool(self.quantised.asnumpy())
+
+    def scorer(self):
+        scorer = super().scorer()
+        scorer.codewords = self.quantiser.tables()
+        return scorer

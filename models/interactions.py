@@ -1,0 +1,96 @@
+"""Token x item scorers: every user token meets every item."""
+
+import numpy as np
+from mindspore import nn, ops
+
+from models.layers import Dense
+from retrieval import PairScorer
+
+
+def dot(tokens, items):
+    """Inner products, tokens (B, K, D) with items shared by the batch (C, D) or of each row (B, C, D) -> (B, K, C)."""
+    if items.ndim == 2:
+        batch, n_tokens, width = tokens.shape
+        return ops.MatMul(transpose_b=True)(tokens.reshape(-1, width), items).reshape(batch, n_tokens, -1)
+    return ops.BatchMatMul(transpose_b=True)(tokens, items)
+
+
+class DNN(nn.Cell):
+    """An MLP over [token; item tokens] beside a dot product: s = token . P(item) + MLP([token; item]).
+
+    The release scores with the MLP alone. An MLP needs very long to learn an inner product (Rendle et al., "Neural
+    Collaborative Filtering vs. Matrix Factorization Revisited", 2020), hence the shortcut.
+
+    The first layer is split, W [u; v] = W_u u + W_v v, so that each half is computed once per token and once per item
+    and not once per pair. This is exact.
+
+    Args:
+        token_width: D of a user token.
+        item_width: width of an item's K_i tokens side by side.
+        hidden: widths of the hidden layers; empty leaves the dot product alone.
+    """
+
+    def __init__(self, token_width, item_width, hidden):
+        super().__init__()
+        self.has_hidden = bool(hidden)
+        self.project = Dense(item_width, token_width)
+        if hidden:
+            self.token_half = Dense(token_width, hidden[0])
+            self.item_half = Dense(item_width, hidden[0], has_bias=False)
+            self.deeper = nn.CellList([Dense(a, b) for a, b in zip(hidden[:-1], hidden[1:])])
+            self.out = Dense(hidden[-1], 1)
+            self.out.weight.set_data(ops.zeros_like(self.out.weight))  # starts as the dot product
+
+    def construct(self, tokens, items):
+        """tokens (B, K, D), items (C, W) shared by the batch or (B, C, W) -> scores (B, K, C) float32."""
+        scores = dot(tokens, self.project(items))                                    # (B, K, C)
+        if self.has_hidden:
+            hidden = ops.relu(_sums(self.token_half(tokens), self.item_half(items)))  # (H, B * K * C)
+            for layer in self.deeper:
+                hidden = ops.relu(ops.matmul(layer.weight, hidden) + layer.bias.expand_dims(1))
+            scores = scores + (ops.matmul(self.out.weight, hidden) + self.out.bias).reshape(scores.shape)
+        return scores
+
+    def scorer(self, items, score_bias):
+        """The same scores outside the graph: a `PairScorer` without codewords over items (n_items, W) float32."""
+        weight, bias = _arrays(self.project)
+        # token . (W v + b) as one product over all items: the projection is done once.
+        identity, no_bias = np.eye(len(weight), dtype=np.float32), np.zeros(len(weight), np.float32)
+        parts = {"token_dot": (identity, no_bias), "item_dot": items @ weight.T + bias, "score_bias": score_bias}
+        if self.has_hidden:
+            token_weight, token_bias = _arrays(self.token_half)
+            out_weight, out_bias = _arrays(self.out)
+            parts |= {
+                "token_hidden_weight": token_weight,
+                "token_hidden_bias": token_bias,
+                "item_hidden": items @ self.item_half.weight.asnumpy().T,
+                "layers": [_arrays(layer) for layer in self.deeper],
+                "out_weight": out_weight[0],
+                "out_bias": out_bias[0],
+            }
+        return PairScorer(**parts)
+
+
+def _arrays(dense):
+    return dense.weight.asnumpy(), dense.bias.asnumpy()
+
+
+def _sums(token_half, item_half):
+    """Sums of every token's half and every item's half, (B, K, H) and (C, H) or (B, C, H) -> (H, B * K * C).
+
+    The hidden unit comes first and pairs last, so that all later layers are plain matrix products. For shared items
+    the sum a + b is the product [a, 1] [1; b], per unit: broadcasting additions are several times slower on the CPU,
+    and their gradients more so.
+    """
+    batch, n_tokens, width = token_half.shape
+    if item_half.ndim == 2:
+        tokens = token_half.reshape(-1, width).T.expand_dims(2)                      # (H, B * K, 1)
+        items = item_half.T.expand_dims(1)                                           # (H, 1, C)
+        left = ops.concat((tokens, ops.ones_like(tokens)), 2)
+        right = ops.concat((ops.ones_like(items), items), 1)
+        return ops.BatchMatMul()(left, right).reshape(width, -1)
+    pairs = token_half.expand_dims(2) + item_half.expand_dims(1)                     # (B, K, C, H)
+    return pairs.reshape(-1, width).T
+
+
+INTERACTIONS = {"DNN": DNN}

@@ -1,0 +1,91 @@
+"""Small blocks that every model is built from."""
+
+import math
+
+import mindspore as ms
+import mindspore.common.initializer as init
+from mindspore import nn, ops
+
+
+class _AddBias(nn.Cell):
+    """`x + bias` with the bias gradient as one sum: the built-in BiasAddGrad is several times slower on the CPU."""
+
+    def construct(self, x, bias):
+        return ops.bias_add(x, bias)
+
+    def bprop(self, x, bias, out, dout):
+        return dout, ops.ReduceSum()(dout, 0)
+
+
+class Dense(nn.Cell):
+    """Affine map of the last axis, `x @ weight.T + bias`.
+
+    The weight starts uniform in +-1/sqrt(width_in) as in `nn.Dense`, the bias at zero.
+
+    Args:
+        width_in, width_out: sizes of the last axis before and after.
+        has_bias: whether a bias is added.
+    """
+
+    def __init__(self, width_in, width_out, has_bias=True):
+        super().__init__()
+        self.width_in, self.width_out, self.has_bias = width_in, width_out, has_bias
+        scale = 1 / math.sqrt(width_in)
+        self.weight = ms.Parameter(init.initializer(init.Uniform(scale), [width_out, width_in]), name="weight")
+        if has_bias:
+            self.bias = ms.Parameter(init.initializer("zeros", [width_out]), name="bias")
+            self.add_bias = _AddBias()
+
+    def construct(self, x):
+        rows = x.reshape(-1, self.width_in)
+        out = ops.MatMul(transpose_b=True)(rows, self.weight)
+        if self.has_bias:
+            out = self.add_bias(out, self.bias)
+        return out.reshape(x.shape[:-1] + (self.width_out,))
+
+
+def dropout(x, noise, share):
+    """Zeroes the places of x where noise falls below share and scales up the rest; noise None leaves x as it is.
+
+    The noise comes from outside because the built-in dropout keeps a hidden state, with which a resumed run could not
+    equal one that never stopped.
+
+    Args:
+        x, noise: same shape; noise is uniform in [0, 1).
+        share: 0 .. 1.
+    """
+    if noise is None or share == 0:
+        return x
+    return x * (noise >= share).astype(x.dtype) / (1 - share)
+
+
+class MLP(nn.Cell):
+    """Dense layers, each followed by ReLU and dropout.
+
+    Args:
+        widths: sizes from input to output, for example `[64, 256, 256]`; one entry means the identity.
+        dropout: share of activations zeroed when noise is given.
+    """
+
+    def __init__(self, widths, dropout):
+        super().__init__()
+        self.layers = nn.CellList([Dense(a, b) for a, b in zip(widths[:-1], widths[1:])])
+        self.widths, self.share = tuple(widths[1:]), dropout
+        self.noise_width = sum(self.widths)
+
+    def construct(self, x, noise):
+        """x (B, widths[0]), noise (B, noise_width) or None -> (B, widths[-1])."""
+        first = 0
+        for layer, width in zip(self.layers, self.widths):
+            part = None if noise is None else noise[:, first : first + width]
+            x = dropout(ops.relu(layer(x)), part, self.share)
+            first += width
+        return x
+
+
+class MaskedMean(nn.Cell):
+    """Mean of the rows whose mask is one; an empty row gives zeros."""
+
+    def construct(self, rows, mask):
+        weights = mask / ops.clamp(mask.sum(1, keepdims=True), min=1.0)             # (B, L)
+        return ops.bmm(weights.expand_dims(1), rows).squeeze(1)                     # (B, D)

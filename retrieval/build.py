@@ -1,0 +1,125 @@
+"""Make an index: score codes x items in blocks, cut each row, keep what is left."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval.blocks import Scorer, checked_codes, checked_scores, codes_per_block, with_progress
+from retrieval.index import SparseInvertedIndex, postings_within
+from retrieval.postings import offsets_of
+from retrieval.pruning import Pruning
+
+SAMPLE_PAIRS = 16 << 20  # (code, item) pairs whose scores choose a threshold
+SAMPLE_CODES = 1024
+
+
+def build_index(
+    scorer: Scorer,
+    codes,
+    n_items: int,
+    *,
+    relu: bool,
+    max_postings: int | None = None,
+    keep_share: float | None = None,
+    max_bytes: int | None = None,
+    block: int | None = None,
+    progress: bool = True,
+) -> SparseInvertedIndex:
+    """The index of `codes` (integers, any order, repeats are dropped) over the items 1..n_items.
+
+    relu: the scorer returns ReLU(score + bias), and only what is above 0 is stored; otherwise its
+    scores are plain and every pair is stored. max_postings caps each posting list; keep_share is
+    the share of all (code, item) pairs to keep, by one threshold for all codes, taken from the
+    scores of an even sample of the codes. max_bytes: the memory the index may take; it lowers the
+    share likewise, and what the sample misjudged is cut from the index once built. block: codes
+    scored at once. Raises ValueError for NaN or infinite scores, for negative ones where relu says
+    there are none, and for bad options.
+    """
+    codes = checked_codes(codes)
+    pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share, max_bytes)
+    index = build_pruned(scorer, codes, n_items, pruning, block=block, progress=progress)
+    if max_bytes is not None and index.statistics()["bytes"] > max_bytes:
+        index = index.prune(max_bytes=max_bytes)
+    return index
+
+
+def choose_pruning(
+    scorer: Scorer,
+    codes,
+    n_items: int,
+    relu: bool,
+    max_postings: int | None,
+    keep_share: float | None,
+    max_bytes: int | None = None,
+) -> Pruning:
+    """The options of build_index as a Pruning; scores a sample of the codes where one is needed."""
+    threshold = None
+    if keep_share is not None and not 0 < keep_share <= 1:
+        raise ValueError(
+            f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}."
+        )
+    if max_bytes is not None and len(codes):
+        pairs = len(codes) * n_items
+        share = postings_within(max_bytes, len(codes), n_items) / pairs
+        if share < min(1, keep_share or 1, (max_postings or n_items) / n_items):
+            keep_share = share
+    if keep_share is not None:
+        threshold = choose_threshold(scorer, codes, n_items, relu, keep_share)
+    return Pruning(relu=relu, threshold=threshold, max_postings=max_postings)
+
+
+def build_pruned(
+    scorer: Scorer,
+    codes,
+    n_items: int,
+    pruning: Pruning,
+    *,
+    block: int | None = None,
+    progress: bool = False,
+) -> SparseInvertedIndex:
+    """The index of `codes` with the cut already decided, as for codes that join an index later."""
+    codes = checked_codes(codes)
+    block = block or codes_per_block(n_items)
+    starts = range(0, len(codes), block)
+    if progress:
+        starts = with_progress(starts, len(codes), block)
+    blocks = []
+    for start in starts:
+        part = codes[start : start + block]
+        blocks.append(pruning.compact(checked_scores(scorer, part, n_items, pruning.relu)))
+    if not blocks:
+        blocks.append(pruning.compact(np.zeros((0, n_items), np.float32)))
+    lengths, floors, cuts, items, scores = (
+        np.concatenate(column) for column in zip(*blocks, strict=True)
+    )
+    offsets = offsets_of(lengths)
+    return SparseInvertedIndex(codes, offsets, items, scores, floors, n_items, pruning, cuts)
+
+
+def choose_threshold(
+    scorer: Scorer, codes, n_items: int, relu: bool, keep_share: float
+) -> float | None:
+    """The score that `keep_share` of all pairs exceed, judged by codes spread evenly over `codes`.
+
+    None where nothing need be cut: everything is to be kept, or (relu) no more than that share is
+    above 0 anyway.
+    """
+    codes = checked_codes(codes)
+    if keep_share == 1 or len(codes) == 0:
+        return None
+    n_sample = min(len(codes), SAMPLE_CODES, max(16, SAMPLE_PAIRS // n_items))
+    sample = codes[np.linspace(0, len(codes) - 1, n_sample).astype(np.int64)]
+    block = codes_per_block(n_items)
+    scores = np.concatenate(
+        [
+            checked_scores(scorer, sample[at : at + block], n_items, relu).ravel()
+            for at in range(0, n_sample, block)
+        ]
+    )
+    cut = (
+        len(scores) - 1 - round(keep_share * len(scores))
+    )  # as many scores stand above this position
+    if cut < 0:
+        return None
+    threshold = float(np.partition(scores, cut)[cut])
+    return None if relu and threshold <= 0 else threshold

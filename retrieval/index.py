@@ -1,0 +1,237 @@
+"""The sparse inverted index: per code, the items that score above its floor, and by how much.
+
+Stands alone: NumPy and numba, no model, no file format of any framework. Follows figure 2 of the
+paper (precomputed interaction scores in posting lists); the arrays and the floors are this
+project's own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval import changes, storage
+from retrieval.postings import LARGEST_CATALOGUE, Postings, blocks_of, gini, item_ids
+from retrieval.pruning import Pruning
+
+__all__ = ["SparseInvertedIndex", "bytes_of", "gini", "load_index", "postings_within"]
+
+DTYPES = {
+    "codes": np.int64,
+    "offsets": np.int64,
+    "items": np.uint32,
+    "scores": np.float32,
+    "floors": np.float32,
+    "cuts": np.float32,
+    "removed": np.uint32,
+}
+BYTES_PER_POSTING = {"float32": 8, "uint16": 4, "uint8": 3}
+
+
+class SparseInvertedIndex(Postings):
+    """Posting lists of C codes over the items 1..n_items, in compressed rows; exact, immutable.
+
+    codes int64 [C] ascending; offsets int64 [C+1]; items uint32 [nnz], ascending within a list;
+    scores float32 [nnz] > 0; floors float32 [C]. Meaning: score(code, item) = floor of the code +
+    stored score, or the floor alone where the item has no posting. A code is the code tuple of a
+    token written as one integer: sum over m of c_m * N^(M-1-m). `pruning` says how the lists were
+    cut.
+
+    cuts float32 [C]: what a score must exceed its floor by to enter the list; below 0 where the
+    list leaves no item out, so that its floor stands for nothing. Left out, they follow from
+    `pruning`, which knows the threshold and not where a cap cut. removed uint32: the items,
+    ascending, that this index does not answer for. Raises ValueError for arrays that are not such
+    an index.
+    """
+
+    format = "float32"
+    dtypes = DTYPES
+
+    def __init__(
+        self,
+        codes,
+        offsets,
+        items,
+        scores,
+        floors,
+        n_items: int,
+        pruning: Pruning | None = None,
+        cuts=None,
+        removed=None,
+    ):
+        if cuts is None:
+            cuts = (pruning or Pruning()).default_cuts(np.asarray(floors))
+        if removed is None:
+            removed = np.zeros(0, np.uint32)
+        arrays = {"codes": codes, "offsets": offsets, "items": items, "scores": scores,
+                  "floors": floors, "cuts": cuts, "removed": removed}  # fmt: skip
+        self._adopt(arrays, n_items, pruning)
+
+    def extend(self, other: SparseInvertedIndex) -> SparseInvertedIndex:
+        """A new index with the posting lists of both: the same items, no code in common.
+
+        Items removed from this index don't come back with the codes of the other.
+        """
+        return self._with(**self._joined(self._match_items(other)))
+
+    def add_items(
+        self, scorer, n_new: int, *, block: int | None = None, progress: bool = False
+    ) -> SparseInvertedIndex:
+        """A new index of n_new more items, which get the ids n_items + 1, n_items + 2, ...
+
+        scorer.scores(codes) -> float32 [c, n_new] scores the new items alone, column j being item
+        n_items + 1 + j; nothing else is scored again. The same pruning holds: an item joins the
+        list of a code if it scores above what that code cut, and a list that grows beyond
+        max_postings is cut back to its best. Floors stay (an item that leaves a list counts as the
+        floor from then on), except that a list which left nothing out until now gets its floor as
+        in a build. So the lists hold the items a new build would put there, and scores differ from
+        it only by the floor of what is left out. Raises ValueError for scores as build_index does.
+        """
+        if isinstance(n_new, bool) or not isinstance(n_new, int | np.integer) or n_new < 1:
+            raise ValueError(f"The number of new items must be at least 1, not {n_new!r}.")
+        if self.n_items + n_new > LARGEST_CATALOGUE:
+            raise ValueError(f"An index holds at most {LARGEST_CATALOGUE} items.")
+        arrays = changes.add_items(self, scorer, int(n_new), block, progress)
+        return self._with(**arrays, n_items=self.n_items + int(n_new))
+
+    def remove_items(self, items) -> SparseInvertedIndex:
+        """A new index that never recommends `items` (ids), under no code it holds or gets later.
+
+        Ids of the others stay as they are. Items already removed are passed over; floors stay.
+        """
+        gone = np.union1d(self.removed, item_ids(items, self.n_items)).astype(np.uint32)
+        return self._with(**changes.drop_items(self, gone), removed=gone)
+
+    def shard(self, n_shards: int) -> list[SparseInvertedIndex]:
+        """Indexes of all codes over disjoint ranges of items, about equal in postings.
+
+        Ids and floors stay, so the best k of all shards are the best k of the index (see
+        ShardedIndex), and merge makes it whole again.
+        """
+        if isinstance(n_shards, bool) or not 1 <= n_shards <= self.n_items:
+            raise ValueError(f"There can be 1..{self.n_items} shards of this index, not {n_shards}.")
+        bounds = changes.even_bounds(self.items, self.n_items, n_shards)
+        every = np.arange(1, self.n_items + 1)
+        return [
+            self.remove_items(np.concatenate([every[: first - 1], every[end - 1 :]]))
+            for first, end in zip(bounds, bounds[1:], strict=False)
+        ]
+
+    def merge(self, *others: SparseInvertedIndex) -> SparseInvertedIndex:
+        """A new index of the items of all of them: same codes, floors, ids, no item in two.
+
+        Exact: its lists are those of all together, so they may pass max_postings if the parts grew
+        apart. Raises ValueError for indexes that are no such parts of one.
+        """
+        for other in others:
+            if (other.n_items, other.pruning) != (self.n_items, self.pruning):
+                raise ValueError("Only indexes with the same item ids and pruning can be merged.")
+            if not np.array_equal(other.codes, self.codes):
+                raise ValueError("Only indexes of the same codes can be merged (see extend).")
+            if not np.array_equal(other.floors, self.floors):
+                raise ValueError("Only indexes with the same floors can be merged.")
+        parts = (self, *others)
+        held = np.zeros(self.n_items + 1, np.int64)
+        for part in parts:
+            held += 1
+            held[part.removed] -= 1
+        if np.any(held[1:] > 1):
+            item = np.argmax(held[1:] > 1) + 1
+            raise ValueError(f"Two of the indexes to merge hold item {item}.")
+        offsets, items, scores = changes.merge_lists(parts)
+        return self._with(
+            offsets=offsets, items=items, scores=scores,
+            cuts=np.max([part.cuts for part in parts], axis=0),
+            removed=np.flatnonzero(held[1:] == 0).astype(np.uint32) + np.uint32(1),
+        )  # fmt: skip
+
+    def prune(
+        self,
+        *,
+        threshold: float | None = None,
+        max_postings: int | None = None,
+        keep_share: float | None = None,
+        max_bytes: int | None = None,
+        by: str = "threshold",
+        format: str = "float32",
+    ) -> SparseInvertedIndex:
+        """A new index with shorter lists, as if built with these limits; nothing is scored again.
+
+        threshold, max_postings: as in Pruning. keep_share: the share of all (code, item) pairs to
+        keep, by one threshold for all codes. max_bytes: the memory it may take in `format`, reached
+        `by` one "threshold" for all codes or by one cap, "max_postings"; never exceeded. Limits
+        hold together. Raises ValueError for limits that can't be met.
+        """
+        threshold, max_postings = changes.limits(
+            self, threshold, max_postings, keep_share, max_bytes, by, format
+        )
+        pruning = self.pruning.tightened(threshold, max_postings)
+        return self._with(**changes.prune(self, pruning), pruning=pruning)
+
+    def compact(self, format: str):
+        """The same lists in less memory, as a CompactIndex: "uint16" (4 bytes per posting, scores
+        to 1/65535 of the range of their list) or "uint8" (3 bytes, 1/255). See overlap for what
+        that costs."""
+        from retrieval.compact import CompactIndex
+
+        return CompactIndex.of(self, format)
+
+    def _with(self, **changed) -> SparseInvertedIndex:
+        kept = {name: getattr(self, name) for name in (*self.dtypes, "n_items", "pruning")}
+        return type(self)(**{**kept, **changed})
+
+    @classmethod
+    def dtypes_of(cls, format: str) -> dict:
+        return DTYPES
+
+    @classmethod
+    def load(cls, folder, mmap: bool = True) -> SparseInvertedIndex:
+        """Read the index in `folder`; with mmap the arrays stay on disk, pages come as used.
+
+        Every byte is checked (size, SHA-256, then meaning). Raises FileNotFoundError when no index
+        is there, and storage.IndexFileError (a ValueError) for a foreign, damaged, or newer one,
+        and for a compact one (see load_index).
+        """
+        stored = storage.about(folder).get("format", cls.format)
+        if stored != cls.format:
+            raise storage.IndexFileError(
+                f"The index in {folder} has posting format {stored!r}, not {cls.format!r}; read it "
+                "with load_index."
+            )
+        return cls._read(folder, mmap, cls.format)
+
+
+def load_index(folder, mmap: bool = True):
+    """Read the index in `folder`, exact or compact, as SparseInvertedIndex.load does."""
+    from retrieval.compact import FORMATS, CompactIndex
+
+    stored = storage.about(folder).get("format")
+    if stored in FORMATS:
+        return CompactIndex._read(folder, mmap, stored)
+    return SparseInvertedIndex.load(folder, mmap)
+
+
+def bytes_of(
+    n_codes: int, n_postings: int, n_items: int, format: str = "float32", n_removed: int = 0
+) -> int:
+    """Bytes that an index of these sizes takes, in memory and (headers aside) on disk."""
+    if format not in BYTES_PER_POSTING:
+        known = ", ".join(BYTES_PER_POSTING)
+        raise ValueError(f"Unknown posting format {format!r}; there are {known}.")
+    per_code = 16 if format == "float32" else 24  # code, floor, cut; low and step
+    lists = n_codes * blocks_of(format, n_items) + 1
+    return BYTES_PER_POSTING[format] * n_postings + per_code * n_codes + 8 * lists + 4 * n_removed
+
+
+def postings_within(
+    max_bytes: int, n_codes: int, n_items: int, format: str = "float32", n_removed: int = 0
+) -> int:
+    """The postings that fit into so many bytes; a ValueError if not even one per code does."""
+    needed = bytes_of(n_codes, 0, n_items, format, n_removed)
+    postings = (int(max_bytes) - needed) // BYTES_PER_POSTING[format]
+    if postings < n_codes:
+        least = needed + BYTES_PER_POSTING[format] * n_codes
+        raise ValueError(
+            f"{max_bytes} bytes are too few for {n_codes} codes in format {format}: one posting "
+            f"each takes {least}."
+        )
+    return postings

@@ -1,0 +1,331 @@
+"""What every posting format shares: looking codes up, answering queries, joining lists of codes."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from retrieval import storage
+from retrieval.pruning import Pruning
+from retrieval.search import Searcher
+
+LARGEST_SCORE = 1e30  # sums of many scores must stay finite
+LARGEST_CATALOGUE = 2**31 - 2  # ids leave the index as int32
+BLOCK_ITEMS = 1 << 16  # ids within a block of so many items fit uint16
+
+
+class Postings:
+    """Posting lists of C codes over the items 1..n_items, in one of the formats; immutable.
+
+    A subclass names its format, the types of its arrays, and its arrays' meaning. It calls
+    `_adopt` with them, which checks what all formats have in common.
+    """
+
+    format: str
+    dtypes: dict[str, type]  # of all arrays; `offsets`, `items`, `scores` are those of the lists
+
+    def _adopt(self, arrays: dict, n_items: int, pruning: Pruning | None) -> None:
+        self.n_items = int(n_items)
+        self.pruning = pruning or Pruning()
+        if not 1 <= self.n_items <= LARGEST_CATALOGUE:
+            raise ValueError(f"An index holds 1..{LARGEST_CATALOGUE} items, not {n_items}.")
+        for name, dtype in self.dtypes.items():
+            setattr(self, name, _read_only(name, arrays[name], dtype))
+        codes, offsets, removed = self.codes, self.offsets, self.removed
+        n_lists = len(codes) * self.n_blocks
+        if (
+            len(offsets) != n_lists + 1
+            or len(self.items) != len(self.scores)
+            or any(len(getattr(self, name)) != len(codes) for name in self._per_code())
+        ):
+            raise ValueError("The arrays of the index don't fit together in length.")
+        if len(codes) and (codes[0] < 0 or np.any(codes[1:] <= codes[:-1])):
+            raise ValueError("Codes must be non-negative, ascending, and each only once.")
+        if offsets[0] != 0 or offsets[-1] != len(self.items) or np.any(offsets[1:] < offsets[:-1]):
+            raise ValueError("Offsets must rise from 0 to the number of postings.")
+        if not np.all(np.abs(self.floors) <= LARGEST_SCORE):
+            raise ValueError(
+                f"Floors must be numbers of at most {LARGEST_SCORE:g} in size (one is not)."
+            )
+        if np.any(np.isnan(self.cuts) | (self.cuts > 2 * LARGEST_SCORE)):
+            raise ValueError(f"Cuts must be numbers of at most {2 * LARGEST_SCORE:g} (or -inf).")
+        if len(removed) and (
+            removed[0] < 1 or removed[-1] > self.n_items or np.any(removed[1:] <= removed[:-1])
+        ):
+            raise ValueError("Removed items must be ids of the catalogue, ascending.")
+        there = np.ones(self.n_items + 1, bool)
+        there[0] = False
+        there[removed] = False
+        largest = np.float32(LARGEST_SCORE)
+        row, fault = _first_bad_posting(offsets, self.items, self.scores, self.n_blocks, there,
+                                        largest, self.format == "float32")  # fmt: skip
+        if row >= 0:
+            raise ValueError(f"The posting list of code {codes[row]} is wrong: {_FAULTS[fault]}.")
+        names = ("codes", "offsets", "items", "scores", "floors")
+        kernel = {name: getattr(self, name) for name in (*names, "lows", "steps") if name in arrays}
+        self._searcher = Searcher(**kernel, n_items=self.n_items, n_blocks=self.n_blocks)
+
+    @property
+    def n_blocks(self) -> int:
+        """Lists per code: more than one where ids count within blocks of items."""
+        return blocks_of(self.format, self.n_items)
+
+    def _per_code(self) -> list[str]:
+        others = ("codes", "offsets", "items", "scores", "removed")
+        return [name for name in self.dtypes if name not in others]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self)} codes, {len(self.items)} postings, {self.n_items} items"
+        return f"{type(self).__name__}({sizes})"
+
+    def recommend(self, codes, k: int, seen=None, threads: int | None = None):
+        """Best k items of each query by the sum of its codes' scores.
+
+        codes: integers [U, K_u], a repeated code counts as often as it stands there. seen: rows of
+        item ids to leave out, as an object with offsets [U+1] and values (0 is ignored). threads:
+        all cores unless told. Returns (item ids int32 [U, k], scores float32 [U, k]): score
+        descending, equal scores by ascending item id. Only items with a posting under at least one
+        of the codes are recommended; unfilled slots hold id 0 and score -inf. Raises ValueError for
+        a code that is not in the index (see missing, extend), for k outside 1..n_items and for
+        histories that don't fit.
+        """
+        codes = _query_codes(codes)
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= self.n_items:
+            raise ValueError(
+                f"k must be a whole number from 1 to the {self.n_items} items of the index, not "
+                f"{k!r}."
+            )
+        seen_offsets, seen_values = _histories(seen, len(codes))
+        return self._searcher.top_k(codes, int(k), seen_offsets, seen_values, threads)
+
+    def contains(self, codes) -> np.ndarray:
+        """Whether each of `codes` (integers, any shape) has a posting list: bool, same shape."""
+        codes = np.asarray(codes)
+        if len(self.codes) == 0:
+            return np.zeros(codes.shape, bool)
+        row = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        return self.codes[row] == codes
+
+    def missing(self, codes) -> np.ndarray:
+        """The codes among `codes` that are not in the index: int64, ascending, each once."""
+        codes = np.unique(_integers(codes))
+        return codes[~self.contains(codes)]
+
+    def _joined(self, other: Postings) -> dict:
+        """The arrays of both, of one format: the same items, no code in common."""
+        shared = other.codes[self.contains(other.codes)]
+        if len(shared):
+            raise ValueError(
+                f"Both indexes hold code {shared[0]} ({len(shared)} codes in all); extend by new "
+                "codes only."
+            )
+        order = np.argsort(np.concatenate([self.codes, other.codes]), kind="stable")
+        arrays = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)])[order]
+            for name in ("codes", *self._per_code())
+        }
+        lengths = np.concatenate(
+            [np.diff(index.offsets).reshape(-1, self.n_blocks) for index in (self, other)]
+        )[order]
+        offsets = offsets_of(lengths.ravel())
+        items = np.empty(offsets[-1], self.dtypes["items"])
+        scores = np.empty(offsets[-1], self.dtypes["scores"])
+        own = order < len(self)
+        for index, rows in ((self, np.flatnonzero(own)), (other, np.flatnonzero(~own))):
+            starts = offsets[rows * self.n_blocks]
+            ends = index.offsets[:: self.n_blocks]
+            _copy_lists(ends, index.items, index.scores, starts, items, scores)
+        return {
+            **arrays, "offsets": offsets, "items": items, "scores": scores, "removed": self.removed
+        }  # fmt: skip
+
+    def _match_items(self, other):
+        """`other` without the items removed here; a ValueError if its items are others."""
+        if other.n_items != self.n_items:
+            raise ValueError(
+                f"An index of {self.n_items} items can't be extended by one of {other.n_items} "
+                "items."
+            )
+        if np.array_equal(other.removed, self.removed):
+            return other
+        if not np.isin(other.removed, self.removed).all():
+            raise ValueError("An index can't be extended by one with more items removed from it.")
+        return other.remove_items(self.removed)
+
+    def statistics(self) -> dict:
+        """Codes, postings, sparsity (share of pairs without one), bytes, lengths of the lists."""
+        lengths = np.diff(self.offsets[:: self.n_blocks])
+        known = lengths if len(lengths) else np.zeros(1, np.int64)
+        pairs = len(self) * self.n_items
+        return {
+            "format": self.format,
+            "codes": len(self),
+            "items": self.n_items,
+            "postings": len(self.items),
+            "sparsity": 1.0 - len(self.items) / pairs if pairs else 1.0,
+            "bytes": sum(getattr(self, name).nbytes for name in self.dtypes),
+            "postings_min": int(known.min()),
+            "postings_median": float(np.median(known)),
+            "postings_max": int(known.max()),
+            "postings_gini": gini(known),
+        }
+
+    def save(self, folder) -> None:
+        """Write the index to `folder`, whole or not at all; an index that stands there is replaced.
+
+        Raises ValueError when something else stands there, OSError when the disk refuses.
+        """
+        storage.save(folder, self._about(), {name: getattr(self, name) for name in self.dtypes})
+
+    def _about(self) -> dict:
+        return about(self.n_items, self.pruning, self.format)
+
+    @classmethod
+    def _read(cls, folder, mmap: bool, format: str):
+        described, arrays = storage.load(folder, cls.dtypes_of(format), mmap)
+        try:
+            if (
+                described.keys() != {"n_items", "pruning", "format"}
+                or type(described["n_items"]) is not int
+            ):
+                raise ValueError("Its description does not fit this version.")
+            pruning = Pruning(**described["pruning"])
+            index = cls(**arrays, n_items=described["n_items"], pruning=pruning)
+            if index.format != described["format"]:
+                raise ValueError("Its arrays are of another posting format.")
+            return index
+        except (ValueError, TypeError) as error:
+            raise storage.IndexFileError(
+                f"The index in {folder} is damaged; build it anew. {error}"
+            ) from error
+
+
+def about(n_items: int, pruning: Pruning, format: str) -> dict:
+    """How an index describes itself on disk."""
+    return {"n_items": n_items, "pruning": pruning.as_dict(), "format": format}
+
+
+def blocks_of(format: str, n_items: int) -> int:
+    """Lists per code in this format; item ids start at 1."""
+    return 1 if format == "float32" else n_items // BLOCK_ITEMS + 1
+
+
+def offsets_of(lengths) -> np.ndarray:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def gini(values) -> float:
+    """Gini coefficient of non-negative values: 0 when all are alike, near 1 when one has it all."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    total = ordered.sum()
+    if total == 0:
+        return 0.0
+    n = len(ordered)
+    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total))
+
+
+def item_ids(items, n_items: int) -> np.ndarray:
+    """Item ids, checked against the catalogue: int64, ascending, each once."""
+    items = np.unique(_integers(items))
+    if len(items) and (items[0] < 1 or items[-1] > n_items):
+        wrong = items[0] if items[0] < 1 else items[-1]
+        raise ValueError(f"Item {wrong} is outside the items 1..{n_items} of the index.")
+    return items
+
+
+def _read_only(name: str, array, dtype) -> np.ndarray:
+    """The array as a read-only view, not copied; always read-only means one numba signature."""
+    array = np.asarray(array)
+    if array.ndim != 1 or array.dtype != dtype:
+        raise ValueError(
+            f"Index array '{name}' must be one row of {np.dtype(dtype)}, not {array.dtype} of "
+            f"shape {array.shape}."
+        )
+    view = np.ascontiguousarray(array).view(np.ndarray)[:]
+    view.flags.writeable = False
+    return view
+
+
+_FAULTS = (
+    "an item id is outside the catalogue",
+    "its item ids don't ascend",
+    "a score is not a positive number",
+    "it holds an item that was removed",
+)
+
+
+@numba.njit(nogil=True, cache=True)
+def _first_bad_posting(offsets, items, scores, n_blocks, there, largest, is_float):
+    """All that the search kernel relies on; it reads and writes by these numbers blindly."""
+    n_items = there.size - 1
+    for at in range(offsets.size - 1):
+        row, block = at // n_blocks, at % n_blocks
+        before = np.int64(0) if block == 0 else np.int64(-1)
+        for p in range(offsets[at], offsets[at + 1]):
+            within = np.int64(items[p])
+            item = (block << 16) + within
+            if item < 1 or item > n_items:
+                return row, 0
+            if within <= before:
+                return row, 1
+            if is_float and not (scores[p] > 0 and scores[p] <= largest):  # NaN fails both
+                return row, 2
+            if not there[item]:
+                return row, 3
+            before = within
+    return -1, 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_lists(from_offsets, from_items, from_scores, starts, to_items, to_scores):
+    for row in range(starts.size):
+        to = starts[row]
+        for p in range(from_offsets[row], from_offsets[row + 1]):
+            to_items[to] = from_items[p]
+            to_scores[to] = from_scores[p]
+            to += 1
+
+
+def _integers(codes) -> np.ndarray:
+    codes = np.asarray(codes)
+    if codes.size == 0 and codes.dtype == np.float64:  # np.asarray([]) knows no better
+        codes = codes.astype(np.int64)
+    if codes.dtype.kind not in "iu" or not np.can_cast(codes.dtype, np.int64):
+        raise ValueError(f"Codes and item ids must be integers (int64), not {codes.dtype}.")
+    return codes.astype(np.int64, copy=False)
+
+
+def _query_codes(codes) -> np.ndarray:
+    codes = _integers(codes)
+    if codes.ndim != 2 or codes.shape[1] == 0:
+        raise ValueError(
+            f"Query codes must have the shape [queries, codes per query], not {list(codes.shape)}."
+        )
+    return np.ascontiguousarray(codes)
+
+
+def _histories(seen, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    if seen is None:
+        return np.zeros(n_queries + 1, np.int64), np.zeros(0, np.int32)
+    offsets = np.ascontiguousarray(seen.offsets, np.int64)
+    values = np.asarray(seen.values)
+    if values.dtype != np.int32:
+        if values.dtype.kind not in "iu" and values.size:
+            raise ValueError(f"Seen items must be integers, not {values.dtype}.")
+        values = np.clip(values, -1, 2**31 - 1).astype(
+            np.int32
+        )  # what is clipped is out of range for any catalogue
+    if offsets.shape != (n_queries + 1,):
+        raise ValueError(
+            f"{n_queries} queries need {n_queries + 1} offsets of seen items, not {offsets.size}."
+        )
+    if offsets[0] < 0 or offsets[-1] > values.size or np.any(offsets[1:] < offsets[:-1]):
+        raise ValueError(
+            f"Offsets of seen items must rise within 0..{values.size}, the number of values."
+        )
+    return offsets, np.ascontiguousarray(values)

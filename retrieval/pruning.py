@@ -1,0 +1,120 @@
+"""What an index leaves out, and what stands in for it: one rule for every way to shorten lists."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numba
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How scores become posting lists; an index carries it, so codes scored later are cut alike.
+
+    relu: the scorer gives ReLU(score + bias) >= 0, so a score of 0 needs no posting.
+    threshold: scores up to this one are left out (like a raised bias); None: no threshold.
+    max_postings: at most so many postings per code, the best; None: no cap. Scores equal to the
+        first one that is cut are cut with it.
+
+    The scores that a list keeps are kept as they are. Every item that a list leaves out counts as
+    the mean of what was left out: the list's floor, 0 where only zeros were. That is the constant
+    nearest to the scores it replaces; the highest one left out in its place would reward an item
+    for being absent, and a plain sum has no zero point to fall back to.
+    """
+
+    relu: bool = True
+    threshold: float | None = None
+    max_postings: int | None = None
+
+    def __post_init__(self):
+        if self.threshold is not None and not np.isfinite(self.threshold):
+            raise ValueError(
+                f"The pruning threshold must be a finite number, not {self.threshold}."
+            )
+        if self.max_postings is not None and self.max_postings < 1:
+            raise ValueError(
+                f"max_postings must be at least 1 (or None for no cap), not {self.max_postings}."
+            )
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    def cuts(self, scores: np.ndarray) -> np.ndarray:
+        """For each row of scores float32 [c, n_items], the score above which it is kept [c]."""
+        n_codes, n_items = scores.shape
+        cuts = np.full(n_codes, 0.0 if self.relu else -np.inf, np.float32)
+        if self.threshold is not None:
+            cuts = np.maximum(cuts, np.float32(self.threshold))
+        if self.max_postings is not None and self.max_postings < n_items:
+            at = n_items - 1 - self.max_postings  # position of the (max_postings + 1)-th best
+            cuts = np.maximum(cuts, np.partition(scores, at, axis=1)[:, at])
+        return cuts
+
+    def compact(self, scores: np.ndarray):
+        """Posting lists of scores float32 [c, n_items], column j being item j + 1.
+
+        Returns lengths int64 [c], floors float32 [c], cuts float32 [c], items uint32 [kept], stored
+        float32 [kept]; a cut is what a score must exceed the floor by to be kept.
+        """
+        cuts = self.cuts(scores)
+        lengths = np.zeros(len(scores), np.int64)
+        floors = np.zeros(len(scores), np.float32)
+        _measure(scores, cuts, self.relu, lengths, floors)
+        items = np.empty(lengths.sum(), np.uint32)
+        stored = np.empty(lengths.sum(), np.float32)
+        _keep(scores, cuts, floors, items, stored)
+        return lengths, floors, cuts - floors, items, stored
+
+    def default_cuts(self, floors: np.ndarray) -> np.ndarray:
+        """For each floor, what a score must exceed it by, as far as this rule alone can tell."""
+        base = 0.0 if self.relu else -np.inf
+        if self.threshold is not None:
+            base = max(base, self.threshold)
+        cuts = np.float32(base) - floors
+        return np.maximum(cuts, 0) if self.relu or self.max_postings is not None else cuts
+
+    def tightened(self, threshold: float | None, max_postings: int | None) -> Pruning:
+        """This rule with further limits; whichever is tighter holds."""
+        thresholds = [t for t in (self.threshold, threshold) if t is not None]
+        caps = [c for c in (self.max_postings, max_postings) if c is not None]
+        return Pruning(
+            relu=self.relu,
+            threshold=max(thresholds, default=None),
+            max_postings=min(caps, default=None),
+        )
+
+
+@numba.njit(nogil=True, cache=True)
+def _measure(scores, cuts, relu, lengths, floors):
+    n_items = scores.shape[1]
+    for row in range(scores.shape[0]):
+        kept = 0
+        left_out = 0.0
+        lowest = highest = scores[row, 0]
+        for j in range(n_items):
+            score = scores[row, j]
+            if score > cuts[row]:
+                kept += 1
+            else:
+                left_out += score
+            lowest = min(lowest, score)
+            highest = max(highest, score)
+        lengths[row] = kept
+        if kept < n_items:
+            floors[row] = min(np.float32(left_out / (n_items - kept)), cuts[row])
+        elif not relu:
+            # Under every score, by a gap that survives rounding and flush-to-zero modes: a plain
+            # sum that leaves nothing out has a posting for every item, the worst one too.
+            floors[row] = lowest - 1e-6 * max(abs(lowest), highest - lowest, 1e-6)
+
+
+@numba.njit(nogil=True, cache=True)
+def _keep(scores, cuts, floors, items, stored):
+    at = 0
+    for row in range(scores.shape[0]):
+        for j in range(scores.shape[1]):
+            if scores[row, j] > cuts[row]:
+                items[at] = j + 1
+                stored[at] = scores[row, j] - floors[row]
+                at += 1

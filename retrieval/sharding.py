@@ -1,0 +1,36 @@
+"""One index in parts that each hold some of the items, searched as one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class ShardedIndex:
+    """recommend() over shards (see SparseInvertedIndex.shard): exactly what the whole would answer.
+
+    Shards may be exact or compact, and anything else that recommends by the same ids: a call to
+    another machine, say. Searched one after the other, each with all threads.
+    """
+
+    def __init__(self, shards):
+        self.shards = list(shards)
+        if not self.shards:
+            raise ValueError("There must be at least one shard.")
+        self.n_items = self.shards[0].n_items
+        if any(shard.n_items != self.n_items for shard in self.shards):
+            raise ValueError("The shards count their items differently; they are not of one index.")
+
+    def recommend(self, codes, k: int, seen=None, threads: int | None = None):
+        """As SparseInvertedIndex.recommend."""
+        found = [shard.recommend(codes, k, seen=seen, threads=threads) for shard in self.shards]
+        return merge_results(found, k)
+
+
+def merge_results(found, k: int):
+    """The best k of several results (ids [U, n], scores [U, n]), best first and ties by id."""
+    ids = np.concatenate([ids for ids, _ in found], axis=1)
+    scores = np.concatenate([scores for _, scores in found], axis=1)
+    if ids.shape[1] < k:
+        raise ValueError(f"The results hold {ids.shape[1]} places in all, which is fewer than {k}.")
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)

@@ -1,0 +1,50 @@
+"""Small models and data that many tests share."""
+
+import os
+import tempfile
+
+os.environ.setdefault("GLOG_v", "3")
+os.environ.setdefault("MS_OM_PATH", tempfile.mkdtemp(prefix="sparcode-test-"))
+
+import numpy as np
+import pytest
+
+N_ITEMS = 40
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graph_mode():
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+
+
+@pytest.fixture
+def make_model():
+    """make_model("DQMatch", K_u=2, ...) -> a small untrained model with the hyper-parameters given."""
+    import models
+    from work import Hyperparameters
+
+    def make(name="DQMatch", n_items=N_ITEMS, **changes):
+        small = {
+            "embedding_size": 8, "token_embedding_size": 8, "hidden": (16,), "interaction_hidden": (12, 6), "K_u": 3,
+            "K_i": 2, "K_c": 16, "seq_len": 6, "dropout": 0.0, "history_dropout": 0.0, "embedding_std": 1.0,
+            "neg_num": 20, "batch_size": 32,
+        }
+        return models.build(Hyperparameters(model=name, **{**small, **changes}), n_items)
+
+    return make
+
+
+@pytest.fixture
+def batch():
+    """A training batch: history (32, 6) with padding, positive (32,), negatives (20,), log expected counts, noise."""
+    import mindspore as ms
+
+    rng = np.random.default_rng(0)
+    history = rng.integers(1, N_ITEMS + 1, (32, 6))
+    history[np.arange(6)[None] < rng.integers(0, 6, (32, 1))] = 0
+    arrays = (history, rng.integers(1, N_ITEMS + 1, 32), rng.integers(1, N_ITEMS + 1, 20))
+    log_expected = np.full(20, np.log(20 / N_ITEMS), np.float32)
+    noise = rng.random((32, 8 + 16), np.float32)
+    return *(ms.Tensor(a.astype(np.int32)) for a in arrays), ms.Tensor(log_expected), ms.Tensor(noise)

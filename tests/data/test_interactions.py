@@ -1,0 +1,115 @@
+import gzip
+
+import numpy as np
+import pytest
+
+from data.interactions import Interactions, read_interactions
+from data.sourcefile import SourceFile
+from errors import UserError
+
+HEADER = "user_id,item_id,timestamp\n"
+
+
+def read(tmp_path, text, sort_rows=False, name="interactions.csv", encoding="utf-8"):
+    path = tmp_path / name
+    raw = text if isinstance(text, bytes) else text.encode(encoding)
+    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    return read_interactions(SourceFile(path), sort_rows)
+
+
+def histories(found: Interactions) -> dict[str, list[str]]:
+    result = {user: [] for user in found.user_ids}
+    for user, item in zip(found.users, found.items, strict=True):
+        result[found.user_ids[user]].append(found.item_ids[item])
+    return result
+
+
+@pytest.mark.parametrize("name", ["interactions.csv", "interactions.csv.gz"])
+def test_users_are_gathered_in_time_order(tmp_path, name):
+    text = HEADER + "b,x,1\na,y,2\nb,z,3\na,x,4\n"
+    found = read(tmp_path, text, name=name)
+    assert histories(found) == {"a": ["y", "x"], "b": ["x", "z"]}
+    assert found.users.dtype == np.int32 and found.items.dtype == np.int32
+
+
+def test_byte_order_mark_rating_and_column_order(tmp_path):
+    text = "rating,timestamp,item_id,user_id\n5,1.5,x,a\n,2,y,a\n"
+    assert histories(read(tmp_path, text, encoding="utf-8-sig")) == {"a": ["x", "y"]}
+
+
+def test_ids_are_text_and_numbers_sort_by_value(tmp_path):
+    found = read(tmp_path, HEADER + "10,007,1\n9,7,2\n10,NA,3\n")
+    assert found.user_ids == ["9", "10"]
+    assert found.item_ids == ["007", "7", "NA"]
+
+
+def test_equal_times_keep_the_order_of_the_file(tmp_path):
+    found = read(tmp_path, HEADER + "u,9,5\nu,1,5\nu,7,5\nu,3,1\n", sort_rows=True)
+    assert histories(found) == {"u": ["3", "9", "1", "7"]}
+
+
+def test_repeats_keep_the_first_and_are_counted(tmp_path):
+    found = read(tmp_path, HEADER + "u,a,1\nu,b,2\nu,a,3\nv,a,4\n")
+    assert histories(found) == {"u": ["a", "b"], "v": ["a"]}
+    assert found.repeats == 1
+
+
+def test_large_timestamps_are_not_rounded(tmp_path):
+    base = 2**60
+    rows = f"u,a,{base + 2}\nu,b,{base + 1}\n"
+    assert histories(read(tmp_path, HEADER + rows, sort_rows=True)) == {"u": ["b", "a"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["empty"]),
+        (HEADER, ["no rows"]),
+        ("user_id,item_id\n1,2\n", ["line 1", "'timestamp'"]),
+        ("user_id,item_id,timestamp,item_id\n1,2,3,4\n", ["line 1", "more than one", "'item_id'"]),
+        (HEADER + "1,2,3\n1,3\n", ["line 3", "2 fields"]),
+        (HEADER + "1,2,3\n1,3,4,5\n", ["line 3", "4 fields"]),
+        (HEADER + "1,2,3,4\n1,3,4,5\n", ["line 2", "4 fields"]),
+        (HEADER + "1,2,3\n,3,4\n", ["line 3", "user_id"]),
+        (HEADER + "1,2,3\n\n1,3,4\n", ["line 3"]),
+        (HEADER + "1,2,3\n1,3,yesterday\n", ["line 3", "timestamp", "'yesterday'"]),
+        (HEADER + "1,2,3\n1,3,nan\n", ["line 3", "timestamp"]),
+        (HEADER + "1,2,3\n1,3,inf\n", ["line 3", "timestamp"]),
+        (HEADER + "1,2,3\n1,3,\n", ["line 3", "timestamp"]),
+        (HEADER + '1,2,3\n1,"3,4\n', ["line 3", "quotes"]),
+        (HEADER + "1,2,5\n2,9,1\n1,3,4\n", ["line 4", "timestamp", "sort"]),
+        (HEADER + "1,2,3\n2,9,1\n1,2,3\n", ["line 4", "duplicate"]),
+        (HEADER.encode() + b"1,2,3\n1,caf\xe9,4\n", ["line 3", "UTF-8"]),
+    ],
+)
+def test_bad_files_are_refused_with_the_place(tmp_path, text, parts):
+    with pytest.raises(UserError) as refusal:
+        read(tmp_path, text)
+    for part in ["interactions.csv", *parts]:
+        assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-30], lambda b: b"PK" + b, lambda b: b[:-8] + b"00000000"]
+)
+def test_damaged_gzip_is_refused(tmp_path, damage):
+    path = tmp_path / "interactions.csv.gz"
+    rows = "".join(f"{i % 50},{i},{i}\n" for i in range(5000))
+    path.write_bytes(damage(gzip.compress((HEADER + rows).encode())))
+    with pytest.raises(UserError, match="damaged"):
+        read_interactions(SourceFile(path))
+
+
+def test_five_core_is_one_pass_items_first():
+    # item 9 occurs 4 times: it goes, which leaves user 5 with 4 items and below 5 as well
+    rows = [(u, i) for u in range(5) for i in range(5)] + [(5, i) for i in range(4)]
+    rows += [(u, 9) for u in (0, 1, 2, 5)]
+    rows.sort(key=lambda row: row[0])
+    users, items = np.array(rows, dtype=np.int32).T
+    everything = Interactions(users, items, list("ABCDEF"), list("0123456789"))
+    kept = everything.frequent(5)
+    assert kept.user_ids == list("ABCDE")
+    assert kept.item_ids == list("01234")
+    # user F is gone after the items were counted, and nothing is counted again
+    assert np.bincount(kept.items).tolist() == [5, 5, 5, 5, 5]
+    assert kept.histories()[0].tolist() == [1, 2, 3, 4, 5]

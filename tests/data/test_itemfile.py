@@ -1,0 +1,34 @@
+import pytest
+
+from data.itemfile import read_items
+from data.sourcefile import SourceFile
+from errors import UserError
+
+
+def read(tmp_path, text):
+    path = tmp_path / "items.csv"
+    path.write_text(text, encoding="utf-8")
+    return read_items(SourceFile(path))
+
+
+def test_titles_with_and_without_categories(tmp_path):
+    assert read(tmp_path, "title,item_id\nA,7\n") == {"7": ("A", "")}
+    text = 'item_id,categories,title\n7,Drama|War,"A, B"\nx,,C\n'
+    assert read(tmp_path, text) == {"7": ("A, B", "Drama|War"), "x": ("C", "")}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["empty"]),
+        ("id,title\n1,A\n", ["line 1", "'item_id'"]),
+        ("item_id,title\n1,A\n2\n", ["line 3", "1 fields"]),
+        ("item_id,title\n1,A\n,B\n", ["line 3", "item_id", "empty"]),
+        ("item_id,title\n1,A\n1,B\n", ["line 3", "item_id", "'1'"]),
+    ],
+)
+def test_bad_item_files_are_refused_with_the_place(tmp_path, text, parts):
+    with pytest.raises(UserError) as refusal:
+        read(tmp_path, text)
+    for part in ["items.csv", *parts]:
+        assert part in str(refusal.value)

@@ -1,0 +1,104 @@
+import zipfile
+
+import pytest
+
+from data.movielens import open_archive, read_movies, read_ratings
+from data.sourcefile import SourceFile
+from errors import UserError
+
+
+def write(tmp_path, name, content) -> SourceFile:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return SourceFile(path)
+
+
+def test_ratings_are_sorted_by_time_and_ties_keep_file_order(tmp_path):
+    text = "1::30::5::200\n1::20::3::100\n1::10::4.5::200\n2::20::1::50\n"
+    found = read_ratings(write(tmp_path, "ratings.dat", text))
+    assert found.user_ids == ["1", "2"]
+    # by item id the tie would be 10 before 30: that order leaks
+    assert [found.item_ids[i] for i in found.items] == ["20", "30", "10", "20"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["no rows"]),
+        ("1::2::3::4\n1::3::3\n", ["line 2", "3 fields"]),
+        ("1::2::3::4\n1::3::3::4::5\n", ["line 2", "5 fields"]),
+        ("1::2::3::4::5\n", ["line 1", "5 fields"]),
+        ("1::2::3::4\n1:5:3::3::4\n", ["line 2"]),
+        ("1::2::3::4\n1:5::3::3:4\n", ["line 2"]),
+        ("1::2::3::4\n::3::3::4\n", ["line 2", "UserID"]),
+        ("1::2::3::4\n1::3::good::4\n", ["line 2", "Rating", "'good'"]),
+        ("1::2::3::4\n1::3::3::now\n", ["line 2", "Timestamp", "'now'"]),
+        ("1::2::3::4\n1::3::4::4\n1::2::3::4\n", ["line 3", "duplicate"]),
+    ],
+)
+def test_bad_ratings_are_refused_with_the_place(tmp_path, text, parts):
+    with pytest.raises(UserError) as refusal:
+        read_ratings(write(tmp_path, "ratings.dat", text))
+    for part in ["ratings.dat", *parts]:
+        assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_titles_in_either_encoding(tmp_path, encoding):
+    text = "1::Les Mis\u00e9rables (1995)::Drama|Musical\n7::B::(no genres listed)\n"
+    movies = read_movies(write(tmp_path, "movies.dat", text.encode(encoding)))
+    assert movies == {"1": ("Les Mis\u00e9rables (1995)", "Drama|Musical"), "7": ("B", "")}
+
+
+@pytest.mark.parametrize("text", ["1::A::Drama\n1::B::War\n", "1::A::Drama\nA film\n"])
+def test_bad_movies_are_refused(tmp_path, text):
+    with pytest.raises(UserError, match="line 2"):
+        read_movies(write(tmp_path, "movies.dat", text))
+
+
+def test_archive_is_read_without_unpacking(movielens_zip, movielens_files):
+    ratings, movies = open_archive(movielens_zip)
+    assert len(read_ratings(ratings)) == movielens_files["ratings.dat"].count(b"\n")
+    assert read_movies(movies)["1"][0] == "Film \u00e9 1 (1999)"
+    assert [path.name for path in movielens_zip.parent.iterdir()] == ["ml-1m.zip"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../ratings.dat", "/etc/ratings.dat", "a/../../x", "..\\x", "C:\\x"]
+)
+def test_paths_that_escape_are_refused(tmp_path, movielens_zip, name):
+    with zipfile.ZipFile(movielens_zip, "a") as archive:
+        archive.writestr(name, "1::2::3::4\n")
+    with pytest.raises(UserError, match="leaves its folder"):
+        open_archive(movielens_zip)
+
+
+def test_truncated_archive_is_refused(movielens_zip):
+    raw = movielens_zip.read_bytes()
+    movielens_zip.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(UserError, match="truncated or damaged"):
+        open_archive(movielens_zip)
+
+
+def test_tampered_member_is_refused(tmp_path, movielens_files):
+    path = tmp_path / "ml-1m.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("ml-1m/ratings.dat", movielens_files["ratings.dat"])
+    raw = bytearray(path.read_bytes())
+    at = raw.index(movielens_files["ratings.dat"][:20])
+    raw[at] = ord("9")  # the user of the first rating
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match="damaged"):
+        read_ratings(open_archive(path)[0])
+
+
+def test_other_archives_are_refused(tmp_path, movielens_zip):
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(UserError, match="no ratings.dat"):
+        open_archive(other)
+    with zipfile.ZipFile(movielens_zip, "a") as archive:
+        archive.writestr("copy/ratings.dat", "1::2::3::4\n")
+    with pytest.raises(UserError, match="more than once"):
+        open_archive(movielens_zip)

@@ -1,0 +1,332 @@
+import csv
+import errno
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import data.prepare as preparation
+from data.movielens import ARCHIVES, Archive
+from data.prepare import prepare
+from errors import UserError
+from load_csv_dataset import load_catalogue, load_queries, load_training
+
+HEADER = "user_id,item_id,timestamp\n"
+FILES = {"data.csv", "valid.csv", "test.csv", "items.csv", "cate_item.txt", "dataset.json"}
+
+
+def rows(path: Path) -> list[dict]:
+    with open(path, encoding="utf-8", newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def interactions(tmp_path) -> Path:
+    """30 users with 6 to 11 of 15 items, ids as text, in time order."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    lines = [f"u{u},i{(u + 4 * p) % 15},{p}\n" for u in range(30) for p in range(6 + u % 6)]
+    (folder / "interactions.csv").write_text(HEADER + "".join(lines))
+    return folder / "interactions.csv"
+
+
+@pytest.fixture
+def small_release(monkeypatch, server, movielens_zip) -> bytes:
+    """ml-1m is a small archive on a server of our own."""
+    content = movielens_zip.read_bytes()
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(ARCHIVES, "ml-1m", Archive("MovieLens-1M", "ml-1m.zip", md5))
+    server.files["ml-1m.zip"] = content
+    return content
+
+
+def test_archive_becomes_the_six_files(tmp_path, movielens_zip):
+    prepared = prepare("ml-1m", movielens_zip, tmp_path / "out")
+    assert prepared.folder == tmp_path / "out" / "ml-1m"
+    assert set(contents(prepared.folder)) == FILES
+    assert (prepared.dataset, prepared.note) == ("ml-1m", "")
+    assert prepared.label == "MovieLens-1M, file ml-1m.zip"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["ml-1m"]
+
+
+def test_archive_and_unpacked_archive_give_the_same(tmp_path, movielens_zip, movielens_files):
+    for name, content in movielens_files.items():
+        (tmp_path / name).write_bytes(content)
+    packed = contents(prepare("ml-1m", movielens_zip, tmp_path / "a").folder)
+    unpacked = contents(prepare("ml-1m", tmp_path, tmp_path / "b").folder)
+    del packed["dataset.json"], unpacked["dataset.json"]
+    assert packed == unpacked
+
+
+def test_ml_10m_layout_with_half_stars(tmp_path, movielens_files):
+    path = tmp_path / "ml-10m.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        ratings = movielens_files["ratings.dat"].replace(b"::4::", b"::4.5::")
+        archive.writestr("ml-10M100K/ratings.dat", ratings)
+        movies = movielens_files["movies.dat"].decode("latin-1").encode()
+        archive.writestr("ml-10M100K/movies.dat", movies)
+    prepared = prepare("ml-10m", path, tmp_path / "out")
+    assert "\u00e9" in load_catalogue(prepared.folder).titles[1]
+    assert prepared.label == "MovieLens-10M, file ml-10m.zip"
+
+
+def test_what_is_written_follows_the_source(tmp_path, interactions):
+    prepared = prepare("mine", interactions, tmp_path / "out", split="leave-one-out")
+    original = {int(row["id"]): row["original_id"] for row in rows(prepared.folder / "items.csv")}
+    assert sorted(original) == list(range(1, 16))
+    train = {
+        row["user_id"]: [original[i] for i in json.loads(row["items"])]
+        for row in rows(prepared.folder / "data.csv")
+    }
+    tests = rows(prepared.folder / "test.csv")
+    assert list(tests[0]) == ["hist_items", "target_items"]
+    for user, test in zip(train, tests, strict=True):
+        number = int(user[1:])
+        whole = [f"i{(number + 4 * p) % 15}" for p in range(6 + number % 6)]
+        assert train[user] == whole[:-2]
+        assert [original[i] for i in json.loads(test["hist_items"])] == whole[:-1]
+        assert [original[i] for i in json.loads(test["target_items"])] == whole[-1:]
+
+
+@pytest.mark.parametrize("split", ["user", "leave-one-out"])
+def test_loader_takes_what_preparation_writes(tmp_path, movielens_zip, split):
+    folder = prepare("ml-1m", movielens_zip, tmp_path / "out", split).folder
+    catalogue = load_catalogue(folder)
+    statistics = json.loads((folder / "dataset.json").read_text())["statistics"]
+    training = load_training(folder / "data.csv", catalogue.n_items)
+    assert catalogue.n_items == statistics["items"]
+    assert len(training.sequences) == statistics["train_users"]
+    for name in ("valid", "test"):
+        queries = load_queries(folder / f"{name}.csv", catalogue.n_items)
+        assert len(queries) == statistics[f"{name}_users"] > 0
+
+
+def test_titles_and_categories(tmp_path, movielens_zip):
+    folder = prepare("ml-1m", movielens_zip, tmp_path / "out").folder
+    catalogue = load_catalogue(folder)
+    at = catalogue.original_ids.index("7")
+    assert catalogue.titles[at] == "Film \u00e9 7 (1999)"
+    assert catalogue.categories[at] == "Drama|War"
+    lines = (folder / "cate_item.txt").read_text().splitlines()
+    assert lines[at - 1] == f"{at},2"  # Comedy 1, Drama 2
+    assert len(lines) == catalogue.n_items
+
+
+def test_item_file_beside_the_source_or_named(tmp_path, interactions):
+    assert set(load_catalogue(prepare("a", interactions, tmp_path).folder).titles) == {""}
+    items = interactions.parent / "items.csv"
+    items.write_text('item_id,title,categories\ni3,"Three, or so",Odd|Prime\n')
+    catalogue = load_catalogue(prepare("b", interactions.parent, tmp_path).folder)
+    at = catalogue.original_ids.index("i3")
+    assert (catalogue.titles[at], catalogue.categories[at]) == ("Three, or so", "Odd|Prime")
+    named = items.rename(tmp_path / "films.csv")
+    again = prepare("c", interactions, tmp_path, item_file=named)
+    assert load_catalogue(again.folder).titles == catalogue.titles
+
+
+def test_statistics_say_what_was_left_out(tmp_path, interactions):
+    with open(interactions, "a") as out:
+        out.write("u0,i0,99\n")  # a repeat
+        out.write("".join(f"new,rare{i},{i}\n" for i in range(6)))
+    description = prepare("mine", interactions, tmp_path / "out").description
+    statistics = description["statistics"]
+    assert (statistics["users"], statistics["items"]) == (30, 15)
+    assert statistics["interactions"] == sum(6 + u % 6 for u in range(30))
+    assert statistics["density"] == statistics["interactions"] / (30 * 15)
+    assert statistics["left_out"] == {
+        "repeated_interactions": 1,
+        "infrequent_items": 6,
+        "infrequent_users": 1,
+        "interactions_of_these": 6,
+        "users_too_short_for_split": 0,
+    }
+    parts = [statistics[f"{part}_users"] for part in ("train", "valid", "test")]
+    assert parts == [24, 3, 3]
+    assert (description["split"], description["seed"]) == ("user", 0)
+    assert str(tmp_path) not in json.dumps(description)
+
+
+def test_again_is_a_no_op(tmp_path, interactions, monkeypatch):
+    first = prepare("mine", interactions, tmp_path / "out")
+    stamp = (first.folder / "data.csv").stat()
+    monkeypatch.setattr(preparation, "_write", None)  # any writing would fail
+    again = prepare("mine", interactions, tmp_path / "out")
+    assert again == first
+    assert prepare("mine", interactions, tmp_path / "out").folder.samefile(first.folder)
+    assert (first.folder / "data.csv").stat() == stamp
+
+
+def test_change_of_seed_split_or_source_prepares_anew(tmp_path, interactions):
+    def prepared(**options):
+        return contents(prepare("mine", interactions, tmp_path / "out", **options).folder)
+
+    first = prepared()
+    seeded = prepared(seed=1)
+    assert seeded["test.csv"] != first["test.csv"]
+    assert prepared(split="leave-one-out")["test.csv"] not in (
+        first["test.csv"],
+        seeded["test.csv"],
+    )
+    assert prepared() == first
+    with open(interactions, "a") as out:
+        out.write("u0,i14,99\n")
+    assert prepared()["dataset.json"] != first["dataset.json"]
+
+
+def test_file_changed_by_hand_is_mentioned(tmp_path, interactions):
+    folder = prepare("mine", interactions, tmp_path / "out").folder
+    with open(folder / "test.csv", "a") as out:
+        out.write('"[1]","[2]"\n')
+    again = prepare("mine", interactions, tmp_path / "out")
+    assert "test.csv" in again.note and "test.csv" in again.label
+
+
+def test_unfinished_folder_is_prepared_anew(tmp_path, interactions):
+    first = prepare("mine", interactions, tmp_path / "out")
+    expected = contents(first.folder)
+    (first.folder / "valid.csv").unlink()
+    assert contents(prepare("mine", interactions, tmp_path / "out").folder) == expected
+
+
+def test_other_files_in_the_folder_survive(tmp_path, interactions):
+    folder = prepare("mine", interactions, tmp_path / "out").folder
+    (folder / "notes.txt").write_text("mine")
+    prepare("mine", interactions, tmp_path / "out", seed=1)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert set(contents(folder)) == FILES | {"notes.txt"}
+
+
+def test_full_disk_is_a_sentence_and_the_old_copy_stays(tmp_path, interactions, monkeypatch):
+    folder = prepare("mine", interactions, tmp_path / "out").folder
+    before = contents(folder)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(preparation, "_write_items", full)
+    with pytest.raises(UserError, match="no disk space"):
+        prepare("mine", interactions, tmp_path / "out", seed=1)
+    assert contents(folder) == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_folder_that_cannot_be_written(tmp_path, interactions):
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="out"):
+        prepare("mine", interactions, tmp_path / "out")
+
+
+def test_environment_names_a_folder_of_datasets(tmp_path, interactions, monkeypatch):
+    monkeypatch.setenv("SPARCODE_DATA", str(tmp_path))
+    assert prepare("mine", None, tmp_path / "out").label == "mine, file interactions.csv"
+    monkeypatch.setenv("SPARCODE_DATA", str(tmp_path / "absent"))
+    with pytest.raises(UserError, match="SPARCODE_DATA"):
+        prepare("mine", None, tmp_path / "out")
+
+
+def test_source_may_be_a_folder_of_datasets(tmp_path, interactions):
+    assert prepare("mine", tmp_path, tmp_path / "out").label == "mine, file interactions.csv"
+
+
+def test_given_source_goes_before_the_environment(
+    tmp_path, interactions, movielens_zip, monkeypatch
+):
+    monkeypatch.setenv("SPARCODE_DATA", str(tmp_path))
+    assert prepare("mine", movielens_zip, tmp_path / "out").label == "mine, file ml-1m.zip"
+
+
+def test_prepared_copy_elsewhere_is_used_in_place(tmp_path, interactions):
+    folder = prepare("mine", interactions, tmp_path / "shared", seed=3).folder
+    for source in (folder, folder.parent):
+        assert prepare("mine", source, tmp_path / "out", seed=3).folder == folder
+    with pytest.raises(UserError, match="seed 3, not 4"):
+        prepare("mine", folder, tmp_path / "out", seed=4)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_stand_there_are_used_and_never_replaced(tmp_path, interactions):
+    folder = tmp_path / "out" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "data.csv").write_text("hist_items,pos_items,neg_items\n")
+    found = prepare("mine", None, tmp_path / "out")
+    assert found.folder == folder and "no dataset.json" in found.note and found.description == {}
+    with pytest.raises(UserError, match="move them away"):
+        prepare("mine", interactions, tmp_path / "out")
+    assert list(contents(folder)) == ["data.csv"]
+
+
+def test_download_then_use_without_network(tmp_path, server, small_release):
+    out = tmp_path / "out"
+    prepared = prepare("ml-1m", None, out, base_url=server.url)
+    assert prepared.label == "MovieLens-1M, file ml-1m.zip" and prepared.note == ""
+    assert (out / "downloads" / "ml-1m.zip").read_bytes() == small_release
+    assert prepare("ml-1m", None, out, seed=1).label == prepared.label
+    assert len(server.ranges) == 1
+
+
+def test_tampered_download_is_refused(tmp_path, server, small_release):
+    server.files["ml-1m.zip"] = small_release[:-1] + b"x"
+    with pytest.raises(UserError, match="MD5"):
+        prepare("ml-1m", None, tmp_path / "out", base_url=server.url)
+    assert not (tmp_path / "out" / "sample").exists()
+
+
+def test_no_network_falls_back_to_the_sample_and_says_so(tmp_path, capsys):
+    prepared = prepare("ml-1m", None, tmp_path / "out")
+    assert (prepared.dataset, prepared.label) == ("sample", "built-in sample")
+    assert prepared.folder == tmp_path / "out" / "sample"
+    assert "BUILT-IN SAMPLE, not ml-1m" in prepared.note
+    shown = capsys.readouterr().out
+    assert "BUILT-IN SAMPLE" in shown and "#" * 80 in shown
+    assert json.loads((prepared.folder / "dataset.json").read_text())["source"] == "built-in sample"
+    assert not (tmp_path / "out" / "ml-1m").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"dataset": "../evil"}, "plain name"),
+        ({"dataset": ""}, "plain name"),
+        ({"dataset": "unknown"}, "needs a source"),
+        ({"dataset": "sample", "source": "x.csv"}, "takes no source"),
+        ({"dataset": "ml-1m", "source": "absent.zip"}, "does not exist"),
+        ({"dataset": "ml-1m", "split": "random"}, "user, leave-one-out"),
+        ({"dataset": "ml-1m", "seed": -1}, "seed"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, arguments, part):
+    with pytest.raises(UserError, match=part):
+        prepare(out=tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_of_no_known_form_are_refused(tmp_path):
+    (tmp_path / "x.parquet").write_text("x")
+    with pytest.raises(UserError, match="csv.gz"):
+        prepare("mine", tmp_path / "x.parquet", tmp_path / "out")
+    with pytest.raises(UserError, match="interactions.csv"):
+        prepare("mine", tmp_path, tmp_path / "out")
+
+
+def test_too_little_data_is_refused(tmp_path):
+    (tmp_path / "interactions.csv").write_text(HEADER + "1,2,3\n")
+    with pytest.raises(UserError, match="5 interactions"):
+        prepare("mine", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out" / "mine").exists()
+
+
+def test_damaged_description_is_refused(tmp_path, interactions):
+    folder = prepare("mine", interactions, tmp_path / "out").folder
+    (folder / "dataset.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        prepare("mine", interactions, tmp_path / "out")
+    shutil.rmtree(folder)
+    prepare("mine", interactions, tmp_path / "out")

@@ -1,0 +1,177 @@
+"""The quantiser: codewords are the nearest ones, they move, and gradients pass straight through."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from models.vq import ProductQuantiser, VectorQuantiser
+
+
+def make(num_codebooks=2, codewords=8, width=6, decay=0.9, restart_below=0.0):
+    return ProductQuantiser(num_codebooks, codewords, width, decay, restart_below, np.random.default_rng(0))
+
+
+def tokens(users=50, width=6, seed=1, n_tokens=1):
+    """(users, n_tokens, width) float32"""
+    return np.random.default_rng(seed).normal(size=(users, n_tokens, width)).astype(np.float32)
+
+
+def nearest(parts, table):
+    return ((parts[:, None] - table[None]) ** 2).sum(2).argmin(1)
+
+
+class Weighted(nn.Cell):
+    """Weighted sum of the quantised tokens, plus the commitment."""
+
+    def __init__(self, quantiser, weights, commitment):
+        super().__init__()
+        self.quantiser, self.weights, self.commitment = quantiser, ms.Tensor(weights), commitment
+
+    def construct(self, rows):
+        quantised, commitment = self.quantiser(rows)
+        return (quantised * self.weights).sum() + self.commitment * commitment
+
+
+def gradient(quantiser, rows, weights, commitment):
+    cell = Weighted(quantiser, weights, commitment)
+    cell.set_train(False)
+    return ms.grad(cell)(ms.Tensor(rows)).asnumpy()
+
+
+class Indices(nn.Cell):
+    def __init__(self, quantiser):
+        super().__init__()
+        self.quantiser = quantiser
+
+    def construct(self, rows):
+        return self.quantiser.indices(rows)
+
+
+def test_indices_are_those_of_the_nearest_codewords():
+    quantiser, rows = make(), tokens()
+    found = Indices(quantiser)(ms.Tensor(rows)).asnumpy()
+    for m, part in enumerate(np.split(rows[:, 0], 2, axis=1)):
+        assert (found[:, 0, m] == nearest(part, quantiser.tables()[m])).all()
+
+
+def test_a_token_takes_over_what_was_lost_before_it():
+    """With error feedback the sum of the codewords misses the sum of the tokens by the last token's error alone."""
+    quantiser, rows = make(codewords=32), tokens(n_tokens=4)
+    quantiser.set_train(False)
+    quantised = quantiser(ms.Tensor(rows))[0].asnumpy()
+    tables, carried = quantiser.tables(), 0
+    for k in range(4):
+        asked = rows[:, k] + carried
+        parts = [tables[m][nearest(part, tables[m])] for m, part in enumerate(np.split(asked, 2, axis=1))]
+        np.testing.assert_allclose(quantised[:, k], np.concatenate(parts, 1), atol=1e-5)
+        carried = asked - quantised[:, k]
+    np.testing.assert_allclose(rows.sum(1) - quantised.sum(1), carried, atol=1e-5)
+
+
+def test_straight_through_is_the_codeword_in_value_and_the_token_in_gradient():
+    quantiser, rows = make(), tokens()
+    quantiser.set_train(False)
+    quantised, commitment = quantiser(ms.Tensor(rows))
+    expected = quantiser.look_up(Indices(quantiser)(ms.Tensor(rows)).asnumpy())
+    np.testing.assert_allclose(quantised.asnumpy(), expected, atol=1e-6)
+    assert commitment.asnumpy() == pytest.approx(((rows - expected) ** 2).mean(), rel=1e-5)
+
+    weights = tokens(seed=2)
+    np.testing.assert_allclose(gradient(quantiser, rows, weights, 0.0), weights, rtol=1e-6)
+
+
+def test_commitment_pulls_the_token_to_its_codeword():
+    quantiser, rows = make(), tokens()
+    found = gradient(quantiser, rows, np.zeros_like(rows), 1.0)
+    expected = quantiser.look_up(Indices(quantiser)(ms.Tensor(rows)).asnumpy())
+    np.testing.assert_allclose(found, 2 * (rows - expected) / rows.size, atol=1e-6)
+
+
+def test_training_moves_the_table_that_is_looked_up_as_the_averages_say():
+    quantiser, rows = make(num_codebooks=1, decay=0.9), tokens(n_tokens=2)
+    before = quantiser.tables()[0]
+    first = nearest(rows[:, 0], before)
+    second_row = rows[:, 1] + rows[:, 0] - before[first]
+    second = nearest(second_row, before)
+    quantiser.set_train(True)
+    quantised = quantiser(ms.Tensor(rows))[0].asnumpy()
+    np.testing.assert_allclose(quantised, before[np.stack([first, second], 1)], atol=1e-6)  # look-up, then update
+
+    one_hot, asked = np.eye(8)[np.concatenate([first, second])], np.concatenate([rows[:, 0], second_row])
+    count = 0.9 + 0.1 * one_hot.sum(0)
+    expected = (0.9 * before + 0.1 * one_hot.T @ asked) / count[:, None]
+    np.testing.assert_allclose(quantiser.tables()[0], expected, atol=1e-5)
+    quantiser.set_train(False)
+    again = quantiser(ms.Tensor(rows))[0].asnumpy()
+    np.testing.assert_allclose(again[:, 0], expected[nearest(rows[:, 0], expected)], atol=1e-5)
+
+
+def test_a_codeword_that_is_never_used_stays_where_it_is():
+    quantiser, rows = make(num_codebooks=1, decay=0.0), np.repeat(tokens()[:1], 50, 0)  # all on one codeword
+    before = quantiser.tables()[0]
+    unused = np.arange(8) != nearest(rows[0], before)
+    quantiser.set_train(True)
+    quantiser(ms.Tensor(rows))
+    assert (quantiser.tables()[0][unused] == before[unused]).all()
+
+
+def test_evaluation_moves_nothing():
+    quantiser = make()
+    before = quantiser.tables()
+    quantiser.set_train(False)
+    quantiser(ms.Tensor(tokens()))
+    assert (quantiser.tables() == before).all()
+
+
+def test_a_dead_codeword_restarts_on_a_token_of_the_batch():
+    quantiser, rows = make(num_codebooks=1, restart_below=0.5), tokens()
+    table = quantiser.codebooks[0].table
+    table.set_data(ms.Tensor(np.concatenate([table.asnumpy()[:7], np.full((1, 6), 99, np.float32)])))
+    quantiser.codebooks[0].ema_count.set_data(ms.Tensor(np.array([9.0] * 7 + [0.4], np.float32)))
+    quantiser.set_train(True)
+    quantiser(ms.Tensor(rows))
+    restarted = quantiser.tables()[0][7]
+    assert np.abs(rows[:, 0] - restarted).max(1).min() < 1e-5
+
+
+def test_k_means_start_uses_all_codewords():
+    centres = 10 * np.random.default_rng(3).normal(size=(8, 3)).astype(np.float32)
+    rows = np.repeat(centres, 20, 0) + 0.01 * tokens(160, 3)[:, 0]
+    book = VectorQuantiser(8, 3, 0.99, 1.0, np.random.default_rng(0))
+    book.start(rows, batch_rows=80, seed=0)
+    assert (np.bincount(nearest(rows, book.table.asnumpy()), minlength=8) == 20).all()
+    np.testing.assert_allclose(book.ema_count.asnumpy(), 10)
+    np.testing.assert_allclose(book.ema_sum.asnumpy(), book.table.asnumpy() * 10, rtol=1e-5)
+
+
+def test_k_means_start_needs_enough_vectors():
+    with pytest.raises(ValueError, match="at least 8 vectors, got 5"):
+        VectorQuantiser(8, 3, 0.99, 1.0, np.random.default_rng(0)).start(tokens(5, 3)[:, 0], 10, 0)
+
+
+@pytest.mark.parametrize("codebooks", [1, 2, 3])
+def test_code_tuples_and_integers_are_one_to_one(codebooks):
+    quantiser = make(num_codebooks=codebooks, codewords=5)
+    codes = np.arange(5**codebooks)
+    indices = quantiser.decode(codes)
+    assert (quantiser.encode(indices) == codes).all()
+    assert len(np.unique(indices, axis=0)) == len(codes)
+    assert (indices[1] == [0] * (codebooks - 1) + [1]).all()                         # the last codebook counts fastest
+
+
+def test_codes_outside_are_refused():
+    for code in (-1, 64):
+        with pytest.raises(ValueError, match="0 .. 63"):
+            make().decode(np.array([code]))
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="not divisible by 4"):
+        make(num_codebooks=4)
+    with pytest.raises(ValueError, match="64-bit"):
+        make(num_codebooks=6, codewords=2**11)
+
+
+def test_no_codebook_is_trained_by_the_optimiser():
+    assert not Indices(make()).trainable_params()

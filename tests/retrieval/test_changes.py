@@ -1,0 +1,341 @@
+"""An index that grew, shrank, split or joined answers as one that was built that way."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from retrieval import (
+    IndexRecommender,
+    Pruning,
+    ShardedIndex,
+    SparseInvertedIndex,
+    build_index,
+    merge_results,
+)
+from retrieval.build import build_pruned
+
+NAMES = ("codes", "offsets", "items", "scores", "floors", "cuts", "removed")
+
+
+class Table:
+    """Scores from a table; the columns from `first` on."""
+
+    def __init__(self, table, first=0):
+        self.table = np.ascontiguousarray(table[:, first:])
+        self.asked = []
+
+    def scores(self, codes):
+        self.asked.append(len(codes))
+        return self.table[codes]
+
+
+def pruned(table, pruning):
+    return build_pruned(Table(table), np.arange(len(table)), table.shape[1], pruning)
+
+
+def dense(index):
+    scores = np.repeat(index.floors[:, None], index.n_items, axis=1)
+    stored = np.zeros(scores.shape, bool)
+    for row in range(len(index)):
+        part = slice(index.offsets[row], index.offsets[row + 1])
+        scores[row, index.items[part] - 1] += index.scores[part]
+        stored[row, index.items[part] - 1] = True
+    return scores, stored
+
+
+def same(a, b):
+    return (a.n_items, a.pruning) == (b.n_items, b.pruning) and all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in NAMES
+    )
+
+
+def same_answers(a, b, codes, k, **options):
+    results = zip(a.recommend(codes, k, **options), b.recommend(codes, k, **options), strict=True)
+    return all(np.array_equal(one, other) for one, other in results)
+
+
+def rows(lists):
+    lengths = [len(one) for one in lists]
+    return SimpleNamespace(
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        values=np.array([item for one in lists for item in one], np.int32),
+    )
+
+
+PRUNINGS = [
+    Pruning(relu=True),
+    Pruning(relu=True, threshold=0.75),
+    Pruning(relu=True, max_postings=12),
+    Pruning(relu=True, threshold=0.5, max_postings=7),
+    Pruning(relu=False),
+    Pruning(relu=False, threshold=0.5),
+    Pruning(relu=False, max_postings=12),
+    Pruning(relu=False, max_postings=45),  # caps nothing at first, and something later
+    Pruning(relu=False, threshold=-9.0, max_postings=45),
+]
+
+
+def scores_of(rng, relu, shape=(20, 60)):
+    table = rng.normal(0 if relu else -1, 1, shape).astype(np.float32)
+    return np.maximum(table, 0) if relu else table
+
+
+# --- add_items
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS, ids=str)
+@pytest.mark.parametrize("block", [None, 7])
+def test_added_items_join_the_lists_that_a_build_would_put_them_in(rng, pruning, block):
+    for _ in range(5):
+        table = scores_of(rng, pruning.relu)
+        grown = pruned(table[:, :40], pruning)
+        for first, end in ((40, 41), (41, 60)):  # twice: the second finds what the first left
+            scorer = Table(table[:, :end], first)
+            grown = grown.add_items(scorer, end - first, block=block)
+        assert sum(scorer.asked) == 20 and grown.n_items == 60
+        built = pruned(table, pruning)
+        scores, stored = dense(grown)
+        np.testing.assert_array_equal(stored, dense(built)[1])
+        np.testing.assert_allclose(scores[stored], table[stored], atol=1e-6)
+
+
+def test_an_uncut_relu_index_that_grew_is_the_index_built_anew(rng):
+    table = scores_of(rng, True)
+    for pruning in (Pruning(), Pruning(max_postings=59)):
+        grown = pruned(table[:, :33], pruning).add_items(Table(table, 33), 27)
+        assert same(grown, pruned(table, pruning))
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_floors_stay_when_items_are_added(rng, relu):
+    table = scores_of(rng, relu)
+    index = pruned(table[:, :40], Pruning(relu=relu, threshold=0.5, max_postings=5))
+    grown = index.add_items(Table(table, 40), 20)
+    np.testing.assert_array_equal(grown.floors, index.floors)
+    scores, stored = dense(grown)
+    kept = dense(index)[1] & stored[:, :40]
+    np.testing.assert_array_equal(scores[:, :40][kept], dense(index)[0][kept])
+
+
+def test_lists_that_left_nothing_out_get_their_floor_as_in_a_build(rng):
+    """A plain sum: the floor of a full list is just below its lowest score, not a left-out mean."""
+    table = np.array([[5, 6, 7, 8, -3, 9], [5, 6, 7, 8, 9, 9.5]], np.float32)
+    for pruning in (Pruning(relu=False), Pruning(relu=False, threshold=1.0)):
+        grown = pruned(table[:, :4], pruning).add_items(Table(table, 4), 2)
+        built = pruned(table, pruning)
+        np.testing.assert_allclose(dense(grown)[0], dense(built)[0], atol=1e-5)
+        np.testing.assert_allclose(grown.floors, built.floors, atol=1e-5)
+    capped = pruned(table[:, :4], Pruning(relu=False, max_postings=4)).add_items(Table(table, 4), 2)
+    np.testing.assert_allclose(dense(capped)[0][0], [1, 6, 7, 8, 1, 9], atol=1e-5)  # (5 - 3) / 2
+
+
+def test_ties_at_the_cap_are_cut_whole_whenever_they_arrive(rng):
+    """Equal scores of old and new items; floors that no float32 holds exactly."""
+    for _ in range(30):
+        table = np.float32(0.1) * rng.integers(0, 6, (10, 30)).astype(np.float32)
+        pruning = Pruning(relu=True, max_postings=int(rng.integers(1, 12)))
+        grown = pruned(table[:, :15], pruning).add_items(Table(table, 15), 15, block=3)
+        np.testing.assert_array_equal(dense(grown)[1], dense(pruned(table, pruning))[1])
+
+
+def test_a_new_item_below_what_was_cut_stays_out():
+    index = pruned(np.array([[4, 3, 2, 2, 2, 1]], np.float32), Pruning(max_postings=3))
+    grown = index.add_items(Table(np.array([[1.9, 2.0, 2.1]], np.float32)), 3)
+    np.testing.assert_array_equal(grown.items, [1, 2, 9])
+
+
+def test_added_items_are_found_and_masked(rng):
+    table = scores_of(rng, True)
+    grown = pruned(table[:, :40], Pruning()).add_items(Table(table, 40), 20)
+    codes, seen = rng.integers(0, 20, (50, 3)), rows([rng.integers(1, 61, 9) for _ in range(50)])
+    assert same_answers(grown, pruned(table, Pruning()), codes, 60, seen=seen)
+
+
+def test_items_join_an_index_without_codes_and_one_that_was_loaded(rng, tmp_path):
+    table = scores_of(rng, True)
+    empty = build_index(Table(table), [], 60, relu=True, progress=False)
+    assert empty.add_items(Table(table), 60).n_items == 120
+    index = pruned(table[:, :40], Pruning(max_postings=9))
+    index.save(tmp_path / "index")
+    loaded = SparseInvertedIndex.load(tmp_path / "index")
+    added = [one.add_items(Table(table, 40), 20, progress=True) for one in (index, loaded)]
+    assert same(*added)
+
+
+@pytest.mark.parametrize("n_new", [0, -1, 1.0, True, 2**31])
+def test_bad_numbers_of_new_items_are_refused(rng, n_new):
+    with pytest.raises(ValueError, match="new items must|holds at most"):
+        pruned(scores_of(rng, True), Pruning()).add_items(Table(np.ones((20, 1))), n_new)
+
+
+def test_bad_scores_of_new_items_are_refused(rng):
+    index = pruned(scores_of(rng, True), Pruning())
+    new = np.ones((20, 3), np.float32)
+    with pytest.raises(ValueError, match="for 20 codes and 2 items"):
+        index.add_items(Table(new), 2)
+    new[4, 2] = np.nan
+    with pytest.raises(ValueError, match="score of code 4 and item 63 is nan"):
+        index.add_items(Table(new), 3)
+
+
+# --- remove_items
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS, ids=str)
+def test_removed_items_are_never_recommended_and_nothing_else_changes(rng, pruning):
+    table = scores_of(rng, pruning.relu)
+    index = pruned(table, pruning)
+    gone = rng.choice(60, 25, False) + 1
+    shrunk = index.remove_items(gone[:20]).remove_items(gone[15:])
+    codes = rng.integers(0, 20, (60, 3))
+    ids, scores = shrunk.recommend(codes, 60)
+    masked_ids, masked_scores = index.recommend(codes, 60, seen=rows([gone] * 60))
+    np.testing.assert_array_equal(ids, masked_ids)
+    np.testing.assert_array_equal(scores, masked_scores)
+    np.testing.assert_array_equal(shrunk.removed, np.sort(gone))
+    assert len(index.removed) == 0
+
+
+def test_removed_items_stay_removed(rng, tmp_path):
+    table = scores_of(rng, True)
+    scorer = Table(table)
+    index = build_index(scorer, range(5), 60, relu=True, progress=False).remove_items([7, 8])
+    index.save(tmp_path / "index")
+    index = SparseInvertedIndex.load(tmp_path / "index")
+    queries = SimpleNamespace(codes=np.array([[1, 12], [13, 13]]), histories=None)
+    recommender = IndexRecommender(index, lambda q: q.codes, scorer)  # scores codes on demand
+    ids, _ = recommender.recommend(queries, 60, exclude_seen=False)
+    assert not np.isin([7, 8], ids).any()
+    whole = pruned(table, Pruning())
+    expected = whole.recommend(queries.codes, 60, seen=rows([[7, 8]] * 2))
+    np.testing.assert_array_equal(ids, expected[0])
+    grown = index.add_items(Table(table[:, :4]), 4)
+    np.testing.assert_array_equal(grown.removed, [7, 8])
+    with pytest.raises(ValueError, match="more items removed"):
+        whole.extend(build_index(scorer, [], 60, relu=True, progress=False).remove_items([3]))
+
+
+def test_removing_nothing_and_everything(rng):
+    index = pruned(scores_of(rng, True), Pruning())
+    assert same(index.remove_items([]), index)
+    assert not index.remove_items(np.arange(1, 61)).recommend([[0, 1]], 60)[0].any()
+
+
+@pytest.mark.parametrize("items", [[0], [61], [1, -1], [1.5], ["a"]])
+def test_bad_items_to_remove_are_refused(rng, items):
+    with pytest.raises(ValueError, match="outside the items 1..60|must be integers"):
+        pruned(scores_of(rng, True), Pruning()).remove_items(items)
+
+
+def test_arrays_that_hold_removed_items_are_refused():
+    arrays = {
+        "codes": np.array([3]), "offsets": np.array([0, 2]), "items": np.array([1, 4], np.uint32),
+        "scores": np.ones(2, np.float32), "floors": np.zeros(1, np.float32), "n_items": 4,
+    }  # fmt: skip
+    for removed, message in (
+        ([4], "holds an item that was removed"), ([5], "ids of the catalogue"),
+        ([0], "ids of the catalogue"), ([3, 2], "ids of the catalogue"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            SparseInvertedIndex(**arrays, removed=np.array(removed, np.uint32))
+    for cut in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="Cuts must be"):
+            SparseInvertedIndex(**arrays, cuts=np.array([cut], np.float32))
+
+
+# --- shard, merge
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS, ids=str)
+@pytest.mark.parametrize("n_shards", [1, 2, 5, 60])
+def test_shards_answer_together_what_the_whole_answers(rng, pruning, n_shards):
+    table = scores_of(rng, pruning.relu)
+    index = pruned(table, pruning)
+    shards = index.shard(n_shards)
+    assert len(shards) == n_shards
+    held = np.sum([60 - len(shard.removed) for shard in shards])
+    assert held == 60 and all(len(shard.removed) < 60 for shard in shards)
+    sharded = ShardedIndex(shards)
+    codes = rng.integers(0, 20, (70, 4))
+    seen = rows([rng.integers(0, 61, rng.integers(0, 30)) for _ in range(70)])
+    for k in (1, 10, 60):
+        assert same_answers(sharded, index, codes, k, seen=seen)
+    assert same(shards[0].merge(*shards[1:]), index)
+    shuffled = [shards[at] for at in rng.permutation(n_shards)]
+    assert same(shuffled[0].merge(*shuffled[1:]), index)
+
+
+def test_equal_scores_of_several_shards_stand_in_order_of_ids(rng):
+    table = (rng.integers(0, 3, (6, 40)) / 8).astype(np.float32)
+    index = pruned(table, Pruning())
+    codes = rng.integers(0, 6, (100, 3))
+    assert same_answers(ShardedIndex(index.shard(4)), index, codes, 25)
+
+
+def test_shards_share_the_postings_evenly(rng):
+    """Popular items stand at one end of the catalogue."""
+    table = np.maximum(rng.normal(0, 1, (50, 400)) + np.linspace(2, -4, 400), 0).astype(np.float32)
+    shards = pruned(table, Pruning()).shard(4)
+    sizes = [len(shard.items) for shard in shards]
+    assert max(sizes) < 1.1 * min(sizes)
+    assert len(shards[0].removed) > len(shards[3].removed)
+
+
+def test_codes_scored_later_join_a_shard_with_its_own_items_only(rng):
+    table = scores_of(rng, True)
+    index = build_index(Table(table), range(10), 60, relu=True, progress=False)
+    more = build_index(Table(table), range(10, 20), 60, relu=True, progress=False)
+    sharded = ShardedIndex([shard.extend(more) for shard in index.shard(3)])
+    codes = rng.integers(0, 20, (40, 3))
+    assert same_answers(sharded, pruned(table, Pruning()), codes, 60)
+
+
+def test_indexes_that_are_not_parts_of_one_are_not_merged(rng):
+    table = scores_of(rng, True)
+    index = pruned(table, Pruning())
+    one, two = index.shard(2)
+    with pytest.raises(ValueError, match="Two of the indexes to merge hold item 1"):
+        one.merge(two, index)
+    with pytest.raises(ValueError, match="same codes"):
+        one.merge(pruned(table[:19], Pruning()).shard(2)[1])
+    with pytest.raises(ValueError, match="same item ids and pruning"):
+        one.merge(pruned(table[:, :50], Pruning()).shard(2)[1])
+    with pytest.raises(ValueError, match="same item ids and pruning"):
+        one.merge(pruned(table, Pruning(max_postings=4)).shard(2)[1])
+    a, b = pruned(table, Pruning(max_postings=4)), pruned(table + 1, Pruning(max_postings=4))
+    with pytest.raises(ValueError, match="same floors"):
+        a.shard(2)[0].merge(b.shard(2)[1])
+
+
+@pytest.mark.parametrize("n_shards", [0, -1, 61, True])
+def test_bad_numbers_of_shards_are_refused(rng, n_shards):
+    with pytest.raises(ValueError, match="There can be 1..60 shards"):
+        pruned(scores_of(rng, True), Pruning()).shard(n_shards)
+
+
+def test_what_can_not_be_searched_together_is_refused(rng):
+    with pytest.raises(ValueError, match="at least one shard"):
+        ShardedIndex([])
+    a, b = (pruned(scores_of(rng, True, (3, n)), Pruning()) for n in (5, 6))
+    with pytest.raises(ValueError, match="count their items differently"):
+        ShardedIndex([a, b])
+    with pytest.raises(ValueError, match="fewer than 7"):
+        merge_results([a.recommend([[0]], 3), a.recommend([[0]], 3)], 7)
+
+
+# --- prune
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS, ids=str)
+@pytest.mark.parametrize("before", [None, 50, 30])
+def test_a_pruned_index_is_the_one_built_with_these_limits(rng, pruning, before):
+    table = scores_of(rng, pruning.relu)
+    loose = pruned(table, Pruning(relu=pruning.relu, max_postings=before))
+    cut = loose.prune(threshold=pruning.threshold, max_postings=pruning.max_postings)
+    built = pruned(table, loose.pruning.tightened(pruning.threshold, pruning.max_postings))
+    assert cut.pruning == built.pruning
+    np.testing.assert_array_equal(dense(cut)[1], dense(built)[1])
+    np.testing.assert_allclose(dense(cut)[0], dense(built)[0], atol=1e-5)
+    np.testing.assert_allclose(cut.floors, built.floors, atol=1e-5)
+    np.testing.assert_allclose(cut.cuts, built.cuts, atol=1e-5)

@@ -1,0 +1,301 @@
+import numpy as np
+import pytest
+
+from data.ragged import Ragged
+from errors import UserError
+from load_csv_dataset import (
+    TrainingRows,
+    TrainingSequences,
+    load_catalogue,
+    load_queries,
+    load_training,
+)
+
+QUERIES = "hist_items,target_items\n"
+SEQUENCES = "user_id,items\n"
+ROWS = "hist_items,pos_items,neg_items\n"
+
+
+def write(tmp_path, text, name="data.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.fixture
+def sequences() -> TrainingSequences:
+    """200 users; user u holds an ascending run that starts at 30 * u + 1, 0 to 30 items long."""
+    lengths = np.random.default_rng(0).integers(0, 31, 200)
+    rows = [np.arange(30 * u + 1, 30 * u + 1 + length) for u, length in enumerate(lengths)]
+    return TrainingSequences(Ragged.from_rows(rows), 6000)
+
+
+def epoch(training, seed=0, batch_size=64, seq_len=5, neg_num=7, positions=4, neg_power=0.0):
+    """The batches, and history and positive of all of them."""
+    batches = list(
+        training.epoch(
+            np.random.default_rng(seed), batch_size, seq_len, neg_num, positions, neg_power
+        )
+    )
+    history, positive = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
+    return batches, history, positive
+
+
+def test_batches_have_one_shape(sequences):
+    batches, _, _ = epoch(sequences)
+    expected = np.clip(sequences.sequences.lengths() - 1, 0, 4).sum() // 64
+    assert len(batches) == sequences.steps(64, 4) == expected > 5
+    for batch in batches:
+        assert [part.shape for part in batch] == [(64, 5), (64,), (7,), (7,)]
+        assert [part.dtype for part in batch] == [np.int32] * 3 + [np.float32]
+
+
+def test_history_is_what_stands_right_before_the_target(sequences):
+    _, history, positive = epoch(sequences)
+    start = (positive - 1) // 30 * 30 + 1  # first item of the target's user
+    expected = positive[:, None] + np.arange(-5, 0)
+    assert np.array_equal(history, np.where(expected >= start[:, None], expected, 0))
+    assert (history[:, -1] > 0).all()  # never an empty history: the first item is no target
+
+
+def test_histories_are_those_of_the_batches_uncut(sequences):
+    whole = sequences.histories(np.random.default_rng(0), 4)
+    _, history, _ = epoch(sequences, batch_size=1)
+    assert sorted(map(tuple, whole.tail(5).tolist())) == sorted(map(tuple, history.tolist()))
+    assert whole.lengths().max() > 5
+
+
+def test_positions_are_drawn_without_replacement_all_if_few(sequences):
+    _, _, targets = epoch(sequences, batch_size=1)
+    assert len(np.unique(targets)) == len(targets)
+    counts = np.bincount((targets - 1) // 30, minlength=200)
+    assert np.array_equal(counts, np.clip(sequences.sequences.lengths() - 1, 0, 4))
+
+
+def test_positions_are_uniform():
+    training = TrainingSequences(Ragged.from_rows([range(1, 12)] * 4000), 11)
+    _, _, targets = epoch(training, batch_size=1000, positions=3)
+    counts = np.bincount(targets, minlength=12)
+    assert counts[1] == 0
+    assert np.abs(counts[2:] - 1200).max() < 150  # four standard deviations
+
+
+def test_epochs_differ_and_a_seed_repeats_them(sequences):
+    def batches(rng):
+        return [
+            [part.tolist() for part in batch] for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.5)
+        ]
+
+    rng = np.random.default_rng(3)
+    first, second, again = batches(rng), batches(rng), batches(np.random.default_rng(3))
+    assert first == again
+    assert all(
+        a[part] != b[part] for a, b in zip(first, second, strict=False) for part in (0, 1, 2)
+    )
+    targets = [set().union(*(batch[1] for batch in part)) for part in (first, second)]
+    assert len(targets[0] & targets[1]) < 0.5 * len(targets[0])  # drawn anew, not only shuffled
+
+
+def test_users_are_shuffled(sequences):
+    _, _, targets = epoch(sequences)
+    users = (targets - 1) // 30
+    assert abs(np.corrcoef(users, np.arange(len(users)))[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ({"batch_size": 10**6}, "less than one batch"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"seq_len": 0}, "seq_len"),
+        ({"neg_num": 0}, "neg_num"),
+        ({"positions": 0}, "positions_per_user"),
+    ],
+)
+def test_settings_without_a_batch_are_refused(sequences, setting, part):
+    with pytest.raises(UserError, match=part):
+        epoch(sequences, **setting)
+
+
+def test_one_item_has_no_negative():
+    with pytest.raises(UserError, match="two"):
+        TrainingSequences(Ragged.from_rows([[1]]), 1)
+
+
+def test_sequences_file(tmp_path):
+    path = write(tmp_path, SEQUENCES + 'a,"[3, 1, 2]"\nb,"[2,3]"\n')
+    training = load_training(path, 3)
+    assert isinstance(training, TrainingSequences)
+    assert [row.tolist() for row in training.sequences] == [[3, 1, 2], [2, 3]]
+
+
+@pytest.fixture
+def release_rows(tmp_path) -> TrainingRows:
+    text = (
+        ROWS + '"[0, 0, 1, 2]",3,"[4, 5]"\n"[5, 4, 0, 0]",1,"[2, 3]"\n"[1, 2, 3, 4]",5,"[6, 6]"\n'
+    )
+    return load_training(write(tmp_path, text), 6)
+
+
+def test_release_rows_lose_their_padding(release_rows):
+    assert [row.tolist() for row in release_rows.histories(None, 1)] == [
+        [1, 2],
+        [5, 4],
+        [1, 2, 3, 4],
+    ]
+    assert release_rows.positives.tolist() == [3, 1, 5]
+    assert release_rows.negatives.tolist() == [[4, 5], [2, 3], [6, 6]]
+    assert release_rows.positives.dtype == release_rows.negatives.dtype == np.int32
+
+
+def test_release_rows_give_their_own_negatives(release_rows):
+    orders = set()
+    for seed in range(5):
+        batches, history, positive = epoch(release_rows, seed, 1, 3, 2, positions=99)
+        assert len(batches) == release_rows.steps(1, 99) == 3
+        orders.add(tuple(positive.tolist()))
+        rows = {batch[1][0]: (batch[0][0].tolist(), batch[2][0].tolist()) for batch in batches}
+        assert rows == {3: ([0, 1, 2], [4, 5]), 1: ([0, 5, 4], [2, 3]), 5: ([2, 3, 4], [6, 6])}
+        assert all((batch[3] == np.zeros((1, 2))).all() for batch in batches)
+    assert len(orders) > 1  # shuffled
+
+
+def test_release_rows_refuse_more_negatives_than_given(release_rows):
+    with pytest.raises(UserError, match="neg_num is 3"):
+        epoch(release_rows, batch_size=1, neg_num=3)
+
+
+def test_queries_file(tmp_path):
+    long = list(range(1, 40_001))  # a cell beyond csv's own limit of 131,072 characters
+    text = QUERIES + '"[0, 3, 1, 0]","[2, 5]"\n[4],[1]\n' + f'"{long}",[40001]\n'
+    queries = load_queries(write(tmp_path, text), 40_001)
+    assert len(queries) == 3
+    assert [row.tolist() for row in queries.histories][:2] == [[3, 1], [4]]
+    assert [row.tolist() for row in queries.targets] == [[2, 5], [1], [40001]]
+    assert queries.histories.lengths()[2] == 40_000
+    taken = queries.take([1])
+    assert (taken.histories[0].tolist(), taken.targets[0].tolist()) == ([4], [1])
+
+
+def test_byte_order_mark_is_no_part_of_the_header(tmp_path):
+    assert len(load_queries(write(tmp_path, "\ufeff" + QUERIES + "[1],[2]\n"), 2)) == 1
+
+
+def test_equal_queries_of_two_users_are_fine(tmp_path):
+    assert len(load_queries(write(tmp_path, QUERIES + "[1],[2]\n[1],[2]\n"), 2)) == 2
+
+
+GOOD = '"[1, 2]","[3]"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["empty"]),
+        (QUERIES, ["no rows"]),
+        ("hist_items,target\n", ["line 1", "'target_items'"]),
+        (QUERIES + GOOD + '"[1, 2]"\n', ["line 3", "1 fields"]),
+        (QUERIES + GOOD + '"[1, 2","[3]"\n', ["line 3", "hist_items", "JSON"]),
+        (QUERIES + GOOD + '"[1, 2]",3 4\n', ["line 3", "target_items", "JSON"]),
+        (QUERIES + GOOD + '"[1, 2.0]","[3]"\n', ["line 3", "hist_items", "JSON"]),
+        (QUERIES + GOOD + '"[1, true]","[3]"\n', ["line 3", "hist_items", "JSON"]),
+        (QUERIES + GOOD + '"[1, ""2""]","[3]"\n', ["line 3", "hist_items", "JSON"]),
+        (QUERIES + GOOD + '"{}","[3]"\n', ["line 3", "hist_items", "JSON"]),
+        (QUERIES + GOOD + '"[[1]]","[3]"\n', ["line 3", "hist_items", "JSON"]),
+        (QUERIES + GOOD + '"[1]","[1' + "0" * 30 + ']"\n', ["line 3", "target_items", "JSON"]),
+        (QUERIES + GOOD + '"' + "[" * 99999 + '","[1]"\n', ["line 3", "hist_items", "JSON"]),
+        (QUERIES + GOOD + ',"[3]"\n', ["line 3", "hist_items", "JSON"]),
+        (QUERIES + GOOD + '"[]","[3]"\n', ["line 3", "hist_items", "too few"]),
+        (QUERIES + GOOD + '"[0, 0]","[3]"\n', ["line 3", "hist_items", "too few"]),
+        (QUERIES + GOOD + '"[1]","[]"\n', ["line 3", "target_items", "too few"]),
+        (QUERIES + GOOD + '"[1, 0, 2]","[3]"\n', ["line 3", "hist_items", "padding"]),
+        (QUERIES + GOOD + '"[1, 2]","[3, 0]"\n', ["line 3", "target_items", "padding"]),
+        (QUERIES + GOOD + '"[1, 7]","[3]"\n', ["line 3", "hist_items", "item 7", "1 to 6"]),
+        (QUERIES + GOOD + '"[1]","[-3]"\n', ["line 3", "target_items", "item -3"]),
+        (
+            QUERIES + GOOD + '"[1, 2]","[3, 2]"\n',
+            ["line 3", "target_items", "item 2", "hist_items"],
+        ),
+        (QUERIES + GOOD + '"[1, 2]","[3, 4, 3]"\n', ["line 3", "target_items", "item 3", "twice"]),
+        (QUERIES + GOOD + '"[1, 2]","[3]\n', ["line 3", "quotes"]),
+        (QUERIES.encode() + b"[1],[2]\n[\xff],[2]\n", ["line 3", "UTF-8"]),
+    ],
+)
+def test_bad_queries_are_refused_with_the_place(tmp_path, text, parts):
+    with pytest.raises(UserError) as refusal:
+        load_queries(write(tmp_path, text, "test.csv"), 6)
+    message = str(refusal.value)
+    for part in ["test.csv", *parts]:
+        assert part in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("user,items\n1,[1]\n", ["line 1", "user_id,items", "hist_items,pos_items,neg_items"]),
+        (SEQUENCES + '1,"[1, 2]"\n2,"[1]"\n', ["line 3", "items", "a history and a target"]),
+        (SEQUENCES + '1,"[1, 2]"\n1,"[3, 4]"\n', ["line 3", "user_id", "line 2"]),
+        (SEQUENCES + '1,"[1, 2]"\n2,"[3, 4, 3]"\n', ["line 3", "items", "item 3", "twice"]),
+        (SEQUENCES + '1,"[1, 2]"\n2,"[0, 3, 4]"\n', ["line 3", "items", "padding"]),
+        (SEQUENCES + '1,"[1, 2]"\n2,"[3, 9]"\n', ["line 3", "items", "item 9"]),
+        (ROWS + "[1],2,[3]\n[1],1,[3]\n", ["line 3", "pos_items", "item 1", "hist_items"]),
+        (ROWS + "[1],2,[3]\n[1],3,[3]\n", ["line 3", "pos_items", "item 3", "neg_items"]),
+        (ROWS + "[1],2,[3]\n[1],0,[3]\n", ["line 3", "pos_items", "padding"]),
+        (ROWS + '[1],2,[3]\n[1],2,"[3, 4]"\n', ["line 3", "neg_items", "1 ids as in the first"]),
+        (ROWS + '[1],2,[3]\n[1],"[2, 4]",[3]\n', ["line 3", "pos_items", "one"]),
+        (ROWS + "[1],2,[3]\n[4],2,[3]\n[1],2,[3]\n", ["line 4", "line 2"]),
+    ],
+)
+def test_bad_training_is_refused_with_the_place(tmp_path, text, parts):
+    with pytest.raises(UserError) as refusal:
+        load_training(write(tmp_path, text), 6)
+    for part in ["data.csv", *parts]:
+        assert part in str(refusal.value)
+
+
+def test_catalogue(tmp_path):
+    text = 'id,original_id,title,categories\n1,50,"A, B (1999)",Drama|War\n2,7,\u00e9,\n'
+    write(tmp_path, text, "items.csv")
+    catalogue = load_catalogue(tmp_path)
+    assert catalogue.n_items == 2
+    assert catalogue.original_ids == ["", "50", "7"]
+    assert catalogue.titles == ["", "A, B (1999)", "\u00e9"]
+    assert catalogue.categories == ["", "Drama|War", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["empty"]),
+        ("id,original_id,title,categories\n", ["no items"]),
+        ("id,title\n1,a\n", ["line 1", "'original_id'"]),
+        ("id,original_id,title,categories\n1,5,a,\n3,6,b,\n", ["line 3", "column id", "2 is due"]),
+        ("id,original_id,title,categories\n2,5,a,\n1,6,b,\n", ["line 2", "column id", "1 is due"]),
+        ("id,original_id,title,categories\n1,5,a,\n2,5,b,\n", ["line 3", "original_id", "line 2"]),
+    ],
+)
+def test_bad_catalogue_is_refused_with_the_place(tmp_path, text, parts):
+    write(tmp_path, text, "items.csv")
+    with pytest.raises(UserError) as refusal:
+        load_catalogue(tmp_path)
+    for part in ["items.csv", *parts]:
+        assert part in str(refusal.value)
+
+
+def test_release_folder_without_items_file(tmp_path):
+    """Ids may have gaps, as in MovieLens: the category belongs to the id, not to the line."""
+    write(tmp_path, "1,3\n4,2\n", "cate_item.txt")
+    catalogue = load_catalogue(tmp_path)
+    assert catalogue.n_items == 4
+    assert catalogue.categories == ["", "3", "", "", "2"]
+    write(tmp_path, "1,3\n1,2\n", "cate_item.txt")
+    with pytest.raises(UserError, match="line 2"):
+        load_catalogue(tmp_path)
+
+
+def test_absent_files_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"items\.csv"):
+        load_catalogue(tmp_path)
+    with pytest.raises(UserError, match=r"valid\.csv"):
+        load_queries(tmp_path / "valid.csv", 3)

@@ -1,0 +1,116 @@
+"""The loop: resume equals never having stopped, bad losses stop it, checkpoints are whole or absent."""
+
+import csv
+import dataclasses
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+import models
+from data.ragged import Ragged
+from errors import UserError
+from load_csv_dataset import TrainingSequences
+from training import Trainer, load_checkpoint
+from work import Hyperparameters
+
+SETTINGS = Hyperparameters(
+    embedding_size=8, token_embedding_size=8, hidden=(8,), interaction_hidden=(4,), K_u=2, K_i=2, K_c=16, seq_len=5,
+    batch_size=32, neg_num=10, positions_per_user=4, epoch=4, pretrain_epoch=1, lr=0.01, patience=10, dropout=0.2,
+)
+
+
+def sequences():
+    """Users walk around a ring of 20 items, so the next item follows from the last ones."""
+    rng = np.random.default_rng(0)
+    return TrainingSequences(Ragged.from_rows([(rng.integers(20) + np.arange(9)) % 20 + 1 for _ in range(60)]), 20)
+
+
+def trainer(folder, settings=SETTINGS, values=None, **changes):
+    settings = dataclasses.replace(settings, **changes)
+    model = models.build(settings, 20)
+    found = iter(values or [0.1 * i for i in range(1, 20)])
+    validate = lambda: {settings.monitor: next(found)}  # noqa: E731
+    return Trainer(model, models.QuerySide(model, 64), sequences(), validate, settings, folder)
+
+
+def weights(trained):
+    return {p.name: p.asnumpy().copy() for p in [*trained.model.get_parameters(), *trained.optimizer.get_parameters()]}
+
+
+def test_resume_equals_never_having_stopped(tmp_path):
+    """Through the k-means start, with dropout: epochs 1 and 2, a new process' worth of objects, epochs 3 and 4."""
+    (tmp_path / "whole").mkdir()
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    trainer(tmp_path, epoch=2).run()
+    again = trainer(tmp_path, values=[0.3, 0.4])
+    again.resume()
+    assert again.progress.epoch == 2
+    again.run()
+    expected, found = weights(whole), weights(again)
+    assert all((found[name] == expected[name]).all() for name in expected)
+    assert [row["loss"] for row in again.progress.rows] == [row["loss"] for row in whole.progress.rows]
+    with open(tmp_path / "log.csv") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
+
+
+def test_loss_falls_and_the_best_epoch_is_what_remains(tmp_path):
+    run = trainer(tmp_path, values=[0.1, 0.9, 0.2, 0.3])
+    run.run()
+    losses = [row["softmax"] for row in run.progress.rows]
+    assert losses[-1] < losses[0]
+    assert run.progress.best_epoch == 2 and run.progress.best == 0.9
+    best = {p.name: p.asnumpy().copy() for p in run.model.get_parameters()}
+    load_checkpoint(tmp_path / "best.ckpt", list(run.model.get_parameters()))
+    assert all((p.asnumpy() == best[p.name]).all() for p in run.model.get_parameters())
+
+
+def test_patience_stops_but_not_before_the_quantiser_had_its_turn(tmp_path):
+    run = trainer(tmp_path, values=[0.9, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1], epoch=7, patience=2)
+    run.run()
+    assert run.progress.epoch == 4  # best quantised epoch 2, then two more
+    assert run.progress.best_epoch == 2
+
+
+def test_a_loss_that_is_no_number_stops_with_the_place(tmp_path):
+    run = trainer(tmp_path)
+    run.model.item_table.set_data(ms.Tensor(np.full((21, 8), np.nan, np.float32)))
+    with pytest.raises(UserError, match="nan in epoch 1, batch 1.*lower lr"):
+        run.run()
+
+
+def test_a_loss_that_stands_still_stops_with_the_reason(tmp_path):
+    with pytest.raises(UserError, match="stands still.*score_bias"):
+        trainer(tmp_path, values=[0.0] * 4, model="AllToAll", score_bias=-1e6, decorrelation=0.0).run()
+
+
+def test_interruption_leaves_the_last_whole_epoch(tmp_path):
+    run = trainer(tmp_path)
+
+    def validate():
+        if run.progress.epoch == 1:
+            raise KeyboardInterrupt
+        return {SETTINGS.monitor: 0.5}
+
+    run.validate = validate
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    again = trainer(tmp_path)
+    again.resume()
+    assert again.progress.epoch == 1
+    assert not list(tmp_path.glob("*new*"))
+
+
+def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
+    trainer(tmp_path, epoch=2).run()
+    path = tmp_path / "best.ckpt"
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "none.ckpt", [])
+    with pytest.raises(UserError, match="does not fit this model"):
+        load_checkpoint(path, list(trainer(tmp_path, embedding_size=16).model.get_parameters()))
+    whole = path.read_bytes()
+    for damaged in (b"", b"not a checkpoint", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read|does not fit"):
+            load_checkpoint(path, list(trainer(tmp_path).model.get_parameters()))

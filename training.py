@@ -1,0 +1,221 @@
+"""The training loop: epochs, validation, early stop, checkpoints and exact resume. It knows no model by name."""
+
+import csv
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+from tqdm import tqdm
+
+from data.ragged import Ragged
+from errors import UserError
+
+QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
+
+
+class TrainStep(nn.Cell):
+    """One optimiser step as one graph: returns the loss and its softmax part."""
+
+    def __init__(self, model, optimizer):
+        super().__init__(auto_prefix=False)  # parameters keep the names they have in the model
+        self.model, self.optimizer = model, optimizer
+        self.value_and_grad = ms.value_and_grad(model, None, optimizer.parameters, has_aux=True)
+
+    def construct(self, history, positive, negative, log_expected, noise):
+        (loss, softmax), gradients = self.value_and_grad(history, positive, negative, log_expected, noise)
+        return ops.depend(loss, self.optimizer(gradients)), softmax
+
+
+@dataclass
+class Progress:
+    """How far a run is: what a checkpoint holds beside the weights.
+
+    epoch: finished epochs. best, best_epoch: highest monitored value and its epoch. rows: the log so far.
+    """
+
+    epoch: int = 0
+    best: float = -1.0
+    best_epoch: int = 0
+    rows: list = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a model and keeps its best and its last state in a folder.
+
+    Args:
+        model: gives `construct` (the loss) and `start_quantiser`.
+        query_side: `models.QuerySide` of the model, for the tokens that start the quantiser.
+        training_data: `load_csv_dataset.TrainingSequences` or `TrainingRows`.
+        validate: function without arguments that returns {metric name: value} of the model as it is.
+        settings: `work.Hyperparameters`.
+        folder: where log.csv, best.ckpt and last.ckpt go.
+    """
+
+    def __init__(self, model, query_side, training_data, validate, settings, folder):
+        self.model, self.query_side, self.training_data = model, query_side, training_data
+        self.validate, self.settings, self.folder = validate, settings, Path(folder)
+        self.optimizer = nn.Adam(model.trainable_params(), learning_rate=settings.lr)
+        self.step = TrainStep(model, self.optimizer)
+        self.progress = Progress()
+
+    def resume(self):
+        """Continues from last.ckpt: what follows equals a run that never stopped.
+
+        Raises:
+            UserError: there is no last.ckpt, or it is not of this model.
+        """
+        self.progress = self.load("last.ckpt")
+
+    def load(self, name):
+        """Puts the weights of a checkpoint into model and optimiser; returns its `Progress`."""
+        path = self.folder / name
+        return load_checkpoint(path, [*self.model.get_parameters(), *self.optimizer.get_parameters()])
+
+    def run(self):
+        """Trains until `epoch` epochs are done or `patience` of them brought no better `monitor`; loads the best.
+
+        Raises:
+            UserError: the loss is not finite, or does not move.
+            KeyboardInterrupt: passed on; last.ckpt holds the last whole epoch.
+        """
+        s, progress = self.settings, self.progress
+        if not progress.epoch:
+            self.save("last.ckpt")
+        while progress.epoch < s.epoch and not self._out_of_patience():
+            if progress.epoch == s.pretrain_epoch:
+                self._start_quantiser()
+            started = time.perf_counter()
+            loss, softmax, samples = self._epoch(progress.epoch)
+            seconds = time.perf_counter() - started
+            values = self.validate()
+            progress.epoch += 1
+            row = {"epoch": progress.epoch, "loss": loss, "softmax": softmax, "samples_per_s": samples / seconds}
+            progress.rows.append({key: round(value, 6) for key, value in (row | values).items()})
+            self._refuse_stuck_loss()
+            monitored = values[s.monitor]
+            if monitored > progress.best:
+                progress.best, progress.best_epoch = monitored, progress.epoch
+                self.save("best.ckpt")
+            self.save("last.ckpt")
+            self._write_log()
+            mark = "  *" if progress.best_epoch == progress.epoch else ""
+            tqdm.write(
+                f"epoch {progress.epoch:3d}  loss {loss:.4f}  valid {s.monitor} {monitored:.4f}  {seconds:.1f} s{mark}"
+            )
+        self.load("best.ckpt")
+
+    def _out_of_patience(self):
+        # Epochs before the quantiser do not count: their score is not the one that is served.
+        s, progress = self.settings, self.progress
+        return progress.best_epoch and progress.epoch - max(progress.best_epoch, s.pretrain_epoch) >= s.patience
+
+    def _epoch(self, epoch):
+        """One pass over the training data, with a learning rate that falls linearly from `lr` to 0 over the run.
+
+        Returns mean loss, mean softmax part and the number of samples.
+        """
+        s = self.settings
+        self.step.set_train(True)
+        self.optimizer.learning_rate.set_data(ms.Tensor(s.lr * (1 - epoch / s.epoch), ms.float32))
+        # All randomness of an epoch depends on seed and epoch alone, so a resumed run repeats it.
+        rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
+        steps = self.training_data.steps(s.batch_size, s.positions_per_user)
+        losses, softmaxes = [], []
+        with tqdm(batches, total=steps, desc=f"epoch {epoch + 1}/{s.epoch}", unit="batch", leave=False) as bar:
+            for batch in bar:
+                noise = rng.random((s.batch_size, self.model.noise_width), np.float32)
+                loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch, noise)))
+                losses.append(float(loss.asnumpy()))
+                softmaxes.append(float(softmax.asnumpy()))
+                if not np.isfinite(losses[-1]):
+                    raise UserError(
+                        f"the loss became {losses[-1]} in epoch {epoch + 1}, batch {len(losses)}; "
+                        f"lower lr (now {s.lr:g}) and start again, or resume from the last whole epoch."
+                    )
+                if len(losses) % 10 == 0:
+                    speed = (bar.format_dict["rate"] or 0) * s.batch_size
+                    bar.set_postfix_str(f"loss {np.mean(losses[-50:]):.3f}, {speed:,.0f} samples/s")
+        return float(np.mean(losses)), float(np.mean(softmaxes)), steps * s.batch_size
+
+    def _batches(self, epoch):
+        s = self.settings
+        rng = np.random.default_rng([s.seed, epoch])
+        return self.training_data.epoch(
+            rng, s.batch_size, s.seq_len, s.neg_num, s.positions_per_user, s.neg_power
+        )
+
+    def _start_quantiser(self):
+        s, histories = self.settings, []
+        for history, *_ in self._batches(self.progress.epoch):
+            histories.extend(row[row > 0] for row in history)
+            if len(histories) >= QUANTISER_BATCHES * s.batch_size:
+                break
+        tokens = self.query_side.raw_tokens(Ragged.from_rows(histories))
+        self.model.start_quantiser(tokens, s.batch_size, s.seed)
+        self.progress.best = -1.0
+
+    def _refuse_stuck_loss(self):
+        rows, monitor = self.progress.rows, self.settings.monitor
+        if len(rows) < 3 or any(row[monitor] > 0 for row in rows[-3:]):
+            return
+        if rows[-1]["softmax"] > 0.999 * rows[-3]["softmax"]:
+            raise UserError(
+                f"the loss stands still at {rows[-1]['softmax']:.4f} and not one recommendation was right in 3 epochs; "
+                "a score_bias so low that every score is silenced does that, or a learning rate near 0."
+            )
+
+    def save(self, name):
+        save_checkpoint(
+            self.folder / name, [*self.model.get_parameters(), *self.optimizer.get_parameters()], self.progress
+        )
+
+    def _write_log(self):
+        rows = self.progress.rows
+        fresh = self.folder / "log.csv.new"
+        with open(fresh, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(fresh, self.folder / "log.csv")
+
+
+def save_checkpoint(path, parameters, progress):
+    """Writes parameters and progress; the file is either the old or the new one, never half of it."""
+    path = Path(path)
+    fresh = path.with_suffix(".new.ckpt")
+    fresh.unlink(missing_ok=True)
+    entries = [{"name": p.name, "data": p} for p in {p.name: p for p in parameters}.values()]
+    ms.save_checkpoint(entries, str(fresh), append_dict={"progress": json.dumps(asdict(progress))})
+    os.chmod(fresh, 0o644)  # MindSpore leaves it unwritable
+    os.replace(fresh, path)
+
+
+def load_checkpoint(path, parameters):
+    """Puts the values of a checkpoint into the parameters of the same names; returns its `Progress`.
+
+    Raises:
+        UserError: the file is missing, damaged, or lacks a parameter or has it in another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}; train first, or name another with --checkpoint.")
+    try:
+        stored = ms.load_checkpoint(str(path))
+        progress = Progress(**json.loads(stored.pop("progress")))
+    except Exception as error:  # MindSpore raises many kinds for a damaged file
+        raise UserError(f"{path} cannot be read as a checkpoint of this program: {error}") from error
+    for parameter in parameters:
+        if parameter.name not in stored or stored[parameter.name].shape != parameter.shape:
+            found = stored[parameter.name].shape if parameter.name in stored else "nothing"
+            raise UserError(
+                f"{path} does not fit this model: {parameter.name} needs shape {parameter.shape}, found {found}; "
+                "use the hyper-parameters it was trained with (config.json beside it)."
+            )
+        parameter.set_data(ms.Tensor(stored[parameter.name].asnumpy(), parameter.dtype))
+    return progress
+

@@ -1,0 +1,195 @@
+"""Train a candidate-matching model, build its sparse inverted index and evaluate through it: `python work.py`.
+
+The hyper-parameters stand in `Hyperparameters`; edit them there or give them as flags (`python work.py --help`).
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def _parameter(default, group, text):
+    return field(default=default, metadata={"group": group, "help": text})
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Every setting of a run: its default, its group in --help and what it does."""
+
+    model: str = _parameter("DQMatch", "model", "TwoTower, AllToAll or DQMatch (SparCode)")
+    encoder: str = _parameter("DNN", "model", "user encoder: DNN")
+    interaction: str = _parameter("DNN", "model", "token x item scorer of AllToAll and DQMatch: DNN")
+    embedding_size: int = _parameter(64, "model", "width of an item embedding")
+    embedding_std: float = _parameter(0.1, "model", "standard deviation of the item embeddings at the start")
+    token_embedding_size: int = _parameter(64, "model", "width of a token")
+    hidden: tuple = _parameter((256, 256, 256), "model", "hidden layers of the user encoder, as in 256,256,256")
+    interaction_hidden: tuple = _parameter((256, 256, 256), "model", "hidden layers of the interaction")
+    dropout: float = _parameter(0.1, "model", "share of hidden activations zeroed in training")
+    history_dropout: float = _parameter(0.2, "model", "share of the pooled history zeroed in training")
+    K_u: int = _parameter(4, "model", "tokens per user")
+    K_i: int = _parameter(4, "model", "tokens per item")
+    score_bias: float | None = _parameter(
+        None, "model", "score = sum of ReLU(s + bias); more negative is sparser; none: the plain sum"
+    )
+    decorrelation: float = _parameter(0.1, "model", "weight of the penalty on tokens of a user that are alike")
+
+    num_codebooks: int = _parameter(2, "quantiser", "parts of a token, each with a codebook")
+    K_c: int = _parameter(256, "quantiser", "codewords per codebook")
+    ema_decay: float = _parameter(0.97, "quantiser", "share of the old average kept when codewords follow their tokens")
+    restart_below: float = _parameter(0.1, "quantiser", "a codeword with fewer tokens per batch (on average) restarts")
+    beta: float = _parameter(5.0, "quantiser", "weight of the commitment loss")
+    pretrain_epoch: int = _parameter(20, "quantiser", "epochs without the quantiser, before its k-means start")
+
+    lr: float = _parameter(3e-3, "training", "learning rate of Adam in the first epoch; it falls linearly to 0")
+    l2: float = _parameter(1e-6, "training", "weight of the squared norm of the history's item embeddings")
+    batch_size: int = _parameter(512, "training", "positions per step")
+    epoch: int = _parameter(80, "training", "epochs")
+    patience: int = _parameter(15, "training", "epochs without a better value of the monitor before training stops")
+    monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
+    positions_per_user: int = _parameter(20, "training", "target positions drawn per user and epoch")
+    neg_num: int = _parameter(256, "training", "negatives drawn per batch and shared by its rows")
+    neg_power: float = _parameter(0.5, "training", "negatives are drawn by popularity to this power; 0: uniformly")
+    seed: int = _parameter(0, "training", "of everything random in training")
+
+    seq_len: int = _parameter(20, "data", "the last items of a history that the encoder reads")
+    dataset: str = _parameter("ml-1m", "data", "ml-1m, ml-10m, sample, or a name for --source")
+    split: str = _parameter("user", "data", "user (80/10/10 of the users) or leave-one-out")
+    split_seed: int = _parameter(0, "data", "of the shuffle that splits the users")
+
+    index_codes: str = _parameter("used", "index", "codes in the index: used (by training histories) or all")
+    max_postings: int | None = _parameter(None, "index", "most items per posting list; none: no cap")
+    keep_share: float | None = _parameter(None, "index", "share of the (code, item) pairs kept; none: all that score")
+
+    topk: tuple = _parameter((1, 5, 10, 20, 50), "evaluation", "cut-offs of the metrics")
+    exclude_seen: bool = _parameter(True, "evaluation", "whether items of the history are left out: 1 or 0")
+    inference_batch_size: int = _parameter(8192, "evaluation", "histories encoded at once")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to do in this call; not part of a model."""
+
+    mode: str = _parameter("train", "run", "train, test (evaluate a checkpoint) or recommend (show film titles)")
+    name: str | None = _parameter(None, "run", "results go to runs/NAME; default: model, encoder, dataset and seed")
+    checkpoint: str | None = _parameter(None, "run", "for test and recommend: a checkpoint, config.json beside it")
+    resume: bool = _parameter(False, "run", "1: go on with an interrupted run of this name")
+    source: str | None = _parameter(None, "run", "archive, folder or interactions file; without one, download")
+    item_file: str | None = _parameter(None, "run", "titles and categories for an interactions file")
+    users: int = _parameter(3, "run", "how many test users recommend shows")
+
+
+def main(arguments=None):
+    """Runs one command; returns the exit status. Every failure a user can mend is one sentence on standard error."""
+    from errors import UserError
+
+    try:
+        h, command, given = parse(arguments)
+        os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
+        from workflow import run
+
+        run(h, command, given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; continue with the same command and --resume 1", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(arguments=None):
+    """Command line to (Hyperparameters, Command, names of the flags that were given)."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    fields = [*dataclasses.fields(Command), *dataclasses.fields(Hyperparameters)]
+    groups = {}
+    for f in fields:
+        group = groups.setdefault(f.metadata["group"], parser.add_argument_group(f.metadata["group"]))
+        default = ",".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
+        shown = "none" if default is None else int(default) if isinstance(default, bool) else default
+        group.add_argument(
+            f"--{f.name}", type=_reader(f), default=argparse.SUPPRESS, metavar=f.name.upper(),
+            help=f"{f.metadata['help']} (default {shown})",
+        )
+    given = vars(parser.parse_args(arguments))
+    command = {f.name: given[f.name] for f in dataclasses.fields(Command) if f.name in given}
+    chosen = {name: value for name, value in given.items() if name not in command}
+    return check(Hyperparameters(**chosen)), Command(**command), set(chosen)
+
+
+def check(h):
+    """The hyper-parameters, if they make sense one by one.
+
+    Raises:
+        UserError: a value outside its range, with the flag's name.
+    """
+    from errors import UserError
+
+    at_least = {
+        "embedding_size": 1, "token_embedding_size": 1, "K_u": 1, "K_i": 1, "num_codebooks": 1, "K_c": 1, "epoch": 1,
+        "patience": 1, "batch_size": 2, "positions_per_user": 1, "neg_num": 1, "seq_len": 1, "inference_batch_size": 1,
+        "pretrain_epoch": 0, "seed": 0, "split_seed": 0, "l2": 0, "beta": 0, "decorrelation": 0, "neg_power": 0,
+        "restart_below": 0, "embedding_std": 0, "lr": 0,
+    }
+    for name, least in at_least.items():
+        if not getattr(h, name) >= least:
+            raise UserError(f"--{name} is {getattr(h, name)}; it must be at least {least}.")
+    for name in ("dropout", "history_dropout", "ema_decay"):
+        if not 0 <= getattr(h, name) < 1:
+            raise UserError(f"--{name} is {getattr(h, name)}; it must be at least 0 and below 1.")
+    if not h.topk or min(h.topk) < 1 or any(width < 1 for width in (*h.hidden, *h.interaction_hidden)):
+        raise UserError("--topk, --hidden and --interaction_hidden take whole numbers from 1 on, as in 1,5,10.")
+    if h.index_codes not in ("used", "all"):
+        raise UserError(f"--index_codes is {h.index_codes!r}; choose used or all.")
+    if h.model == "DQMatch" and h.pretrain_epoch >= h.epoch:
+        raise UserError(f"--pretrain_epoch {h.pretrain_epoch} leaves the quantiser no epoch; raise --epoch above it.")
+    monitors = [f"{name}@{k}" for k in h.topk for name in ("recall", "ndcg", "precision", "hit", "map", "mrr")]
+    if h.monitor not in monitors:
+        raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
+    return h
+
+
+def load_config(checkpoint):
+    """Hyperparameters of the run that wrote a checkpoint.
+
+    Raises:
+        UserError: config.json is missing, unreadable, or has an unknown key.
+    """
+    from errors import UserError
+
+    path = Path(checkpoint).parent / "config.json"
+    try:
+        stored = json.loads(path.read_text())["hyperparameters"]
+        names = {f.name for f in dataclasses.fields(Hyperparameters)}
+        if set(stored) != names:
+            raise UserError(f"{path} has other settings than this version: {', '.join(sorted(set(stored) ^ names))}.")
+        return check(Hyperparameters(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); it must stand beside the checkpoint.") from error
+
+
+def _reader(f):
+    """The function that reads one flag's text."""
+    optional = f.default is None
+    kind = type(f.default) if not optional else {"float | None": float, "int | None": int}.get(str(f.type), str)
+
+    def read(text):
+        if optional and text.lower() == "none":
+            return None
+        if kind is bool:
+            if text not in ("0", "1"):
+                raise ValueError(text)
+            return text == "1"
+        if kind is tuple:
+            return tuple(int(part) for part in text.split(",") if part)
+        return kind(text)
+
+    read.__name__ = {bool: "0 or 1", tuple: "list of whole numbers"}.get(kind, kind.__name__)
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(main())
