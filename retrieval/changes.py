@@ -33,7 +33,8 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
         }
         offsets = index.offsets[start : start + len(new) + 1]
         lengths = np.zeros(len(new), np.int64)
-        _measure_growth(offsets, index.scores, new, floors, gaps, pruning.max_postings or 0, lengths)
+        cap = pruning.max_postings or 0
+        _measure_growth(offsets, index.scores, new, floors, gaps, cap, lengths)
         for row, (floor, gap, items, _) in whole.items():
             lengths[row], floors[row], gaps[row] = len(items), floor, gap
         ends = offsets_of(lengths)

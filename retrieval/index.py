@@ -108,7 +108,7 @@ class SparseInvertedIndex(Postings):
         ShardedIndex), and merge makes it whole again.
         """
         if isinstance(n_shards, bool) or not 1 <= n_shards <= self.n_items:
-            raise ValueError(f"There can be 1..{self.n_items} shards of this index, not {n_shards}.")
+            raise ValueError(f"There can be 1..{self.n_items} shards of it, not {n_shards}.")
         bounds = changes.even_bounds(self.items, self.n_items, n_shards)
         every = np.arange(1, self.n_items + 1)
         return [

@@ -53,12 +53,12 @@ class Postings:
             removed[0] < 1 or removed[-1] > self.n_items or np.any(removed[1:] <= removed[:-1])
         ):
             raise ValueError("Removed items must be ids of the catalogue, ascending.")
-        there = np.ones(self.n_items + 1, bool)
-        there[0] = False
-        there[removed] = False
-        largest = np.float32(LARGEST_SCORE)
-        row, fault = _first_bad_posting(offsets, self.items, self.scores, self.n_blocks, there,
-                                        largest, self.format == "float32")  # fmt: skip
+        gone = np.zeros(self.n_items + 1 if len(removed) else 0, bool)  # empty: nothing to look up
+        gone[removed] = True
+        row, fault = _first_bad_posting(
+            offsets, self.items, self.scores, self.n_blocks, self.n_items, gone,
+            np.float32(LARGEST_SCORE), self.format == "float32",
+        )  # fmt: skip
         if row >= 0:
             raise ValueError(f"The posting list of code {codes[row]} is wrong: {_FAULTS[fault]}.")
         names = ("codes", "offsets", "items", "scores", "floors")
@@ -260,9 +260,8 @@ _FAULTS = (
 
 
 @numba.njit(nogil=True, cache=True)
-def _first_bad_posting(offsets, items, scores, n_blocks, there, largest, is_float):
+def _first_bad_posting(offsets, items, scores, n_blocks, n_items, gone, largest, is_float):
     """All that the search kernel relies on; it reads and writes by these numbers blindly."""
-    n_items = there.size - 1
     for at in range(offsets.size - 1):
         row, block = at // n_blocks, at % n_blocks
         before = np.int64(0) if block == 0 else np.int64(-1)
@@ -275,7 +274,7 @@ def _first_bad_posting(offsets, items, scores, n_blocks, there, largest, is_floa
                 return row, 1
             if is_float and not (scores[p] > 0 and scores[p] <= largest):  # NaN fails both
                 return row, 2
-            if not there[item]:
+            if gone.size and gone[item]:
                 return row, 3
             before = within
     return -1, 0

@@ -310,7 +310,7 @@ def test_indexes_that_are_not_parts_of_one_are_not_merged(rng):
 
 @pytest.mark.parametrize("n_shards", [0, -1, 61, True])
 def test_bad_numbers_of_shards_are_refused(rng, n_shards):
-    with pytest.raises(ValueError, match="There can be 1..60 shards"):
+    with pytest.raises(ValueError, match="There can be 1..60 shards of it"):
         pruned(scores_of(rng, True), Pruning()).shard(n_shards)
 
 
@@ -339,3 +339,44 @@ def test_a_pruned_index_is_the_one_built_with_these_limits(rng, pruning, before)
     np.testing.assert_allclose(dense(cut)[0], dense(built)[0], atol=1e-5)
     np.testing.assert_allclose(cut.floors, built.floors, atol=1e-5)
     np.testing.assert_allclose(cut.cuts, built.cuts, atol=1e-5)
+
+
+# --- all of them, in any order
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_any_sequence_of_changes_gives_the_index_built_anew(tmp_path, seed):
+    """Random changes to an uncut index, against a table with columns added and a set of removed."""
+    rng = np.random.default_rng(seed)
+    table = np.maximum(rng.normal(size=(16, 80)), 0).astype(np.float32)
+    codes, n_items, gone = [2, 3, 5], 10, set()
+    index = build_index(Table(table[:, :10]), codes, 10, relu=True, progress=False)
+    for _ in range(12):
+        change = rng.integers(6)
+        if change == 0 and n_items < 70:
+            more = int(rng.integers(1, 9))
+            index = index.add_items(Table(table[:, : n_items + more], n_items), more)
+            n_items += more
+        elif change == 1:
+            some = rng.integers(1, n_items + 1, 2)
+            gone |= set(some.tolist())
+            index = index.remove_items(some)
+        elif change == 2 and len(codes) < 16:
+            new = rng.choice(np.setdiff1d(np.arange(16), codes), 1)
+            scorer = Table(table[:, :n_items])
+            index = index.extend(build_index(scorer, new, n_items, relu=True, progress=False))
+            codes = [*codes, *new.tolist()]
+        elif change == 3:
+            one, *others = index.shard(int(rng.integers(1, 5)))
+            index = one.merge(*others)
+        elif change == 4:
+            index.save(tmp_path / "index")
+            index = SparseInvertedIndex.load(tmp_path / "index", mmap=bool(rng.integers(2)))
+        else:
+            index = index.prune(max_postings=n_items, keep_share=1.0)
+            index = SparseInvertedIndex(
+                **{name: getattr(index, name) for name in (*NAMES, "n_items")}, pruning=Pruning()
+            )
+    scorer = Table(table[:, :n_items])
+    built = build_index(scorer, codes, n_items, relu=True, progress=False)
+    assert same(index, built.remove_items(sorted(gone)))

@@ -132,7 +132,8 @@ def test_extend_equals_compacting_the_whole(rng, format):
     table = np.maximum(rng.normal(size=(12, 70_000)) - 2, 0).astype(np.float32)
     some, more = np.array([1, 4, 5, 11]), np.array([0, 2, 7])
     parts = [
-        build_index(Table(table), codes, 70_000, relu=True, progress=False) for codes in (some, more)
+        build_index(Table(table), codes, 70_000, relu=True, progress=False)
+        for codes in (some, more)
     ]
     whole = parts[0].extend(parts[1]).compact(format)
     for other in (parts[1], parts[1].compact(format)):
@@ -231,3 +232,24 @@ def test_unknown_formats_are_refused():
             build([[1, 2]]).compact(format)
     with pytest.raises(ValueError, match="Unknown posting format"):
         bytes_of(1, 1, 1, "float16")
+
+
+def test_fuzz_of_compact_arrays_never_gets_past_the_checks_unsound(rng):
+    """Random numbers in place of any array: refused, or an index that answers within bounds."""
+    good = random_index(rng, 4, 70_000, 12).compact("uint8")
+    arrays = {one: getattr(good, one) for one in good.dtypes}
+    refused = 0
+    for trial in range(300):
+        name = list(arrays)[trial % len(arrays)]
+        old = arrays[name]
+        wild = rng.integers(0, 256, old.nbytes, np.uint8).view(old.dtype)
+        some = np.where(rng.random(old.size) < 0.3, wild, old).astype(old.dtype)
+        try:
+            index = CompactIndex(**{**arrays, name: some}, n_items=70_000)
+        except ValueError:
+            refused += 1
+            continue
+        ids, scores = index.recommend(index.codes[None, :], 50)
+        assert ids.min() >= 0 and ids.max() <= 70_000 and not np.isnan(scores).any()
+        assert (scores[:, 1:] <= scores[:, :-1]).all()
+    assert 100 < refused < 300

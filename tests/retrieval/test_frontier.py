@@ -1,4 +1,4 @@
-"""A budget is never exceeded nor left half unused, and the frontier tells what each setting costs."""
+"""A budget is never exceeded nor left unused, and the frontier tells what each setting costs."""
 
 import numpy as np
 import pytest

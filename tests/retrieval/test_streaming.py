@@ -143,8 +143,11 @@ def test_what_a_crash_left_half_written_is_cut_off(table, tmp_path, name):
     with pytest.raises(RuntimeError):
         to_disk(table, tmp_path / "index", before=stop_at(9))
     with open(tmp_path / ".index.building" / "index" / f"{name}.npy", "ab") as file:
-        file.write(b"half a block")
+        file.write(b"half a block" * 1000)
     assert same(to_disk(table, tmp_path / "index"), in_memory(table))
+    in_memory(table).save(tmp_path / "saved")
+    files = [tmp_path / at / f"{name}.npy" for at in ("saved", "index")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def stop_at(code):

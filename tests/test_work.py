@@ -1,0 +1,117 @@
+"""The command line: flags, refusals, and a small run from nothing to the index."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+
+import work
+from errors import UserError
+from work import Hyperparameters, check, load_config, main, parse
+
+SMALL = [
+    "--dataset", "sample", "--epoch", "3", "--pretrain_epoch", "1", "--hidden", "16", "--interaction_hidden", "4",
+    "--embedding_size", "8", "--token_embedding_size", "8", "--K_c", "16", "--positions_per_user", "10", "--neg_num", "64", "--lr", "0.02",
+    "--batch_size", "128",
+    "--inference_batch_size", "512", "--topk", "5,20",  "--monitor", "recall@20",
+]
+
+
+def test_every_flag_is_read_and_nothing_else():
+    """Twenty flags of the release are never read."""
+    h, command, given = parse(["--lr", "0.5", "--hidden", "8,4", "--score_bias", "-2", "--mode", "test", "--exclude_seen", "0"])
+    assert (h.lr, h.hidden, h.score_bias, h.exclude_seen) == (0.5, (8, 4), -2.0, False)
+    assert command.mode == "test" and given == {"lr", "hidden", "score_bias", "exclude_seen"}
+    assert parse(["--score_bias", "none"])[0].score_bias is None
+    assert parse(["--max_postings", "7"])[0].max_postings == 7
+    source = "".join(open(work.__file__.replace("work.py", name)).read() for name in (
+        "workflow.py", "training.py", "models/__init__.py", "report.py"
+    ))
+    for f in dataclasses.fields(Hyperparameters):
+        assert f"h.{f.name}" in source or f"s.{f.name}" in source or f"settings.{f.name}" in source, f.name
+
+
+@pytest.mark.parametrize("arguments", [["--no_such_flag", "1"], ["--lr", "fast"], ["--exclude_seen", "yes"], ["--epo", "3"]])
+def test_unknown_flags_and_unreadable_values_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"lr": -1.0}, "--lr"), ({"dropout": 1.0}, "--dropout"), ({"K_u": 0}, "--K_u"), ({"monitor": "auc@7"}, "--monitor"),
+        ({"topk": ()}, "--topk"), ({"index_codes": "some"}, "--index_codes"), ({"epoch": 5, "pretrain_epoch": 5}, "--pretrain"),
+        ({"lr": float("nan")}, "--lr"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(change, part):
+    with pytest.raises(UserError, match=part):
+        check(dataclasses.replace(Hyperparameters(), **change))
+
+
+def test_help_explains_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    for f in [*dataclasses.fields(Hyperparameters), *dataclasses.fields(work.Command)]:
+        assert f"--{f.name} " in text
+
+
+def test_config_of_another_version_is_refused(tmp_path):
+    checkpoint = tmp_path / "best.ckpt"
+    with pytest.raises(UserError, match="must stand beside"):
+        load_config(checkpoint)
+    settings = dataclasses.asdict(Hyperparameters())
+    (tmp_path / "config.json").write_text(json.dumps({"hyperparameters": settings | {"warp": 9}}))
+    with pytest.raises(UserError, match="warp"):
+        load_config(checkpoint)
+    (tmp_path / "config.json").write_text(json.dumps({"hyperparameters": settings}))
+    assert load_config(checkpoint) == Hyperparameters()
+
+
+def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys):
+    """Train, evaluate the checkpoint again, show titles: same numbers, and every file the README names."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "--name", "small"]) == 0
+    trained = capsys.readouterr().out
+    assert "through the index" in trained and "built-in sample" in trained
+    folder = tmp_path / "runs" / "small"
+    for name in ("config.json", "log.csv", "metrics.csv", "curves.png", "index", "best.ckpt", "last.ckpt"):
+        assert (folder / name).exists(), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]      # MindSpore leaves nothing behind
+
+    def recall(path):
+        with open(folder / "metrics.csv", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if (row["path"], row["metric"], row["k"]) == (path, "recall", "20")]
+        return float(rows[0]["mean"])
+
+    first = recall("index")
+    assert first == pytest.approx(recall("exhaustive"), abs=1e-9) and first > 0.05   # nothing was pruned
+    assert main(["--mode", "test", "--checkpoint", str(folder / "best.ckpt")]) == 0
+    assert recall("index") == first
+    assert main(["--mode", "test", "--checkpoint", str(folder / "best.ckpt"), "--max_postings", "30"]) == 0
+    assert recall("index") != recall("exhaustive") == pytest.approx(first, abs=1e-9)
+    capsys.readouterr()
+    assert main(["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]) == 0
+    assert " 10. " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--mode", "test"], "needs --checkpoint"),
+        (["--mode", "dream"], "choose one of"),
+        (["--dataset", "sample", "--model", "SVD"], "choose one of TwoTower"),
+        (["--dataset", "sample", "--split", "random"], "split"),
+        (["--dataset", "sample", "--resume", "1", "--name", "nothing"], "no checkpoint"),
+        (["--dataset", "mine", "--source", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_failures_are_one_sentence(arguments, part, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ") and part in said and "\n" not in said
