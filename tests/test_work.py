@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,41 +11,42 @@ import work
 from errors import UserError
 from work import Hyperparameters, check, load_config, main, parse
 
-SMALL = [
-    "--dataset", "sample", "--epoch", "3", "--pretrain_epoch", "1", "--hidden", "16", "--interaction_hidden", "4",
-    "--embedding_size", "8", "--token_embedding_size", "8", "--K_c", "16", "--positions_per_user", "10", "--neg_num", "64", "--lr", "0.02",
-    "--batch_size", "128",
-    "--inference_batch_size", "512", "--topk", "5,20",  "--monitor", "recall@20",
-]
+SMALL = ["--dataset", "sample", "--epoch", "3", "--pretrain_epoch", "1", "--hidden", "16", "--interaction_hidden", "4", "--embedding_size", "8", "--token_embedding_size", "8", "--K_c", "16", "--positions_per_user", "10", "--neg_num", "64", "--lr", "0.02", "--batch_size", "128", "--inference_batch_size", "512", "--topk", "5,20", "--monitor", "recall@20"]
 
 
 def test_every_flag_is_read_and_nothing_else():
     """Twenty flags of the release are never read."""
-    h, command, given = parse(["--lr", "0.5", "--hidden", "8,4", "--score_bias", "-2", "--mode", "test", "--exclude_seen", "0"])
+    flags = "--lr 0.5 --hidden 8,4 --score_bias -2 --mode test --exclude_seen 0"
+    h, command, given = parse(flags.split())
     assert (h.lr, h.hidden, h.score_bias, h.exclude_seen) == (0.5, (8, 4), -2.0, False)
     assert command.mode == "test" and given == {"lr", "hidden", "score_bias", "exclude_seen"}
     assert parse(["--score_bias", "none"])[0].score_bias is None
     assert parse(["--max_postings", "7"])[0].max_postings == 7
-    source = "".join(open(work.__file__.replace("work.py", name)).read() for name in (
-        "workflow.py", "training.py", "models/__init__.py", "report.py"
-    ))
+    folder = Path(work.__file__).parent
+    readers = ("workflow.py", "training.py", "models/__init__.py", "report.py")
+    source = "".join((folder / name).read_text() for name in readers)
     for f in dataclasses.fields(Hyperparameters):
         assert f"h.{f.name}" in source or f"s.{f.name}" in source or f"settings.{f.name}" in source, f.name
 
 
-@pytest.mark.parametrize("arguments", [["--no_such_flag", "1"], ["--lr", "fast"], ["--exclude_seen", "yes"], ["--epo", "3"]])
+@pytest.mark.parametrize("arguments", ["--no_such_flag 1", "--lr fast", "--exclude_seen yes", "--epo 3"])
 def test_unknown_flags_and_unreadable_values_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
-        parse(arguments)
-    assert arguments[0] in capsys.readouterr().err
+        parse(arguments.split())
+    assert arguments.split()[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"lr": -1.0}, "--lr"), ({"dropout": 1.0}, "--dropout"), ({"K_u": 0}, "--K_u"), ({"monitor": "auc@7"}, "--monitor"),
-        ({"topk": ()}, "--topk"), ({"index_codes": "some"}, "--index_codes"), ({"epoch": 5, "pretrain_epoch": 5}, "--pretrain"),
+        ({"lr": -1.0}, "--lr"),
         ({"lr": float("nan")}, "--lr"),
+        ({"dropout": 1.0}, "--dropout"),
+        ({"K_u": 0}, "--K_u"),
+        ({"monitor": "auc@7"}, "--monitor"),
+        ({"topk": ()}, "--topk"),
+        ({"index_codes": "some"}, "--index_codes"),
+        ({"epoch": 5, "pretrain_epoch": 5}, "--pretrain"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(change, part):
@@ -81,15 +83,15 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     folder = tmp_path / "runs" / "small"
     for name in ("config.json", "log.csv", "metrics.csv", "curves.png", "index", "best.ckpt", "last.ckpt"):
         assert (folder / name).exists(), name
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]      # MindSpore leaves nothing behind
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]  # MindSpore leaves nothing
 
     def recall(path):
         with open(folder / "metrics.csv", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if (row["path"], row["metric"], row["k"]) == (path, "recall", "20")]
-        return float(rows[0]["mean"])
+            rows = {(row["path"], row["metric"], row["k"]): row for row in csv.DictReader(file)}
+        return float(rows[path, "recall", "20"]["mean"])
 
     first = recall("index")
-    assert first == pytest.approx(recall("exhaustive"), abs=1e-9) and first > 0.05   # nothing was pruned
+    assert first == pytest.approx(recall("exhaustive"), abs=1e-9) and first > 0.05  # nothing was pruned
     assert main(["--mode", "test", "--checkpoint", str(folder / "best.ckpt")]) == 0
     assert recall("index") == first
     assert main(["--mode", "test", "--checkpoint", str(folder / "best.ckpt"), "--max_postings", "30"]) == 0
