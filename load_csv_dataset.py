@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.negatives import NegativeSampler
+from data.queries import Queries
 from data.ragged import Ragged
 from data.sourcefile import SourceFile
 from errors import UserError
@@ -40,21 +41,6 @@ class Catalogue:
     original_ids: list[str]
     titles: list[str]
     categories: list[str]
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Row by row what a user took (the whole history, oldest first) and what came next."""
-
-    histories: Ragged
-    targets: Ragged
-
-    def __len__(self) -> int:
-        return len(self.histories)
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> Queries:
-        """The given rows (indices or a boolean mask), in the given order."""
-        return Queries(self.histories.take(rows), self.targets.take(rows))
 
 
 class TrainingSequences:
@@ -200,7 +186,7 @@ def load_catalogue(folder: str | Path) -> Catalogue:
         titles.append(title)
         categories.append(category)
     if not seen:
-        raise file.refusal("no items below the header; prepare the data again")
+        raise file.refusal("no items below the header; add some, or delete the folder to have it prepared anew")
     return Catalogue(len(seen), original_ids, titles, categories)
 
 
@@ -384,7 +370,7 @@ def _read_lists(file: SourceFile, columns: list[str], unique: Sequence[str] = ()
                 raise file.refusal(what, line, columns[i]) from error
             lengths[i].append(len(ids))
     if not lines:
-        raise file.refusal("no rows below the header; prepare the data again")
+        raise file.refusal("no rows below the header; add some, or delete the folder to have it prepared anew")
     return [
         _Lists(
             file, name, *(np.frombuffer(part, np.int64) for part in (values[i], lengths[i], lines))

@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 
 from metric import compare
 
-HEADLINE = ("recall", "ndcg", "precision", "hit", "map", "mrr")
-
 
 def data(prepared, catalogue, valid, test):
     """Where the data comes from and how much there is."""
@@ -29,8 +27,8 @@ def data(prepared, catalogue, valid, test):
         print(f"  {catalogue.n_items:,} items; users to validate {len(valid):,}, test {len(test):,}")
 
 
-def curves(rows, monitor, path):
-    """Training loss and validation metric over the epochs, as a picture."""
+def curves(rows, monitor, label, path):
+    """Training loss and validation metric over the epochs, as a picture titled with the data's label."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -39,6 +37,7 @@ def curves(rows, monitor, path):
     left.set(xlabel="epoch", ylabel="softmax loss", title="training")
     right.plot(epochs, [row[monitor] for row in rows], color="tab:orange")
     right.set(xlabel="epoch", ylabel=monitor, title="validation users")
+    figure.suptitle(label)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     fresh = path.with_suffix(".new.png")
@@ -46,72 +45,80 @@ def curves(rows, monitor, path):
     os.replace(fresh, path)
 
 
-def index(built, recommender, queries, k, exclude_seen, folder):
+def index(about, recommender, queries, k, exclude_seen, folder):
     """Size, shape and speed of the index; also runs/<name>/index.json."""
+    asked, missing = recommender.query_codes, recommender.missing_codes
     started = time.perf_counter()
     recommender.recommend(queries, k, exclude_seen)
-    with_encoder = len(queries) / (time.perf_counter() - started)
-    share = recommender.missing_codes / max(recommender.query_codes, 1)
-    built = built | {"missing_share": share, "queries_per_second": with_encoder}
+    speed = len(queries) / (time.perf_counter() - started)
+    share = missing / max(asked, 1)
     print(
-        f"index: {built['codes']:,} codes, {built['postings']:,} postings, "
-        f"{built['sparsity']:.1%} of the pairs left out, {built['bytes'] / 2**20:.1f} MiB, "
-        f"built in {built['build_seconds']:.1f} s\n"
-        f"  postings per code: {built['postings_min']:,} to {built['postings_max']:,}, "
-        f"median {built['postings_median']:,.0f}, Gini {built['postings_gini']:.2f}\n"
-        f"  {with_encoder:,.0f} queries/s with the encoder; "
-        f"{recommender.missing_codes:,} of {recommender.query_codes:,} query codes ({share:.1%}) "
+        f"index: {about['codes']:,} codes, {about['postings']:,} postings, "
+        f"{about['sparsity']:.1%} of the pairs left out, {about['bytes'] / 2**20:.1f} MiB, "
+        f"built in {about['build_seconds']:.1f} s\n"
+        f"  postings per code: {about['postings_min']:,} to {about['postings_max']:,}, "
+        f"median {about['postings_median']:,.0f}, Gini {about['postings_gini']:.2f}\n"
+        f"  {speed:,.0f} queries/s with the encoder; {missing:,} of {asked:,} query codes ({share:.1%}) "
         "were not in it and were scored on demand"
     )
-    _write_json(folder / "index.json", built)
+    _write_json(folder / "index.json", about | {"missing_share": share, "queries_per_second": speed})
 
 
-def codebooks(model, recommender, queries, folder):
-    """Health of the codebooks on some queries: codewords and tuples in use, and how evenly."""
-    health = codebook_health(model, recommender.encode(queries))
+def codebooks(model, recommender, data, folder):
+    """Health of the codebooks on the test users; also runs/<name>/codebooks.json."""
+    queries = data.test
+    health = codebook_health(model.quantiser, recommender.encode(queries))
     for number, book in enumerate(health["codebooks"], 1):
         print(
             f"codebook {number}: {book['used']} of {model.quantiser.n_codewords} codewords used by the test users, "
             f"perplexity {book['perplexity']:.0f}"
         )
     print(f"  {health['tuples']:,} different code tuples for {len(queries):,} users x {model.k_u} tokens")
-    _write_json(folder / "codebooks.json", health)
+    _write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
 
 
-def codebook_health(model, codes):
+def codebook_health(quantiser, codes):
     """Use of the codebooks by codes (U, K_u) int64.
 
     Returns:
         {"codebooks": [{"used", "perplexity"}, ...], "tuples": number of different codes}. Perplexity is the
         exponential of the entropy of codeword use: N when all are used alike, 1 when one takes all.
     """
-    indices = model.quantiser.decode(codes)                                          # (U, K_u, M)
+    indices = quantiser.decode(codes)                                                # (U, K_u, M)
     books = []
     for m in range(indices.shape[-1]):
-        share = np.bincount(indices[..., m].ravel(), minlength=model.quantiser.n_codewords) / indices[..., m].size
+        share = np.bincount(indices[..., m].ravel(), minlength=quantiser.n_codewords) / indices[..., m].size
         used = share[share > 0]
         books.append({"used": len(used), "perplexity": float(np.exp(-(used * np.log(used)).sum()))})
     return {"codebooks": books, "tuples": len(np.unique(codes))}
 
 
-def results(results, prepared, h, folder):
-    """The result tables of the test users and metrics.csv."""
+def results(found, prepared, h, folder):
+    """The result tables of the test users, metrics.csv and per_user_*.npz.
+
+    Args:
+        found: {"exhaustive" or "index": `metric.Metrics`}.
+    """
     seen = "history items left out" if h.exclude_seen else "history items may be recommended"
     print(f"\n{h.model}, {h.encoder} encoder, on {prepared.label}; full ranking, {seen}")
+    labels = {"data": prepared.label} | {
+        name: getattr(h, name)
+        for name in ("split", "split_seed", "model", "encoder", "seed", "exclude_seen", "max_postings", "keep_share")
+    }
     rows = []
-    for path, metrics in results.items():
+    for path, metrics in found.items():
         print(metrics.table(f"test users through the {path}" if path == "index" else "test users, exhaustive scoring"))
-        rows += metrics.rows(data=prepared.label, split=h.split, model=h.model, seed=h.seed, path=path)
-    if "index" in results:
+        rows += metrics.rows(**labels, path=path)
+    if "index" in found:
         k = max(h.topk)
-        print(f"cost of pruning, recall@{k}: {compare(results['index'], results['exhaustive'], 'recall', k)}")
+        print(f"cost of pruning, recall@{k}: {compare(found['index'], found['exhaustive'], 'recall', k)}")
     fresh = folder / "metrics.csv.new"
     with open(fresh, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     os.replace(fresh, folder / "metrics.csv")
-    for path, metrics in results.items():
+    for path, metrics in found.items():
         _save_per_user(folder / f"per_user_{path}.npz", metrics)
     if prepared.note:
         print(prepared.note)

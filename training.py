@@ -16,6 +16,7 @@ from data.ragged import Ragged
 from errors import UserError
 
 QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
+STUCK_EPOCHS = 5  # a loss that has not fallen by 0.2 % after so many more epochs is stuck
 
 
 class TrainStep(nn.Cell):
@@ -86,35 +87,39 @@ class Trainer:
         s, progress = self.settings, self.progress
         if not progress.epoch:
             self.save("last.ckpt")
-        while progress.epoch < s.epoch and not self._out_of_patience():
-            if progress.epoch == s.pretrain_epoch:
-                self._start_quantiser()
-            started = time.perf_counter()
-            loss, softmax, samples = self._epoch(progress.epoch)
-            seconds = time.perf_counter() - started
-            values = self.validate()
-            progress.epoch += 1
-            row = {"epoch": progress.epoch, "loss": loss, "softmax": softmax, "samples_per_s": samples / seconds}
-            progress.rows.append({key: round(value, 6) for key, value in (row | values).items()})
-            self._refuse_stuck_loss()
-            monitored = values[s.monitor]
-            if monitored > progress.best:
-                progress.best, progress.best_epoch = monitored, progress.epoch
-                self.save("best.ckpt")
-            self.save("last.ckpt")
-            self._write_log()
-            mark = "  *" if progress.best_epoch == progress.epoch else ""
-            tqdm.write(
-                f"epoch {progress.epoch:3d}  loss {loss:.4f}  valid {s.monitor} {monitored:.4f}  {seconds:.1f} s{mark}"
-            )
+        samples = self.training_data.steps(s.batch_size, s.positions_per_user) * s.batch_size
+        with tqdm(
+            total=samples * s.epoch, initial=samples * progress.epoch, unit=" samples", unit_scale=True,
+            desc=s.model, leave=False,
+        ) as bar:
+            while progress.epoch < s.epoch and not self._out_of_patience():
+                if self.model.has_quantiser and progress.epoch == s.pretrain_epoch:
+                    self._start_quantiser()
+                started = time.perf_counter()
+                loss, softmax, samples = self._epoch(progress.epoch, bar)
+                seconds = time.perf_counter() - started
+                values = self.validate()
+                progress.epoch += 1
+                row = {"epoch": progress.epoch, "loss": loss, "softmax": softmax, "samples_per_s": samples / seconds}
+                progress.rows.append({key: round(value, 6) for key, value in (row | values).items()})
+                self._refuse_stuck_loss()
+                monitored = values[s.monitor]
+                if monitored > progress.best:
+                    progress.best, progress.best_epoch = monitored, progress.epoch
+                    self.save("best.ckpt")
+                self.save("last.ckpt")
+                self._write_log()
+                mark = "  *" if progress.best_epoch == progress.epoch else ""
+                found = f"valid {s.monitor} {monitored:.4f}"
+                tqdm.write(f"epoch {progress.epoch:3d}  loss {loss:.4f}  {found}  {seconds:.1f} s{mark}")
         self.load("best.ckpt")
 
     def _out_of_patience(self):
         # Epochs before the quantiser do not count: their score is not the one that is served.
-        s, progress = self.settings, self.progress
-        return progress.best_epoch and progress.epoch - max(progress.best_epoch, s.pretrain_epoch) >= s.patience
+        first = self.settings.pretrain_epoch if self.model.has_quantiser else 0
+        return self.progress.epoch - max(self.progress.best_epoch, first) >= self.settings.patience
 
-    def _epoch(self, epoch):
+    def _epoch(self, epoch, bar):
         """One pass over the training data, with a learning rate that falls linearly from `lr` to 0 over the run.
 
         Returns mean loss, mean softmax part and the number of samples.
@@ -126,20 +131,19 @@ class Trainer:
         rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
         steps = self.training_data.steps(s.batch_size, s.positions_per_user)
         losses, softmaxes = [], []
-        with tqdm(batches, total=steps, desc=f"epoch {epoch + 1}/{s.epoch}", unit="batch", leave=False) as bar:
-            for batch in bar:
-                noise = rng.random((s.batch_size, self.model.noise_width), np.float32)
-                loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch, noise)))
-                losses.append(float(loss.asnumpy()))
-                softmaxes.append(float(softmax.asnumpy()))
-                if not np.isfinite(losses[-1]):
-                    raise UserError(
-                        f"the loss became {losses[-1]} in epoch {epoch + 1}, batch {len(losses)}; "
-                        f"lower lr (now {s.lr:g}) and start again, or resume from the last whole epoch."
-                    )
-                if len(losses) % 10 == 0:
-                    speed = (bar.format_dict["rate"] or 0) * s.batch_size
-                    bar.set_postfix_str(f"loss {np.mean(losses[-50:]):.3f}, {speed:,.0f} samples/s")
+        for batch in batches:
+            noise = rng.random((s.batch_size, self.model.noise_width), np.float32)
+            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch, noise)))
+            losses.append(float(loss.asnumpy()))
+            softmaxes.append(float(softmax.asnumpy()))
+            if not np.isfinite(losses[-1]):
+                raise UserError(
+                    f"the loss became {losses[-1]} in epoch {epoch + 1}, batch {len(losses)}; "
+                    f"lower lr (now {s.lr:g}) and start again, or resume from the last whole epoch."
+                )
+            bar.update(s.batch_size)
+            if len(losses) % 10 == 0:
+                bar.set_postfix_str(f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.3f}", refresh=False)
         return float(np.mean(losses)), float(np.mean(softmaxes)), steps * s.batch_size
 
     def _batches(self, epoch):
@@ -160,13 +164,11 @@ class Trainer:
         self.progress.best = -1.0
 
     def _refuse_stuck_loss(self):
-        rows, monitor = self.progress.rows, self.settings.monitor
-        if len(rows) < 3 or any(row[monitor] > 0 for row in rows[-3:]):
-            return
-        if rows[-1]["softmax"] > 0.999 * rows[-3]["softmax"]:
+        rows = self.progress.rows
+        if len(rows) == STUCK_EPOCHS + 1 and rows[-1]["softmax"] > 0.998 * rows[0]["softmax"]:
             raise UserError(
-                f"the loss stands still at {rows[-1]['softmax']:.4f} and not one recommendation was right in 3 epochs; "
-                "a score_bias so low that every score is silenced does that, or a learning rate near 0."
+                f"the loss stands still: {rows[0]['softmax']:.4f} in epoch 1, {rows[-1]['softmax']:.4f} in epoch "
+                f"{len(rows)}; a score_bias so low that every score is silenced does that, or an lr near 0."
             )
 
     def save(self, name):

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,27 +28,26 @@ class Hyperparameters:
     embedding_std: float = _parameter(0.1, "model", "standard deviation of the item embeddings at the start")
     token_embedding_size: int = _parameter(64, "model", "width of a token")
     hidden: tuple = _parameter((256, 256, 256), "model", "hidden layers of the user encoder, as in 256,256,256")
-    interaction_hidden: tuple = _parameter((256, 256, 256), "model", "hidden layers of the interaction")
+    interaction_hidden: tuple = _parameter((16,), "model", "hidden layers of the interaction, beside its dot product")
     dropout: float = _parameter(0.1, "model", "share of hidden activations zeroed in training")
     history_dropout: float = _parameter(0.2, "model", "share of the pooled history zeroed in training")
-    K_u: int = _parameter(4, "model", "tokens per user")
+    K_u: int = _parameter(4, "model", "tokens per user, each of a segment of the history")
     K_i: int = _parameter(4, "model", "tokens per item")
     score_bias: float | None = _parameter(
         None, "model", "score = sum of ReLU(s + bias); more negative is sparser; none: the plain sum"
     )
-    decorrelation: float = _parameter(0.1, "model", "weight of the penalty on tokens of a user that are alike")
 
     num_codebooks: int = _parameter(2, "quantiser", "parts of a token, each with a codebook")
     K_c: int = _parameter(256, "quantiser", "codewords per codebook")
     ema_decay: float = _parameter(0.97, "quantiser", "share of the old average kept when codewords follow their tokens")
-    restart_below: float = _parameter(0.1, "quantiser", "a codeword with fewer tokens per batch (on average) restarts")
-    beta: float = _parameter(5.0, "quantiser", "weight of the commitment loss")
-    pretrain_epoch: int = _parameter(20, "quantiser", "epochs without the quantiser, before its k-means start")
+    restart_below: float = _parameter(0.01, "quantiser", "a codeword below this share of its fair use restarts")
+    beta: float = _parameter(10.0, "quantiser", "weight of the commitment loss")
+    pretrain_epoch: int = _parameter(3, "quantiser", "epochs without the quantiser, before its k-means start")
 
     lr: float = _parameter(3e-3, "training", "learning rate of Adam in the first epoch; it falls linearly to 0")
     l2: float = _parameter(1e-6, "training", "weight of the squared norm of the history's item embeddings")
     batch_size: int = _parameter(512, "training", "positions per step")
-    epoch: int = _parameter(80, "training", "epochs")
+    epoch: int = _parameter(40, "training", "epochs")
     patience: int = _parameter(15, "training", "epochs without a better value of the monitor before training stops")
     monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
     positions_per_user: int = _parameter(20, "training", "target positions drawn per user and epoch")
@@ -78,6 +78,7 @@ class Command:
     checkpoint: str | None = _parameter(None, "run", "for test and recommend: a checkpoint, config.json beside it")
     resume: bool = _parameter(False, "run", "1: go on with an interrupted run of this name")
     source: str | None = _parameter(None, "run", "archive, folder or interactions file; without one, download")
+    sort_rows: bool = _parameter(False, "run", "1: sort an interactions file by time instead of refusing it")
     item_file: str | None = _parameter(None, "run", "titles and categories for an interactions file")
     users: int = _parameter(3, "run", "how many test users recommend shows")
 
@@ -88,15 +89,17 @@ def main(arguments=None):
 
     try:
         h, command, given = parse(arguments)
+        if command.mode != "train":
+            h = settings_of(command.checkpoint, h, given)
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
-        from workflow import run
+        import workflow
 
-        run(h, command, given)
-    except UserError as error:
+        workflow.run(h, command)
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; continue with the same command and --resume 1", file=sys.stderr)
+        print("\nstopped; a training run goes on from its last whole epoch with --resume 1", file=sys.stderr)
         return 130
     return 0
 
@@ -117,7 +120,7 @@ def parse(arguments=None):
     given = vars(parser.parse_args(arguments))
     command = {f.name: given[f.name] for f in dataclasses.fields(Command) if f.name in given}
     chosen = {name: value for name, value in given.items() if name not in command}
-    return check(Hyperparameters(**chosen)), Command(**command), set(chosen)
+    return check(Hyperparameters(**chosen)), check_command(Command(**command)), set(chosen)
 
 
 def check(h):
@@ -128,45 +131,72 @@ def check(h):
     """
     from errors import UserError
 
-    at_least = {
-        "embedding_size": 1, "token_embedding_size": 1, "K_u": 1, "K_i": 1, "num_codebooks": 1, "K_c": 1, "epoch": 1,
-        "patience": 1, "batch_size": 2, "positions_per_user": 1, "neg_num": 1, "seq_len": 1, "inference_batch_size": 1,
-        "pretrain_epoch": 0, "seed": 0, "split_seed": 0, "l2": 0, "beta": 0, "decorrelation": 0, "neg_power": 0,
-        "restart_below": 0, "embedding_std": 0, "lr": 0,
-    }
+    ones = (
+        "embedding_size token_embedding_size K_u K_i num_codebooks K_c epoch patience positions_per_user neg_num "
+        "seq_len inference_batch_size"
+    )
+    zeros = "pretrain_epoch seed split_seed l2 beta neg_power restart_below embedding_std"
+    at_least = dict.fromkeys(ones.split(), 1) | dict.fromkeys(zeros.split(), 0) | {"batch_size": 2, "lr": 1e-12}
     for name, least in at_least.items():
-        if not getattr(h, name) >= least:
+        if not least <= getattr(h, name) < float("inf"):
             raise UserError(f"--{name} is {getattr(h, name)}; it must be at least {least}.")
     for name in ("dropout", "history_dropout", "ema_decay"):
         if not 0 <= getattr(h, name) < 1:
             raise UserError(f"--{name} is {getattr(h, name)}; it must be at least 0 and below 1.")
     if not h.topk or min(h.topk) < 1 or any(width < 1 for width in (*h.hidden, *h.interaction_hidden)):
         raise UserError("--topk, --hidden and --interaction_hidden take whole numbers from 1 on, as in 1,5,10.")
+    if h.score_bias is not None and not abs(h.score_bias) < float("inf"):
+        raise UserError(f"--score_bias is {h.score_bias}; it must be a finite number or none.")
+    if h.max_postings is not None and h.max_postings < 1:
+        raise UserError(f"--max_postings is {h.max_postings}; it must be at least 1, or none.")
+    if h.keep_share is not None and not 0 < h.keep_share <= 1:
+        raise UserError(f"--keep_share is {h.keep_share}; it must be above 0 and at most 1, or none.")
     if h.index_codes not in ("used", "all"):
         raise UserError(f"--index_codes is {h.index_codes!r}; choose used or all.")
     if h.model == "DQMatch" and h.pretrain_epoch >= h.epoch:
         raise UserError(f"--pretrain_epoch {h.pretrain_epoch} leaves the quantiser no epoch; raise --epoch above it.")
-    monitors = [f"{name}@{k}" for k in h.topk for name in ("recall", "ndcg", "precision", "hit", "map", "mrr")]
-    if h.monitor not in monitors:
-        raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
     return h
 
 
-def load_config(checkpoint):
-    """Hyperparameters of the run that wrote a checkpoint.
+def check_command(command):
+    """The command, if it makes sense.
 
     Raises:
-        UserError: config.json is missing, unreadable, or has an unknown key.
+        UserError: an unknown mode, a missing checkpoint, a name that is no plain folder name.
     """
     from errors import UserError
 
+    if command.mode not in ("train", "test", "recommend"):
+        raise UserError(f"--mode is {command.mode!r}; choose one of train, test, recommend.")
+    if (command.mode == "train") == (command.checkpoint is not None):
+        wrong = "has no use for" if command.checkpoint else "needs"
+        raise UserError(f"--mode {command.mode} {wrong} --checkpoint, for example runs/NAME/best.ckpt.")
+    if command.name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", command.name):
+        raise UserError(f"--name is {command.name!r}; use letters, digits, '.', '_' and '-'.")
+    if command.users < 1:
+        raise UserError(f"--users is {command.users}; it must be at least 1.")
+    return command
+
+
+def settings_of(checkpoint, h, given):
+    """Hyper-parameters a checkpoint was trained with; only flags about index and evaluation are taken from this call.
+
+    Raises:
+        UserError: another flag was given, or config.json is missing, unreadable or of another version.
+    """
+    from errors import UserError
+
+    free = {f.name for f in dataclasses.fields(Hyperparameters) if f.metadata["group"] in ("index", "evaluation")}
+    for name in sorted(given - free):
+        raise UserError(f"--{name} cannot change a trained model; leave it out, its value is in config.json.")
     path = Path(checkpoint).parent / "config.json"
     try:
         stored = json.loads(path.read_text())["hyperparameters"]
         names = {f.name for f in dataclasses.fields(Hyperparameters)}
         if set(stored) != names:
             raise UserError(f"{path} has other settings than this version: {', '.join(sorted(set(stored) ^ names))}.")
-        return check(Hyperparameters(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}))
+        stored = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        return check(Hyperparameters(**stored | {name: getattr(h, name) for name in given}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); it must stand beside the checkpoint.") from error
 

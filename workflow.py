@@ -15,31 +15,29 @@ import report
 from data.prepare import prepare
 from errors import UserError
 from load_csv_dataset import load_catalogue, load_queries, load_training
-from metric import evaluate
-from retrieval import IndexRecommender, build_index
-from training import Trainer, load_checkpoint
+from metric import NAMES, evaluate
+from retrieval import IndexRecommender, build_index, load_index
+from training import QUANTISER_BATCHES, Trainer, load_checkpoint
 
 RUNS = Path("runs")
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 
 
-def run(h, command, given):
-    """Carries out `work.Command` with `work.Hyperparameters`; `given` names the flags that were set by hand."""
+def run(h, command):
+    """Carries out `work.Command` with `work.Hyperparameters`."""
     modes = {"train": train, "test": test, "recommend": recommend}
-    if command.mode not in modes:
-        raise UserError(f"--mode is {command.mode!r}; choose one of {', '.join(modes)}.")
     # MindSpore writes compiler dumps into the working directory unless told where else.
-    os.environ.setdefault("MS_OM_PATH", tempfile.mkdtemp(prefix="sparcode-"))
-    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
-    modes[command.mode](h, command, given)
+    with tempfile.TemporaryDirectory(prefix="sparcode-") as dumps:
+        os.environ.setdefault("MS_OM_PATH", dumps)
+        ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+        modes[command.mode](h, command)
 
 
-def train(h, command, given):
+def train(h, command):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
-    started = time.perf_counter()
     data = Data(h, command)
-    folder = RUNS / (command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}")
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_sizes(h, data)
+    folder = _run_folder(h, command, data)
     _keep_config(folder, h, data, command.resume)
     model = models.build(h, data.catalogue.n_items)
     trainer = Trainer(
@@ -49,32 +47,33 @@ def train(h, command, given):
     if command.resume:
         trainer.resume()
     print(f"training {h.model}: {sum(p.size for p in model.trainable_params()):,} parameters, results in {folder}/")
+    started = time.perf_counter()
     trainer.run()
-    best = trainer.progress
-    seconds = time.perf_counter() - started
+    best, seconds = trainer.progress, time.perf_counter() - started
     print(f"best epoch {best.best_epoch}: valid {h.monitor} {best.best:.4f}; trained in {seconds:.0f} s")
-    report.curves(best.rows, h.monitor, folder / "curves.png")
+    report.curves(best.rows, h.monitor, data.prepared.label, folder / "curves.png")
     _test(model, h, data, folder)
 
 
-def test(h, command, given):
-    """Evaluates a checkpoint on the test users."""
-    h, folder = _stored(h, command, given)
-    data = Data(h, command)
-    _test(_load_model(h, data, command.checkpoint), h, data, folder)
+def test(h, command):
+    """Evaluates a checkpoint on the test users; writes runs/<name>-test/ and leaves the run itself as it is."""
+    data, trained = Data(h, command), Path(command.checkpoint).parent
+    model = _load_model(h, data, command.checkpoint)
+    folder = RUNS / (command.name or f"{trained.name}-test")
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep_config(folder, h, data, resume=False)
+    _test(model, h, data, folder)
 
 
-def recommend(h, command, given):
+def recommend(h, command):
     """Prints, for some test users, the titles of their history and of the ten items recommended next."""
-    h, _ = _stored(h, command, given)
     data = Data(h, command)
     model = _load_model(h, data, command.checkpoint)
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
-    if model.is_quantised:
-        recommender = build_recommender(model, h, data)
-    else:
-        recommender = models.Exhaustive(model, h.inference_batch_size)
-    items, scores = recommender.recommend(queries, 10, h.exclude_seen)
+    recommender = models.Exhaustive(model, h.inference_batch_size)
+    if model.has_quantiser:
+        recommender = index_recommender(model, h, build(model, h, data))
+    items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
     report.recommendations(data.catalogue, queries, items, scores)
 
 
@@ -86,7 +85,8 @@ class Data:
 
     def __init__(self, h, command):
         self.prepared = prepare(
-            h.dataset, command.source, split=h.split, seed=h.split_seed, item_file=command.item_file
+            h.dataset, command.source, split=h.split, seed=h.split_seed,
+            item_file=command.item_file, sort_rows=command.sort_rows,
         )
         folder = self.prepared.folder
         self.catalogue = load_catalogue(folder)
@@ -108,54 +108,84 @@ class Validation:
         return evaluate(self.recommender, self.queries, self.h.topk, self.h.exclude_seen).mean()
 
 
-def build_recommender(model, h, data):
-    """The inverted index of a quantised model, as a recommender.
-
-    Codes: those of one epoch of training histories, or all code tuples. A query code that is not among them is scored
-    when it is asked for.
-    """
-    query_side = models.QuerySide(model, h.inference_batch_size)
+def build(model, h, data):
+    """The inverted index of a quantised model over the codes of one epoch of training histories, or all code tuples."""
     if h.index_codes == "all":
-        n_codes = h.K_c**h.num_codebooks
-        if n_codes > ALL_CODES_AT_MOST:
-            raise UserError(f"--index_codes all means {n_codes:,} codes; lower K_c or num_codebooks, or choose used.")
-        codes = np.arange(n_codes)
+        codes = np.arange(h.K_c**h.num_codebooks)
     else:
         rng = np.random.default_rng([h.seed, h.epoch])
-        codes = np.unique(query_side.codes(data.training.histories(rng, h.positions_per_user)))
-    scorer = model.scorer()
-    index = build_index(
-        scorer, codes, data.catalogue.n_items, relu=h.score_bias is not None,
+        histories = data.training.histories(rng, h.positions_per_user)
+        codes = np.unique(models.QuerySide(model, h.inference_batch_size).codes(histories))
+    return build_index(
+        model.scorer(), codes, data.catalogue.n_items, relu=h.score_bias is not None,
         max_postings=h.max_postings, keep_share=h.keep_share,
     )
-    return IndexRecommender(index, lambda queries: query_side.codes(queries.histories), scorer)
+
+
+def index_recommender(model, h, index):
+    """The index as a recommender for histories; a code that it lacks is scored when it is asked for."""
+    query_side = models.QuerySide(model, h.inference_batch_size)
+    return IndexRecommender(index, lambda queries: query_side.codes(queries.histories), model.scorer())
 
 
 def _test(model, h, data, folder):
-    """The result tables: exhaustive scoring of the test users and, for a quantised model, the index."""
+    """The result tables: exhaustive scoring of the test users and, for a quantised model, the index as it was saved."""
     exhaustive = models.Exhaustive(model, h.inference_batch_size)
     results = {"exhaustive": evaluate(exhaustive, data.test, h.topk, h.exclude_seen)}
-    if model.is_quantised:
+    if model.has_quantiser:
         started = time.perf_counter()
-        recommender = build_recommender(model, h, data)
+        index = build(model, h, data)
         seconds = time.perf_counter() - started
-        recommender.index.save(folder / "index")
-        built = recommender.index.statistics() | {"build_seconds": seconds}
+        index.save(folder / "index")
+        recommender = index_recommender(model, h, load_index(folder / "index"))
         results["index"] = evaluate(recommender, data.test, h.topk, h.exclude_seen)
-        report.index(built, recommender, data.test, max(h.topk), h.exclude_seen, folder)
-        report.codebooks(model, recommender, data.test, folder)
+        about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds}
+        report.index(about, recommender, data.test, max(h.topk), h.exclude_seen, folder)
+        report.codebooks(model, recommender, data, folder)
     report.results(results, data.prepared, h, folder)
 
 
+def _check_sizes(h, data):
+    """What the data must be large enough for, said before training and not after."""
+    if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
+        raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
+    if max(h.topk) > data.catalogue.n_items:
+        raise UserError(f"--topk {max(h.topk)} is more than there are items, {data.catalogue.n_items}.")
+    if h.model != "DQMatch":
+        return
+    if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:
+        raise UserError(f"--index_codes all means {h.K_c}^{h.num_codebooks} codes, too many; choose used.")
+    steps = min(data.training.steps(h.batch_size, h.positions_per_user), QUANTISER_BATCHES)
+    if steps * h.batch_size * h.K_u < h.K_c:
+        raise UserError(f"--K_c {h.K_c} is more than the tokens of the training histories; lower K_c.")
+
+
+def _run_folder(h, command, data):
+    """Where a training run goes. Nothing is written over: without a --name, the next free one is taken."""
+    name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
+    folder = RUNS / name
+    if command.resume:
+        return folder
+    if folder.exists() and command.name:
+        raise UserError(f"{folder} exists; continue it with --resume 1, give another --name, or delete it.")
+    number = 2
+    while folder.exists():
+        folder, number = RUNS / f"{name}-{number}", number + 1
+    folder.mkdir(parents=True)
+    return folder
+
+
 def _keep_config(folder, h, data, resume):
-    """Writes config.json; a run that goes on must have the settings it began with."""
-    config = {"hyperparameters": dataclasses.asdict(h), "data": data.prepared.description}
+    """Writes config.json; a run that goes on must have the settings and the data it began with."""
     path = folder / "config.json"
-    if resume and path.exists():
+    config = {"hyperparameters": dataclasses.asdict(h), "data": data.prepared.description}
+    if resume:
+        if not path.exists():
+            raise UserError(f"there is no run {folder} to resume; leave out --resume, or name the run.")
         before = json.loads(path.read_text())
         now = json.loads(json.dumps(config["hyperparameters"]))
-        changed = [k for k, v in now.items() if before["hyperparameters"].get(k) != v]
-        if changed or before["data"].get("sha256") != config["data"].get("sha256"):
+        changed = [name for name, value in now.items() if before["hyperparameters"].get(name) != value]
+        if changed or before["data"] != config["data"]:
             what = ", ".join(changed) or "data"
             raise UserError(f"{folder} was begun with other {what}; use the same, or another --name.")
     fresh = path.with_suffix(".new")
@@ -163,21 +193,16 @@ def _keep_config(folder, h, data, resume):
     os.replace(fresh, path)
 
 
-def _stored(h, command, given):
-    """Hyper-parameters of the checkpoint, with the flags that concern index and evaluation taken from this call."""
-    from work import Hyperparameters, check, load_config
-
-    if command.checkpoint is None:
-        raise UserError(f"--mode {command.mode} needs --checkpoint, for example runs/NAME/best.ckpt.")
-    groups = {f.name: f.metadata["group"] for f in dataclasses.fields(Hyperparameters)}
-    fixed = [name for name in given if groups[name] not in ("index", "evaluation", "data")]
-    if fixed:
-        raise UserError(f"--{fixed[0]} cannot change a trained model; leave it out, its value is in config.json.")
-    stored = load_config(command.checkpoint)
-    return check(dataclasses.replace(stored, **{k: getattr(h, k) for k in given})), Path(command.checkpoint).parent
-
-
 def _load_model(h, data, checkpoint):
+    """The model of a checkpoint, on the data it was trained for."""
+    stored = json.loads((Path(checkpoint).parent / "config.json").read_text())["data"]
+    if stored != data.prepared.description:
+        raise UserError(
+            f"{checkpoint} was trained on {stored.get('source')}, and this is {data.prepared.label} or another "
+            "version of it; name the same --source."
+        )
     model = models.build(h, data.catalogue.n_items)
     load_checkpoint(checkpoint, list(model.get_parameters()))
+    if model.has_quantiser and not model.is_quantised:
+        raise UserError(f"{checkpoint} is from before the quantiser started; train past --pretrain_epoch.")
     return model

@@ -117,7 +117,7 @@ def arrange(
         at = back[np.argmin(line[back])]
         what = (
             f"user {user_ids[users[at]]} goes back in time ({time[at - 1]} on line {line[at - 1]}, "
-            f"{time[at]} here); sort the file by timestamp, or have it sorted with sort_rows"
+            f"{time[at]} here); sort the file by timestamp, or have it sorted with --sort_rows 1"
         )
         raise file.refusal(what, line[at], "timestamp")
 

@@ -19,16 +19,32 @@ BASE_URL = "https://files.grouplens.org/datasets/movielens"
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that can be downloaded; md5 is the sum that GroupLens publishes beside it."""
+    """An archive that can be downloaded; md5 is the sum that GroupLens publishes beside it.
+
+    users, interactions: how many there are; of interactions also the numbers of known editions.
+    """
 
     title: str
     file: str
     md5: str
+    users: int
+    interactions: tuple[int, ...]
+
+    def require(self, found: Interactions, file: SourceFile) -> None:
+        """Refuse other data: results must not bear this title by mistake."""
+        users, rows = len(found.user_ids), len(found) + found.repeats
+        if users != self.users or rows not in self.interactions:
+            what = (
+                f"{users:,} users and {rows:,} interactions are not {self.title}, which has {self.users:,} "
+                f"and {self.interactions[0]:,}; give this data a name of its own with --dataset"
+            )
+            raise file.refusal(what)
 
 
 ARCHIVES = {
-    "ml-1m": Archive("MovieLens-1M", "ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"),
-    "ml-10m": Archive("MovieLens-10M", "ml-10m.zip", "ce571fd55effeba0271552578f2648bd"),
+    # as published, and without the films that have fewer than 5 ratings
+    "ml-1m": Archive("MovieLens-1M", "ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906", 6_040, (1_000_209, 999_611)),
+    "ml-10m": Archive("MovieLens-10M", "ml-10m.zip", "ce571fd55effeba0271552578f2648bd", 69_878, (10_000_054,)),
 }
 
 # "1::1193::5::978300760" cut at single colons: pandas does that far faster than at "::"

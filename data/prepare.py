@@ -31,6 +31,12 @@ from errors import UserError
 
 FORMAT = 1  # of the prepared folder: raise it when older folders must be prepared anew
 WRITTEN = ("data.csv", "valid.csv", "test.csv", "items.csv", "cate_item.txt", "dataset.json")
+NEEDED = {  # in a folder that was not prepared here, and what to do where it is missing
+    ("data.csv",): "put the training data there, headed user_id,items or hist_items,pos_items,neg_items",
+    ("test.csv",): "put the test queries there, headed hist_items,target_items",
+    ("valid.csv",): "move some rows of test.csv (half of them, say) to a valid.csv headed hist_items,target_items",
+    ("items.csv", "cate_item.txt"): "put a cate_item.txt there, a line item_id,cate_id per item",
+}
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,10 @@ def prepare(
 ) -> Prepared:
     """Make sure that out/<dataset>/ holds the dataset, cut as asked for, and say where.
 
-    A prepared copy is used if it has this split and seed and, where there is a source, the checksum
-    of it. Else the source is read: the one given; or what the folder named by the environment
-    variable SPARCODE_DATA holds for the dataset; or, for MovieLens, the downloaded archive. If that
-    cannot be had, the built-in sample takes its place, with a banner.
+    A prepared copy is used if it has this split and seed and, where a source is at hand, the
+    checksum of it. Else the source is read: the one given; or what the folder named by the
+    environment variable SPARCODE_DATA holds for the dataset; or, for MovieLens, the downloaded
+    archive. If that cannot be had, the built-in sample takes its place, with a banner.
 
     dataset: "ml-1m", "ml-10m", "sample", or any name for an interactions file.
     item_file: titles of the items, if they do not stand beside the source.
@@ -86,10 +92,12 @@ def prepare(
     wanted = {"format": FORMAT, "dataset": dataset, "split": split, "seed": seed}
 
     place = _place(dataset, source)
+    if item_file is not None and place is None:
+        raise UserError("--item_file names the items of a --source; give that too, or leave it out.")
     for copy in (place, place / dataset) if place else ():
         if _is_prepared(copy):
             return _given_copy(copy, wanted)
-    if (folder / "data.csv").exists() and not (folder / "dataset.json").exists():
+    if not (folder / "dataset.json").exists() and any((folder / name).exists() for name in WRITTEN):
         return _as_found(folder, dataset, source)
 
     found = _source(dataset, place, item_file, sort_rows)
@@ -98,6 +106,11 @@ def prepare(
         same = all(description.get(key) == value for key, value in wanted.items())
         if same and (found is None or description.get("sha256") == found.checksum()):
             return _prepared(folder, description)
+    if found is None and dataset not in ARCHIVES:
+        raise UserError(
+            f"dataset {dataset!r} is not prepared with split {split} and split seed {seed}; give it a --source, a file "
+            f"with the columns user_id,item_id,timestamp; without one there are {', '.join(ARCHIVES)} and sample."
+        )
     with _disk(out):
         if found is None:
             try:
@@ -130,17 +143,12 @@ def _place(dataset: str, source: str | Path | None) -> Path | None:
 def _source(
     dataset: str, place: Path | None, item_file: str | Path | None, sort_rows: bool
 ) -> Source | None:
-    """How to read the dataset; None if it must be downloaded."""
+    """How to read the dataset; None if there is only what is prepared or can be downloaded."""
     if dataset == "sample":
         return sample.SOURCE
-    if place is not None:
-        return find_source(dataset, place, Path(item_file) if item_file else None, sort_rows)
-    if dataset in ARCHIVES:
+    if place is None:
         return None
-    raise UserError(
-        f"dataset {dataset!r} needs a source, a file with the columns user_id,item_id,timestamp; "
-        f"without one there are {', '.join(ARCHIVES)} and sample."
-    )
+    return find_source(dataset, place, Path(item_file) if item_file else None, sort_rows)
 
 
 def _downloaded(dataset: str, out: Path, base_url: str | None) -> Source:
@@ -167,11 +175,12 @@ def _fallback(dataset: str, out: Path, split: str, seed: int, reason: str) -> Pr
 def _given_copy(folder: Path, wanted: dict) -> Prepared:
     """A copy that was prepared elsewhere, used where it stands."""
     description = _description(folder)
-    for key in ("format", "split", "seed"):
-        if description.get(key) != wanted[key]:
+    for key, flag in (("format", None), ("split", "--split"), ("seed", "--split_seed")):
+        has = description.get(key)
+        if has != wanted[key]:
+            same = f"give {flag} {has}, or " if flag else ""
             raise UserError(
-                f"{folder} was prepared with {key} {description.get(key)}, not {wanted[key]}; "
-                "ask for that, or give the original data as source."
+                f"{folder} was prepared with {key} {has}, not {wanted[key]}; {same}give the original data as --source."
             )
     return _prepared(folder, description)
 
@@ -182,6 +191,9 @@ def _as_found(folder: Path, dataset: str, source: str | Path | None) -> Prepared
         raise UserError(
             f"{folder} holds files that were not prepared here; move them away, or give no source."
         )
+    for names, cure in NEEDED.items():
+        if not any((folder / name).exists() for name in names):
+            raise UserError(f"{folder} holds no {' or '.join(names)}; {cure}.")
     note = f"{folder} holds no dataset.json: its files are used as they are."
     return Prepared(folder, dataset, f"{dataset}, files found in {folder}", note, {})
 
@@ -329,9 +341,7 @@ def _disk(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"no disk space left in {out}; free some, or name another data folder."
-            ) from error
+            raise UserError(f"no disk space left in {out.absolute()}; free some and run again.") from error
         raise UserError(
-            f"preparing in {out} failed ({error}); name another data folder."
+            f"preparing in {out.absolute()} failed ({error}); make that a folder you may write to and run again."
         ) from error

@@ -32,11 +32,13 @@ def find_source(
     dataset: str, path: Path, item_file: Path | None = None, sort_rows: bool = False
 ) -> Source:
     """What stands at `path`: an archive, an unpacked archive, an interactions file, or a folder of
-    one of these (also under the name of the dataset). Raises UserError if it is none of them.
+    one of these (also under the name of the dataset). Raises UserError if it is none of them;
+    reading raises it if `dataset` is the name of other data, such as ml-1m.
 
     item_file: titles; without it, movies.dat or items.csv beside the source, if there is one.
     """
     path = _file_at(dataset, path)
+    archive = ARCHIVES.get(dataset)
     if path.suffix == ".zip":
         table, items = open_archive(path)
     else:
@@ -45,9 +47,11 @@ def find_source(
         items = SourceFile(item_file)
 
     def read() -> Interactions:
-        if path.name.endswith(TABLES):
-            return read_interactions(table, sort_rows)
-        return read_ratings(table)
+        is_table = path.name.endswith(TABLES)
+        found = read_interactions(table, sort_rows) if is_table else read_ratings(table)
+        if archive:
+            archive.require(found, table)
+        return found
 
     def titles() -> Titles:
         if items is None:
@@ -56,8 +60,8 @@ def find_source(
         return read_movies(items) if is_movies else read_items(items)
 
     files = list(dict.fromkeys([table.path] + ([items.path] if items else [])))
-    title = ARCHIVES[dataset].title if dataset in ARCHIVES else dataset
-    return Source(f"{title}, file {path.name}", read, titles, lambda: checksum(files))
+    label = f"{archive.title if archive else dataset}, file {path.name}"
+    return Source(label, read, titles, lambda: checksum(files))
 
 
 def checksum(files: list[Path]) -> str:

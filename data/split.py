@@ -6,16 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
-
-
-@dataclass(frozen=True)
-class Part:
-    """Held-out queries: row by row the targets follow the history in time."""
-
-    histories: Ragged
-    targets: Ragged
 
 
 @dataclass(frozen=True)
@@ -24,8 +17,8 @@ class Split:
 
     users: np.ndarray
     sequences: Ragged
-    valid: Part
-    test: Part
+    valid: Queries
+    test: Queries
     left_out: int  # users too short to be cut
 
 
@@ -47,7 +40,7 @@ def user_split(histories: Ragged, seed: int) -> Split:
     # the order of users carries nothing, and that of the source reads better
     train, valid, test = map(np.sort, np.split(shuffled, [int(0.8 * n), int(0.9 * n)]))
 
-    def part(users: np.ndarray) -> Part:
+    def part(users: np.ndarray) -> Queries:
         cut = np.maximum((0.8 * lengths[users]).astype(np.int64), 1)
         return _cut(histories, users, cut, lengths[users])
 
@@ -71,10 +64,10 @@ def leave_one_out(histories: Ragged, seed: int) -> Split:
 SPLITS = {"user": user_split, "leave-one-out": leave_one_out}
 
 
-def _cut(histories: Ragged, rows: np.ndarray, cut: np.ndarray, stop: np.ndarray) -> Part:
+def _cut(histories: Ragged, rows: np.ndarray, cut: np.ndarray, stop: np.ndarray) -> Queries:
     """Items before `cut` against those from `cut` to `stop`, counted within each row."""
     start = histories.offsets[rows]
-    return Part(
+    return Queries(
         histories.slices(rows, start, start + cut),
         histories.slices(rows, start + cut, start + stop),
     )

@@ -6,63 +6,53 @@ from mindspore import ops
 
 from models.BaseModel import BaseModel
 from models.interactions import INTERACTIONS
-from models.layers import Dense
-from models.losses import token_correlation
 
 
 class AllToAll(BaseModel):
     """score(user, item) = sum_k ReLU(s(token_k, item) + bias), or the plain sum without a bias.
 
+    The history is cut in K_u segments of equal length, oldest first. The user encoder reads each of them, and a Dense
+    layer of its own makes token k of segment k. So tokens hold different things, and recent items may count for more
+    than old ones. (Tokens that are K_u Dense layers of one pooled vector, as in the release, become copies of each
+    other: as long as scores add up, all of them get the same gradient.)
+
     Args:
-        k_u, k_i: tokens per user and per item, each from a Dense layer of its own.
+        k_u, k_i: tokens per user and per item; k_u must divide the length of a history.
         token_size: width of a token.
         interaction: name of a scorer in `models.interactions`.
         interaction_hidden: widths of its hidden layers.
         score_bias: the bias, or None for the plain sum. More negative means sparser scores.
-        decorrelation: weight of the penalty on tokens of a user that point the same way.
         The others are those of `BaseModel`.
+
+    Raises:
+        ValueError: k_u does not divide seq_len.
     """
 
-    def __init__(
-        self, *, k_u, k_i, token_size, interaction, interaction_hidden, score_bias, decorrelation, rng, **base
-    ):
+    def __init__(self, *, k_u, k_i, token_size, interaction, interaction_hidden, score_bias, rng, **base):
         super().__init__(rng=rng, **base)
-        self.k_u, self.k_i, self.token_size = k_u, k_i, token_size
-        self.score_bias, self.decorrelation = score_bias, decorrelation
-        self.user_heads = Dense(self.embedding_size, k_u * token_size)
-        self.user_heads.weight.set_data(ms.Tensor(_slices(self.embedding_size, k_u, token_size, rng)))
-        self.item_heads = Dense(self.embedding_size, k_i * token_size)
-        self.interaction = INTERACTIONS[interaction](token_size, k_i * token_size, interaction_hidden)
+        if self.seq_len % k_u:
+            raise ValueError(f"seq_len {self.seq_len} cannot be cut in K_u = {k_u} equal segments")
+        self.k_u, self.token_size, self.score_bias = k_u, token_size, score_bias
+        self.noise_width = k_u * self.encoder.noise_width
+        # Every head starts as the identity and a little noise.
+        heads = np.eye(self.embedding_size, token_size) + rng.normal(0, 0.01, (k_u, self.embedding_size, token_size))
+        self.user_heads = ms.Parameter(ms.Tensor(heads.astype(np.float32)), name="user_heads")  # (K_u, E, D)
+        self.user_bias = ms.Parameter(ms.Tensor(np.zeros((k_u, 1, token_size), np.float32)), name="user_bias")
+        self.interaction = INTERACTIONS[interaction](self.embedding_size, token_size, k_i, interaction_hidden)
 
     def tokens(self, history, noise=None):
-        return self.user_heads(self.user_vector(history, noise)).reshape(-1, self.k_u, self.token_size)
+        segments = history.reshape(-1, self.seq_len // self.k_u)                     # (B * K_u, L / K_u)
+        if noise is not None:
+            noise = noise.reshape(segments.shape[0], -1)
+        vectors = self.user_vector(segments, noise).reshape(-1, self.k_u, self.embedding_size)
+        tokens = ops.BatchMatMul()(vectors.swapaxes(0, 1), self.user_heads) + self.user_bias  # (K_u, B, D)
+        return tokens.swapaxes(0, 1)
 
     def score(self, tokens, items):
-        scores = self.interaction(tokens, self.item_tokens(items))                   # (B, K_u, C)
+        scores = self.interaction(tokens, ops.gather(self.item_table, items, 0))     # (B, K_u, C)
         if self.score_bias is not None:
             scores = ops.relu(scores + self.score_bias)
         return scores.sum(1)
 
-    def item_tokens(self, items):
-        """K_i tokens of each item side by side, ids (C,) or (B, C) -> (C, K_i * D) or (B, C, K_i * D)."""
-        return self.item_heads(ops.gather(self.item_table, items, 0))
-
-    def quantise(self, tokens):
-        return tokens, self.decorrelation * token_correlation(tokens)
-
     def scorer(self):
-        items = self.item_table.asnumpy()[1:]
-        tokens = items @ self.item_heads.weight.asnumpy().T + self.item_heads.bias.asnumpy()
-        return self.interaction.scorer(tokens, self.score_bias)
-
-
-def _slices(embedding_size, k_u, token_size, rng):
-    """Start of the user heads, (k_u * token_size, embedding_size): head k copies every k_u-th coordinate, from k on.
-
-    Tokens that start as copies of one vector stay alike: all heads get the same gradient. These start apart, and
-    together they hold the whole user vector.
-    """
-    weight = rng.normal(0, 0.01, (k_u, token_size, embedding_size))
-    for place in range(min(token_size, embedding_size)):
-        weight[place % k_u, place, place] += 1
-    return weight.reshape(-1, embedding_size).astype(np.float32)
+        return self.interaction.scorer(self.item_table.asnumpy()[1:], self.score_bias)

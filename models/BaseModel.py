@@ -27,6 +27,7 @@ class BaseModel(nn.Cell):
     """
 
     score_bias = None  # set where the score is a sum of ReLUs
+    has_quantiser = False
 
     def __init__(self, *, n_items, embedding_size, embedding_std, encoder, hidden, dropout, history_dropout, l2,
                  seq_len, rng):
@@ -90,13 +91,14 @@ class BaseModel(nn.Cell):
         return softmax + penalty + self.l2 * norm, softmax
 
     def start_quantiser(self, tokens, batch_size, seed):
-        """Called by the training loop before the first quantised epoch; models without a quantiser do nothing.
+        """Switches the quantiser on; called by the training loop after `pretrain_epoch` where `has_quantiser`.
 
         Args:
             tokens: (U, K_u, D) float32 array, tokens of training histories.
             batch_size: histories per training batch.
             seed: of whatever is random.
         """
+        raise NotImplementedError
 
     @property
     def is_quantised(self):

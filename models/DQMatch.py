@@ -3,7 +3,6 @@
 import mindspore as ms
 
 from models.AllToAll import AllToAll
-from models.losses import token_correlation
 from models.vq import ProductQuantiser
 
 
@@ -15,9 +14,11 @@ class DQMatch(AllToAll):
     Args:
         num_codebooks: M; codewords (K_c): N per codebook; see `ProductQuantiser`.
         ema_decay, restart_below: see `VectorQuantiser`.
-        beta: weight of the commitment loss, the mean squared distance between a token and its codewords.
+        beta: weight of the commitment loss, see `ProductQuantiser`.
         The others are those of `AllToAll`.
     """
+
+    has_quantiser = True
 
     def __init__(self, *, num_codebooks, codewords, ema_decay, restart_below, beta, rng, **all_to_all):
         super().__init__(rng=rng, **all_to_all)
@@ -28,8 +29,7 @@ class DQMatch(AllToAll):
 
     def quantise(self, tokens):
         codewords, commitment = self.quantiser(tokens)
-        penalty = self.beta * self.quantised * commitment + self.decorrelation * token_correlation(tokens)
-        return tokens + self.quantised * (codewords - tokens), penalty
+        return tokens + self.quantised * (codewords - tokens), self.beta * self.quantised * commitment
 
     def token_indices(self, history):
         """Code tuples of the user tokens, (B, L) int32 -> (B, K_u, M) int32."""

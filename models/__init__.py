@@ -53,7 +53,6 @@ def build(hyperparameters, n_items):
             "interaction": h.interaction,
             "interaction_hidden": h.interaction_hidden,
             "score_bias": h.score_bias,
-            "decorrelation": h.decorrelation,
         }
     if h.model == "DQMatch":
         settings |= {

@@ -1,5 +1,6 @@
 """Token x item scorers: every user token meets every item."""
 
+import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
@@ -16,7 +17,7 @@ def dot(tokens, items):
 
 
 class DNN(nn.Cell):
-    """An MLP over [token; item tokens] beside a dot product: s = token . P(item) + MLP([token; item]).
+    """An MLP over [token; item tokens] beside a dot product: s = token . P(item) + MLP([token; item tokens]).
 
     The release scores with the MLP alone. An MLP needs very long to learn an inner product (Rendle et al., "Neural
     Collaborative Filtering vs. Matrix Factorization Revisited", 2020), hence the shortcut.
@@ -25,45 +26,49 @@ class DNN(nn.Cell):
     and not once per pair. This is exact.
 
     Args:
-        token_width: D of a user token.
-        item_width: width of an item's K_i tokens side by side.
+        item_width: of an item embedding.
+        token_width: of a user or item token.
+        k_i: item tokens, each from a Dense layer of its own.
         hidden: widths of the hidden layers; empty leaves the dot product alone.
     """
 
-    def __init__(self, token_width, item_width, hidden):
+    def __init__(self, item_width, token_width, k_i, hidden):
         super().__init__()
         self.has_hidden = bool(hidden)
-        self.project = Dense(item_width, token_width)
+        self.project = Dense(item_width, token_width, has_bias=False)  # P starts as the identity
+        self.project.weight.set_data(ops.eye(token_width, item_width, ms.float32))
         if hidden:
+            self.item_heads = Dense(item_width, k_i * token_width)
             self.token_half = Dense(token_width, hidden[0])
-            self.item_half = Dense(item_width, hidden[0], has_bias=False)
+            self.item_half = Dense(k_i * token_width, hidden[0], has_bias=False)
             self.deeper = nn.CellList([Dense(a, b) for a, b in zip(hidden[:-1], hidden[1:])])
             self.out = Dense(hidden[-1], 1)
             self.out.weight.set_data(ops.zeros_like(self.out.weight))  # starts as the dot product
 
     def construct(self, tokens, items):
-        """tokens (B, K, D), items (C, W) shared by the batch or (B, C, W) -> scores (B, K, C) float32."""
+        """tokens (B, K, D), item embeddings (C, E) shared by the batch or (B, C, E) -> scores (B, K, C) float32."""
         scores = dot(tokens, self.project(items))                                    # (B, K, C)
         if self.has_hidden:
-            hidden = ops.relu(_sums(self.token_half(tokens), self.item_half(items)))  # (H, B * K * C)
+            item_half = self.item_half(self.item_heads(items))                       # (C, H) or (B, C, H)
+            hidden = ops.relu(_sums(self.token_half(tokens), item_half))             # (H, B * K * C)
             for layer in self.deeper:
                 hidden = ops.relu(ops.matmul(layer.weight, hidden) + layer.bias.expand_dims(1))
             scores = scores + (ops.matmul(self.out.weight, hidden) + self.out.bias).reshape(scores.shape)
         return scores
 
     def scorer(self, items, score_bias):
-        """The same scores outside the graph: a `PairScorer` without codewords over items (n_items, W) float32."""
-        weight, bias = _arrays(self.project)
-        # token . (W v + b) as one product over all items: the projection is done once.
+        """The same scores outside the graph: a `PairScorer` without codewords over items (n_items, E) float32."""
+        weight = self.project.weight.asnumpy()
         identity, no_bias = np.eye(len(weight), dtype=np.float32), np.zeros(len(weight), np.float32)
-        parts = {"token_dot": (identity, no_bias), "item_dot": items @ weight.T + bias, "score_bias": score_bias}
+        parts = {"token_dot": (identity, no_bias), "item_dot": items @ weight.T, "score_bias": score_bias}
         if self.has_hidden:
+            head_weight, head_bias = _arrays(self.item_heads)
             token_weight, token_bias = _arrays(self.token_half)
             out_weight, out_bias = _arrays(self.out)
             parts |= {
                 "token_hidden_weight": token_weight,
                 "token_hidden_bias": token_bias,
-                "item_hidden": items @ self.item_half.weight.asnumpy().T,
+                "item_hidden": (items @ head_weight.T + head_bias) @ self.item_half.weight.asnumpy().T,
                 "layers": [_arrays(layer) for layer in self.deeper],
                 "out_weight": out_weight[0],
                 "out_bias": out_bias[0],

@@ -23,18 +23,3 @@ def sampled_softmax(positive, negative, log_expected, collision):
     negative = ops.masked_fill(negative - log_expected, collision, ms.Tensor(-1e9, ms.float32))
     logits = ops.concat((positive, negative), 1)                                     # (B, 1 + N)
     return (ops.logsumexp(logits, 1) - positive.squeeze(1)).mean()
-
-
-def token_correlation(tokens):
-    """Mean squared cosine between the tokens of a user, (B, K, D) -> float32 scalar in 0 .. 1; 0 for one token.
-
-    Tokens are taken relative to their mean over the batch. Without it the K tokens of a user become copies of each
-    other: as long as scores only add up, all of them get the same gradient, and K copies hold no more than one.
-    """
-    n_tokens = tokens.shape[1]
-    if n_tokens == 1:
-        return ops.zeros((), ms.float32)
-    centred = tokens - tokens.mean(0, keep_dims=True)
-    unit = centred / ops.sqrt(ops.square(centred).sum(2, keepdims=True) + 1e-12)
-    cosine = ops.BatchMatMul(transpose_b=True)(unit, unit)                           # (B, K, K)
-    return (ops.square(cosine).sum((1, 2)).mean() - n_tokens) / (n_tokens * (n_tokens - 1))

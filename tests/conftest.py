@@ -37,8 +37,16 @@ def make_model():
 
 
 @pytest.fixture
-def batch():
-    """A training batch: history (32, 6) with padding, positive (32,), negatives (20,), log expected counts, noise."""
+def make_batch():
+    """make_batch(model) -> a training batch of 32 rows: padded histories, positives, 20 shared negatives and so on."""
+
+    def make(model):
+        return _batch(model.noise_width)
+
+    return make
+
+
+def _batch(noise_width):
     import mindspore as ms
 
     rng = np.random.default_rng(0)
@@ -46,5 +54,5 @@ def batch():
     history[np.arange(6)[None] < rng.integers(0, 6, (32, 1))] = 0
     arrays = (history, rng.integers(1, N_ITEMS + 1, 32), rng.integers(1, N_ITEMS + 1, 20))
     log_expected = np.full(20, np.log(20 / N_ITEMS), np.float32)
-    noise = rng.random((32, 8 + 16), np.float32)
+    noise = rng.random((32, noise_width), np.float32)
     return *(ms.Tensor(a.astype(np.int32)) for a in arrays), ms.Tensor(log_expected), ms.Tensor(noise)

@@ -10,12 +10,12 @@ import pytest
 import models
 from data.ragged import Ragged
 from errors import UserError
-from load_csv_dataset import TrainingSequences
+from load_csv_dataset import TrainingRows, TrainingSequences
 from training import Trainer, load_checkpoint
 from work import Hyperparameters
 
 SETTINGS = Hyperparameters(
-    embedding_size=8, token_embedding_size=8, hidden=(8,), interaction_hidden=(4,), K_u=2, K_i=2, K_c=16, seq_len=5,
+    embedding_size=8, token_embedding_size=8, hidden=(8,), interaction_hidden=(4,), K_u=2, K_i=2, K_c=16, seq_len=6,
     batch_size=32, neg_num=10, positions_per_user=4, epoch=4, pretrain_epoch=1, lr=0.01, patience=10, dropout=0.2,
 )
 
@@ -43,7 +43,17 @@ def test_resume_equals_never_having_stopped(tmp_path):
     (tmp_path / "whole").mkdir()
     whole = trainer(tmp_path / "whole")
     whole.run()
-    trainer(tmp_path, epoch=2).run()
+    interrupted = trainer(tmp_path)
+    validate = interrupted.validate
+
+    def stop_in_epoch_three():
+        if interrupted.progress.epoch == 2:
+            raise KeyboardInterrupt
+        return validate()
+
+    interrupted.validate = stop_in_epoch_three
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run()
     again = trainer(tmp_path, values=[0.3, 0.4])
     again.resume()
     assert again.progress.epoch == 2
@@ -73,6 +83,12 @@ def test_patience_stops_but_not_before_the_quantiser_had_its_turn(tmp_path):
     assert run.progress.best_epoch == 2
 
 
+def test_a_model_without_quantiser_keeps_its_best_epoch_and_its_patience(tmp_path):
+    run = trainer(tmp_path, values=[0.9, 0.2, 0.1, 0.1, 0.1], model="TwoTower", epoch=5, patience=2, pretrain_epoch=3)
+    run.run()
+    assert run.progress.best_epoch == 1 and run.progress.epoch == 3
+
+
 def test_a_loss_that_is_no_number_stops_with_the_place(tmp_path):
     run = trainer(tmp_path)
     run.model.item_table.set_data(ms.Tensor(np.full((21, 8), np.nan, np.float32)))
@@ -82,7 +98,18 @@ def test_a_loss_that_is_no_number_stops_with_the_place(tmp_path):
 
 def test_a_loss_that_stands_still_stops_with_the_reason(tmp_path):
     with pytest.raises(UserError, match="stands still.*score_bias"):
-        trainer(tmp_path, values=[0.0] * 4, model="AllToAll", score_bias=-1e6, decorrelation=0.0).run()
+        trainer(tmp_path, epoch=9, model="AllToAll", score_bias=-1e6).run()
+
+
+def test_rows_with_their_own_negatives_train(tmp_path):
+    """The release's format: every row brings its negatives."""
+    rng = np.random.default_rng(0)
+    histories = Ragged.from_rows([[1 + i % 20, 1 + (i + 1) % 20] for i in range(200)])
+    run = trainer(tmp_path, neg_num=6, batch_size=64)
+    positives = np.array([1 + (i + 2) % 20 for i in range(200)], np.int32)
+    run.training_data = TrainingRows(histories, positives, rng.integers(1, 21, (200, 6)).astype(np.int32))
+    run.run()
+    assert run.progress.rows[-1]["softmax"] < run.progress.rows[0]["softmax"]
 
 
 def test_interruption_leaves_the_last_whole_epoch(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 import work
 from errors import UserError
-from work import Hyperparameters, check, load_config, main, parse
+from work import Hyperparameters, check, main, parse, settings_of
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
     --token_embedding_size 8 --K_c 16 --positions_per_user 10 --neg_num 64 --lr 0.02 --batch_size 128
@@ -18,10 +18,10 @@ SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interacti
 
 def test_every_flag_is_read_and_nothing_else():
     """Twenty flags of the release are never read."""
-    flags = "--lr 0.5 --hidden 8,4 --score_bias -2 --mode test --exclude_seen 0"
+    flags = "--lr 0.5 --hidden 8,4 --score_bias -2 --resume 1 --exclude_seen 0"
     h, command, given = parse(flags.split())
     assert (h.lr, h.hidden, h.score_bias, h.exclude_seen) == (0.5, (8, 4), -2.0, False)
-    assert command.mode == "test" and given == {"lr", "hidden", "score_bias", "exclude_seen"}
+    assert command.resume and given == {"lr", "hidden", "score_bias", "exclude_seen"}
     assert parse(["--score_bias", "none"])[0].score_bias is None
     assert parse(["--max_postings", "7"])[0].max_postings == 7
     folder = Path(work.__file__).parent
@@ -45,7 +45,9 @@ def test_unknown_flags_and_unreadable_values_are_refused(arguments, capsys):
         ({"lr": float("nan")}, "--lr"),
         ({"dropout": 1.0}, "--dropout"),
         ({"K_u": 0}, "--K_u"),
-        ({"monitor": "auc@7"}, "--monitor"),
+        ({"keep_share": 5.0}, "--keep_share"),
+        ({"max_postings": 0}, "--max_postings"),
+        ({"score_bias": float("nan")}, "--score_bias"),
         ({"topk": ()}, "--topk"),
         ({"index_codes": "some"}, "--index_codes"),
         ({"epoch": 5, "pretrain_epoch": 5}, "--pretrain"),
@@ -64,16 +66,23 @@ def test_help_explains_every_flag(capsys):
         assert f"--{f.name} " in text
 
 
-def test_config_of_another_version_is_refused(tmp_path):
-    checkpoint = tmp_path / "best.ckpt"
+def test_settings_of_a_checkpoint(tmp_path):
+    checkpoint, settings = tmp_path / "best.ckpt", dataclasses.asdict(Hyperparameters(seed=3))
     with pytest.raises(UserError, match="must stand beside"):
-        load_config(checkpoint)
-    settings = dataclasses.asdict(Hyperparameters())
+        settings_of(checkpoint, Hyperparameters(), set())
     (tmp_path / "config.json").write_text(json.dumps({"hyperparameters": settings | {"warp": 9}}))
     with pytest.raises(UserError, match="warp"):
-        load_config(checkpoint)
+        settings_of(checkpoint, Hyperparameters(), set())
     (tmp_path / "config.json").write_text(json.dumps({"hyperparameters": settings}))
-    assert load_config(checkpoint) == Hyperparameters()
+    chosen = settings_of(checkpoint, Hyperparameters(max_postings=9), {"max_postings"})
+    assert chosen == Hyperparameters(seed=3, max_postings=9)
+    for flag in ("K_u", "split_seed", "seq_len"):
+        with pytest.raises(UserError, match=f"--{flag} cannot change a trained model"):
+            settings_of(checkpoint, Hyperparameters(), {flag})
+
+
+def test_release_settings_run_by_naming_them():
+    parse(["--epoch", "10", "--batch_size", "64", "--lr", "1e-4"])
 
 
 def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys):
@@ -87,20 +96,23 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
         assert (folder / name).exists(), name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]  # MindSpore leaves nothing
 
-    def recall(path):
-        with open(folder / "metrics.csv", encoding="utf-8") as file:
+    def recall(run, path):
+        with open(tmp_path / "runs" / run / "metrics.csv", encoding="utf-8") as file:
             rows = {(row["path"], row["metric"], row["k"]): row for row in csv.DictReader(file)}
         return float(rows[path, "recall", "20"]["mean"])
 
-    first = recall("index")
-    assert first == pytest.approx(recall("exhaustive"), abs=1e-9) and first > 0.05  # nothing was pruned
-    assert main(["--mode", "test", "--checkpoint", str(folder / "best.ckpt")]) == 0
-    assert recall("index") == first
-    assert main(["--mode", "test", "--checkpoint", str(folder / "best.ckpt"), "--max_postings", "30"]) == 0
-    assert recall("index") != recall("exhaustive") == pytest.approx(first, abs=1e-9)
+    first = recall("small", "index")
+    assert first == pytest.approx(recall("small", "exhaustive"), abs=1e-9) and first > 0.05  # nothing was pruned
+    test = ["--mode", "test", "--checkpoint", str(folder / "best.ckpt")]
+    assert main(test) == 0
+    assert recall("small-test", "index") == first
+    assert main([*test, "--max_postings", "30", "--name", "pruned"]) == 0
+    assert recall("pruned", "exhaustive") == pytest.approx(first, abs=1e-9) != recall("pruned", "index")
+    assert recall("small", "index") == first
     capsys.readouterr()
     assert main(["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]) == 0
     assert " 10. " in capsys.readouterr().out
+    assert main([*SMALL, "--name", "small"]) == 2 and "runs/small exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -110,7 +122,11 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
         (["--mode", "dream"], "choose one of"),
         (["--dataset", "sample", "--model", "SVD"], "choose one of TwoTower"),
         (["--dataset", "sample", "--split", "random"], "split"),
-        (["--dataset", "sample", "--resume", "1", "--name", "nothing"], "no checkpoint"),
+        (["--dataset", "sample", "--resume", "1", "--name", "nothing"], "no run"),
+        (["--dataset", "sample", "--monitor", "auc@7"], "--monitor"),
+        (["--dataset", "sample", "--topk", "50,5000"], "--topk 5000"),
+        (["--name", "../elsewhere"], "--name"),
+        (["--users", "0"], "--users"),
         (["--dataset", "mine", "--source", "nowhere.csv"], "nowhere.csv"),
     ],
 )

@@ -17,8 +17,8 @@ class VectorQuantiser(nn.Cell):
         codewords: N, the number of codewords.
         width: d, the size of one codeword.
         decay: share of the old average that is kept in each update.
-        restart_below: a codeword whose average number of vectors per batch falls below this is dead and is put on a
-            vector of the current batch.
+        restart_below: a codeword whose average number of vectors per batch falls below this share of its fair number
+            (vectors / codewords) is dead and is put on a vector of the current batch.
         rng: NumPy generator for the start of the table and the choice of restart vectors.
     """
 
@@ -53,12 +53,13 @@ class VectorQuantiser(nn.Cell):
         one_hot = ops.one_hot(indices, self.n_codewords, ms.Tensor(1.0), ms.Tensor(0.0))                     # (R, N)
         count = self.decay * self.ema_count + (1 - self.decay) * one_hot.sum(0)
         total = self.decay * self.ema_sum + (1 - self.decay) * ops.MatMul(transpose_a=True)(one_hot, vectors)
-        alive = (count >= self.restart_below).astype(ms.float32)                                             # (N,)
+        fair = vectors.shape[0] / self.n_codewords
+        alive = (count >= self.restart_below * fair).astype(ms.float32)                                      # (N,)
         places = (self.restart_places * vectors.shape[0]).astype(ms.int32)
         fresh = ops.gather(vectors, places, 0)                                                               # (N, d)
-        count = alive * count + (1 - alive) * max(self.restart_below, 1.0)
+        count = alive * count + (1 - alive) * fair
         alive = alive.expand_dims(1)
-        total = alive * total + (1 - alive) * max(self.restart_below, 1.0) * fresh
+        total = alive * total + (1 - alive) * fair * fresh
         # Without restarts the averages of an unused codeword fade to nothing, and their ratio to NaN: it stays put.
         count_column = count.expand_dims(1)
         table = ops.where(count_column > 1e-8, total / ops.clamp(count_column, min=1e-8), self.table)
@@ -79,7 +80,7 @@ class VectorQuantiser(nn.Cell):
             raise ValueError(f"k-means needs at least {self.n_codewords} vectors, got {len(vectors)}")
         means = KMeans(self.n_codewords, n_init=1, max_iter=25, random_state=seed).fit(vectors)
         share = np.bincount(means.labels_, minlength=self.n_codewords) / len(vectors)
-        count = np.maximum(share * batch_rows, max(self.restart_below, 1.0)).astype(np.float32)
+        count = np.maximum(share * batch_rows, 1.0).astype(np.float32)
         centres = means.cluster_centers_.astype(np.float32)
         self.table.set_data(ms.Tensor(centres))
         self.ema_count.set_data(ms.Tensor(count))

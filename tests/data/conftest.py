@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from data.movielens import ARCHIVES, Archive
 
 SHARED = os.environ.get("SPARCODE_DATA")  # before the fixture below hides it
 
@@ -59,13 +62,15 @@ def movielens_files() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def movielens_zip(tmp_path, movielens_files) -> Path:
-    """A small archive of the layout of ml-1m.zip."""
+def movielens_zip(tmp_path, movielens_files, monkeypatch) -> Path:
+    """A small archive of the layout of ml-1m.zip, which passes for the real one."""
     path = tmp_path / "given" / "ml-1m.zip"
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in movielens_files.items():
             archive.writestr(f"ml-1m/{name}", content)
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(ARCHIVES, "ml-1m", Archive("MovieLens-1M", "ml-1m.zip", md5, 20, (160,)))
     return path
 
 

@@ -77,7 +77,7 @@ def test_large_timestamps_are_not_rounded(tmp_path):
         (HEADER + "1,2,3\n1,3,inf\n", ["line 3", "timestamp"]),
         (HEADER + "1,2,3\n1,3,\n", ["line 3", "timestamp"]),
         (HEADER + '1,2,3\n1,"3,4\n', ["line 3", "quotes"]),
-        (HEADER + "1,2,5\n2,9,1\n1,3,4\n", ["line 4", "timestamp", "sort"]),
+        (HEADER + "1,2,5\n2,9,1\n1,3,4\n", ["line 4", "timestamp", "--sort_rows 1"]),
         (HEADER + "1,2,3\n2,9,1\n1,2,3\n", ["line 4", "duplicate"]),
         (HEADER.encode() + b"1,2,3\n1,caf\xe9,4\n", ["line 3", "UTF-8"]),
     ],

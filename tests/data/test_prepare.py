@@ -1,6 +1,5 @@
 import csv
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -39,11 +38,9 @@ def interactions(tmp_path) -> Path:
 
 
 @pytest.fixture
-def small_release(monkeypatch, server, movielens_zip) -> bytes:
+def small_release(server, movielens_zip) -> bytes:
     """ml-1m is a small archive on a server of our own."""
     content = movielens_zip.read_bytes()
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(ARCHIVES, "ml-1m", Archive("MovieLens-1M", "ml-1m.zip", md5))
     server.files["ml-1m.zip"] = content
     return content
 
@@ -66,7 +63,8 @@ def test_archive_and_unpacked_archive_give_the_same(tmp_path, movielens_zip, mov
     assert packed == unpacked
 
 
-def test_ml_10m_layout_with_half_stars(tmp_path, movielens_files):
+def test_ml_10m_layout_with_half_stars(tmp_path, movielens_files, monkeypatch):
+    monkeypatch.setitem(ARCHIVES, "ml-10m", Archive("MovieLens-10M", "ml-10m.zip", "", 20, (160,)))
     path = tmp_path / "ml-10m.zip"
     with zipfile.ZipFile(path, "w") as archive:
         ratings = movielens_files["ratings.dat"].replace(b"::4::", b"::4.5::")
@@ -76,6 +74,22 @@ def test_ml_10m_layout_with_half_stars(tmp_path, movielens_files):
     prepared = prepare("ml-10m", path, tmp_path / "out")
     assert "\u00e9" in load_catalogue(prepared.folder).titles[1]
     assert prepared.label == "MovieLens-10M, file ml-10m.zip"
+
+
+def test_only_movielens_is_called_movielens(tmp_path, interactions, movielens_files):
+    (tmp_path / "ratings.dat").write_bytes(movielens_files["ratings.dat"])
+    for source in (interactions, tmp_path / "ratings.dat"):
+        for dataset in ("ml-1m", "ml-10m"):
+            with pytest.raises(UserError, match="are not MovieLens-10?M, .* of its own with --dataset"):
+                prepare(dataset, source, tmp_path / "out")
+            assert not (tmp_path / "out" / dataset).exists()
+    assert prepare("mine", interactions, tmp_path / "out").label == "mine, file interactions.csv"
+
+
+def test_interactions_file_of_movielens_keeps_its_title(tmp_path, interactions, monkeypatch):
+    rows = sum(6 + u % 6 for u in range(30))
+    monkeypatch.setitem(ARCHIVES, "ml-1m", Archive("MovieLens-1M", "ml-1m.zip", "", 30, (999, rows)))
+    assert prepare("ml-1m", interactions, tmp_path / "out").label == "MovieLens-1M, file interactions.csv"
 
 
 def test_what_is_written_follows_the_source(tmp_path, interactions):
@@ -164,6 +178,16 @@ def test_again_is_a_no_op(tmp_path, interactions, monkeypatch):
     assert (first.folder / "data.csv").stat() == stamp
 
 
+def test_again_needs_no_source(tmp_path, interactions):
+    first = prepare("mine", interactions, tmp_path / "out")
+    assert prepare("mine", None, tmp_path / "out") == first
+    before = contents(first.folder)
+    for other in ({"seed": 1}, {"split": "leave-one-out"}):
+        with pytest.raises(UserError, match="not prepared with split .* give it a --source"):
+            prepare("mine", None, tmp_path / "out", **other)
+    assert contents(first.folder) == before
+
+
 def test_change_of_seed_split_or_source_prepares_anew(tmp_path, interactions):
     def prepared(**options):
         return contents(prepare("mine", interactions, tmp_path / "out", **options).folder)
@@ -212,7 +236,7 @@ def test_full_disk_is_a_sentence_and_the_old_copy_stays(tmp_path, interactions, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(preparation, "_write_items", full)
-    with pytest.raises(UserError, match="no disk space"):
+    with pytest.raises(UserError, match="no disk space left in .*out; free some"):
         prepare("mine", interactions, tmp_path / "out", seed=1)
     assert contents(folder) == before
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
@@ -220,7 +244,7 @@ def test_full_disk_is_a_sentence_and_the_old_copy_stays(tmp_path, interactions, 
 
 def test_folder_that_cannot_be_written(tmp_path, interactions):
     (tmp_path / "out").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="out"):
+    with pytest.raises(UserError, match="out failed .* a folder you may write to"):
         prepare("mine", interactions, tmp_path / "out")
 
 
@@ -247,7 +271,7 @@ def test_prepared_copy_elsewhere_is_used_in_place(tmp_path, interactions):
     folder = prepare("mine", interactions, tmp_path / "shared", seed=3).folder
     for source in (folder, folder.parent):
         assert prepare("mine", source, tmp_path / "out", seed=3).folder == folder
-    with pytest.raises(UserError, match="seed 3, not 4"):
+    with pytest.raises(UserError, match="seed 3, not 4; give --split_seed 3"):
         prepare("mine", folder, tmp_path / "out", seed=4)
     assert not (tmp_path / "out").exists()
 
@@ -255,12 +279,35 @@ def test_prepared_copy_elsewhere_is_used_in_place(tmp_path, interactions):
 def test_files_that_stand_there_are_used_and_never_replaced(tmp_path, interactions):
     folder = tmp_path / "out" / "mine"
     folder.mkdir(parents=True)
-    (folder / "data.csv").write_text("hist_items,pos_items,neg_items\n")
+    names = ["data.csv", "test.csv", "valid.csv", "cate_item.txt"]
+    for name in names:
+        (folder / name).write_text(name)
     found = prepare("mine", None, tmp_path / "out")
     assert found.folder == folder and "no dataset.json" in found.note and found.description == {}
-    with pytest.raises(UserError, match="move them away"):
-        prepare("mine", interactions, tmp_path / "out")
-    assert list(contents(folder)) == ["data.csv"]
+    for name in names:
+        with pytest.raises(UserError, match="move them away"):
+            prepare("mine", interactions, tmp_path / "out")
+        (folder / name).unlink()
+    prepare("mine", interactions, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("missing", "cure"),
+    [
+        ("data.csv", "user_id,items or hist_items,pos_items,neg_items"),
+        ("test.csv", "hist_items,target_items"),
+        ("valid.csv", "move some rows of test.csv .* headed hist_items,target_items"),
+        ("cate_item.txt", "item_id,cate_id"),
+    ],
+)
+def test_folder_as_found_that_lacks_a_file(tmp_path, missing, cure):
+    """The release has no valid.csv."""
+    folder = tmp_path / "out" / "mine"
+    folder.mkdir(parents=True)
+    for name in {"data.csv", "test.csv", "valid.csv", "cate_item.txt"} - {missing}:
+        (folder / name).write_text("")
+    with pytest.raises(UserError, match=f"holds no .*{missing}; .*{cure}"):
+        prepare("mine", None, tmp_path / "out")
 
 
 def test_download_then_use_without_network(tmp_path, server, small_release):
@@ -295,7 +342,8 @@ def test_no_network_falls_back_to_the_sample_and_says_so(tmp_path, capsys):
     [
         ({"dataset": "../evil"}, "plain name"),
         ({"dataset": ""}, "plain name"),
-        ({"dataset": "unknown"}, "needs a source"),
+        ({"dataset": "unknown"}, "give it a --source"),
+        ({"dataset": "unknown", "item_file": "x.csv"}, "--item_file"),
         ({"dataset": "sample", "source": "x.csv"}, "takes no source"),
         ({"dataset": "ml-1m", "source": "absent.zip"}, "does not exist"),
         ({"dataset": "ml-1m", "split": "random"}, "user, leave-one-out"),

@@ -9,7 +9,7 @@ import models
 from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import Queries
-from models.losses import sampled_softmax, token_correlation
+from models.losses import sampled_softmax
 from retrieval import IndexRecommender, build_index
 from training import TrainStep
 
@@ -28,23 +28,23 @@ def started(model, seed=0):
     return model
 
 
-def gradients(model, batch):
+def gradients(model, make_batch):
     """By parameter name, after one step: the interaction's last layer starts at zero and lets nothing through."""
     step = TrainStep(model, nn.Adam(model.trainable_params(), learning_rate=0.01))
     step.set_train(True)
-    step(*batch)
+    step(*make_batch(model))
     parameters = list(model.trainable_params())
-    found = ms.value_and_grad(model, None, parameters, has_aux=True)(*batch)[1]
+    found = ms.value_and_grad(model, None, parameters, has_aux=True)(*make_batch(model))[1]
     return {p.name: g.asnumpy() for p, g in zip(parameters, found, strict=True)}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ranking_loss_reaches_every_trainable_parameter(name, make_model, batch):
-    """Without commitment, penalty and norm, so that what arrives comes through the scores alone (and the quantiser)."""
-    model = make_model(name, beta=0.0, decorrelation=0.0, l2=0.0)
+def test_ranking_loss_reaches_every_trainable_parameter(name, make_model, make_batch):
+    """Without commitment and norm, so that what arrives comes through the scores alone (and the quantiser)."""
+    model = make_model(name, beta=0.0, l2=0.0)
     if name == "DQMatch":
         started(model)
-    found = gradients(model, batch)
+    found = gradients(model, make_batch)
     # A constant of a score changes no ranking: the softmax gives the last bias exactly nothing to learn.
     silent = [n for n, g in found.items() if np.abs(g).max() == 0 and not n.endswith("interaction.out.bias")]
     assert not silent
@@ -52,18 +52,21 @@ def test_ranking_loss_reaches_every_trainable_parameter(name, make_model, batch)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_padding_row_stays_zero_and_padding_changes_nothing(name, make_model, batch):
+def test_padding_row_stays_zero_and_padding_changes_nothing(name, make_model, make_batch):
     model = make_model(name)
     step = TrainStep(model, nn.Adam(model.trainable_params(), learning_rate=0.01))
     step.set_train(True)
     for _ in range(3):
-        step(*batch)
+        step(*make_batch(model))
     assert (model.item_table.asnumpy()[0] == 0).all()
     assert (np.abs(model.item_table.asnumpy()[1:]).max(1) > 0).all()
 
     side = models.QuerySide(model, 4)
-    short, long = Ragged.from_rows([[3, 7]]), Ragged.from_rows([[9, 9, 9, 9, 3, 7, 3, 7, 3, 7]])
-    np.testing.assert_allclose(side.tokens(short), side.tokens(long), atol=1e-6)     # same mean of the last six
+    # The last segment of both means the same; a wholly empty segment may only give a constant.
+    short, long, empty = ([7, 7], [9, 9, 9, 9, 7, 7], [])
+    tokens = side.tokens(Ragged.from_rows([short, long, empty]))
+    np.testing.assert_allclose(tokens[0, -1], tokens[1 if name != "TwoTower" else 0, -1], atol=1e-6)
+    assert np.isfinite(tokens).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,12 +81,12 @@ def test_evaluation_changes_no_parameter_and_drops_nothing_out(name, make_model)
     assert all((p.asnumpy() == before[p.name]).all() for p in model.get_parameters())
 
 
-def test_training_moves_the_codebook_only_through_its_averages(make_model, batch):
+def test_training_moves_the_codebook_only_through_its_averages(make_model, make_batch):
     model = started(make_model("DQMatch"))
     before = model.quantiser.tables()
     step = TrainStep(model, nn.Adam(model.trainable_params(), learning_rate=0.01))
     step.set_train(True)
-    step(*batch)
+    step(*make_batch(model))
     assert not np.allclose(before, model.quantiser.tables())
 
 
@@ -130,11 +133,15 @@ def test_a_lower_bias_gives_a_sparser_index(make_model):
     assert postings[0] > postings[1] > postings[2] > 0
 
 
-def test_tokens_start_apart_and_hold_the_user_vector(make_model):
-    model = make_model("AllToAll", K_u=4)
-    weight = model.user_heads.weight.asnumpy().reshape(4, 8, 8)
-    np.testing.assert_allclose(weight.sum(0), np.eye(8), atol=0.1)
-    assert max(abs((weight[i] * weight[j]).sum()) for i in range(4) for j in range(i)) < 0.2
+def test_each_token_comes_from_its_own_segment_of_the_history(make_model):
+    model = make_model("AllToAll", K_u=3)
+    side = models.QuerySide(model, 8)
+    before = side.tokens(Ragged.from_rows([[1, 2, 3, 4, 5, 6]]))
+    for place, token in ((0, 0), (3, 1), (5, 2)):
+        history = [1, 2, 3, 4, 5, 6]
+        history[place] = 9
+        moved = np.abs(side.tokens(Ragged.from_rows([history])) - before).max(2)[0] > 1e-6
+        assert moved.tolist() == [k == token for k in range(3)]
 
 
 def test_same_seed_same_model_and_other_seed_other_model(make_model):
@@ -143,9 +150,37 @@ def test_same_seed_same_model_and_other_seed_other_model(make_model):
 
     first, second, other = values(1), values(1), values(2)
     assert all((first[name] == second[name]).all() for name in first)
-    # Biases and the last layer start at zero, counts at one and the switch at off; all else is drawn.
+    # Biases and the last layer start at zero, the projection as the identity, and so on; all else is drawn.
     alike = [name for name in first if (first[name] == other[name]).all()]
-    assert all(name.endswith(("bias", "out.weight", "ema_count", "quantised")) for name in alike)
+    assert all(name.endswith(("bias", "out.weight", "project.weight", "ema_count", "quantised")) for name in alike)
+
+
+def test_item_table_starts_with_the_standard_deviation_asked_for(make_model):
+    """In the release the initialiser never reaches the table."""
+    table = make_model("TwoTower", n_items=2000, embedding_std=0.7).item_table.asnumpy()
+    assert table[1:].std() == pytest.approx(0.7, rel=0.02) and (table[0] == 0).all()
+
+
+def test_norm_in_the_loss_does_not_grow_with_the_batch_and_every_part_counts_once(make_model, make_batch):
+    """In the release the norm grows with the batch and the commitment counts beta + 1 times."""
+    parts = {"l2": 0.5, "beta": 3.0}
+    model = started(make_model("DQMatch", **parts))
+    model.set_train(False)
+    batch = make_batch(model)
+    history, noise = batch[0], batch[4]
+    loss, softmax = (float(x.asnumpy()) for x in model(*batch))
+    tokens = model.tokens(history, noise)
+    commitment = float(model.quantiser(tokens)[1].asnumpy())
+    rows = model.item_table.asnumpy()[history.asnumpy()][history.asnumpy() > 0]
+    norm = (rows**2).sum(1).mean()
+    assert loss - softmax == pytest.approx(0.5 * norm + 3.0 * commitment, rel=1e-4)
+
+
+def test_an_empty_history_gives_finite_scores_and_item_0_is_never_recommended(make_model):
+    model = make_model("AllToAll")
+    nobody = Queries(Ragged.from_rows([[], [4]]), Ragged.from_rows([[1], [1]]))
+    items, scores = models.Exhaustive(model, 8).recommend(nobody, 39)
+    assert np.isfinite(scores).all() and (items > 0).all() and 4 not in items[1]
 
 
 def test_biases_start_at_zero(make_model):
@@ -153,16 +188,16 @@ def test_biases_start_at_zero(make_model):
     assert all((p.asnumpy() == 0).all() for p in make_model("DQMatch").get_parameters() if p.name.endswith("bias"))
 
 
-def test_codebooks_of_any_size(make_model, batch):
+def test_codebooks_of_any_size(make_model, make_batch):
     """The release works for 256 codewords only, and needs more vectors than codewords in every batch."""
     model = started(make_model("DQMatch", K_c=150, num_codebooks=4))
     model.set_train(True)
-    assert np.isfinite(model(*batch)[0].asnumpy())
+    assert np.isfinite(model(*make_batch(model))[0].asnumpy())
     assert model.quantiser.tables().shape == (4, 150, 2)
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": "SimpleX"}, {"encoder": "LSTM"}, {"interaction": "FM"}, {"num_codebooks": 3}]
+    "change", [{"model": "SimpleX"}, {"encoder": "LSTM"}, {"interaction": "FM"}, {"num_codebooks": 3}, {"K_u": 4}]
 )
 def test_what_cannot_be_built_is_refused(change, make_model):
     with pytest.raises(UserError, match="choose one of|cannot be built"):
@@ -179,12 +214,3 @@ def test_sampled_softmax_of_all_items_is_the_full_softmax():
     loss = sampled_softmax(ms.Tensor(picked), ms.Tensor(scores), no_correction, ms.Tensor(collision))
     expected = (np.log(np.exp(scores).sum(1)) - picked[:, 0]).mean()
     assert loss.asnumpy() == pytest.approx(expected, rel=1e-5)
-
-
-def test_token_correlation_of_known_tokens():
-    x, y = np.eye(2, dtype=np.float32)
-    alike = np.array([[x, x], [-x, -x]])
-    apart = np.array([[x, y], [-x, -y]])
-    assert token_correlation(ms.Tensor(alike)).asnumpy() == pytest.approx(1, abs=1e-5)
-    assert token_correlation(ms.Tensor(apart)).asnumpy() == pytest.approx(0, abs=1e-5)
-    assert token_correlation(ms.Tensor(alike[:, :1])).asnumpy() == 0

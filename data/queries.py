@@ -1,0 +1,25 @@
+"""Held-out queries: what a recommender is asked, and what it should have answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.ragged import Ragged
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Row by row what a user took (the whole history, oldest first) and what came next."""
+
+    histories: Ragged
+    targets: Ragged
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Queries:
+        """The given rows (indices or a boolean mask), in the given order."""
+        return Queries(self.histories.take(rows), self.targets.take(rows))
