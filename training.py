@@ -137,14 +137,19 @@ class Trainer:
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):
-                raise UserError(
-                    f"the loss became {losses[-1]} in epoch {epoch + 1}, batch {len(losses)}; "
-                    f"lower lr (now {s.lr:g}) and start again, or resume from the last whole epoch."
-                )
+                raise self._diverged(epoch, f"the loss became {losses[-1]} in batch {len(losses)}")
             bar.update(s.batch_size)
             if len(losses) % 10 == 0:
                 bar.set_postfix_str(f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.3f}", refresh=False)
+        if not all(np.isfinite(p.asnumpy()).all() for p in self.model.trainable_params()):
+            raise self._diverged(epoch, "a weight is no longer a finite number")
         return float(np.mean(losses)), float(np.mean(softmaxes)), steps * s.batch_size
+
+    def _diverged(self, epoch, what):
+        return UserError(
+            f"in epoch {epoch + 1} {what}; lower lr (now {self.settings.lr:g}) and start again, "
+            "or resume from the last whole epoch."
+        )
 
     def _batches(self, epoch):
         s = self.settings

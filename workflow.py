@@ -94,6 +94,8 @@ class Data:
         self.training = load_training(folder / "data.csv", n_items)
         self.valid = load_queries(folder / "valid.csv", n_items)
         self.test = load_queries(folder / "test.csv", n_items)
+        if max(h.topk) > n_items:
+            raise UserError(f"--topk {max(h.topk)} is more than there are items, {n_items}.")
         report.data(self.prepared, self.catalogue, self.valid, self.test)
 
 
@@ -149,8 +151,6 @@ def _check_sizes(h, data):
     """What the data must be large enough for, said before training and not after."""
     if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
         raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
-    if max(h.topk) > data.catalogue.n_items:
-        raise UserError(f"--topk {max(h.topk)} is more than there are items, {data.catalogue.n_items}.")
     if h.model != "DQMatch":
         return
     if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:

@@ -6,7 +6,7 @@ from mindspore import nn
 
 
 class QuerySide:
-    """Encodes any number of histories with a trained model, in evaluation mode and one fixed batch shape.
+    """Encodes any number of histories with a trained model, in evaluation mode and few batch shapes.
 
     Args:
         model: a model of this package; later changes of its weights do show.
@@ -35,10 +35,12 @@ class QuerySide:
         cell = self._compiled.setdefault(method, _Method(self.model, method))
         cell.set_train(False)
         rows = histories.tail(self.model.seq_len)                                    # (U, L)
+        # A few queries need no full batch; a power of two keeps the number of compiled shapes small.
+        size = min(self.batch_size, 1 << max(len(rows) - 1, 0).bit_length())
         parts = []
-        for first in range(0, len(rows), self.batch_size):
-            part = rows[first : first + self.batch_size]
-            padded = np.zeros((self.batch_size, rows.shape[1]), np.int32)
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
+            padded = np.zeros((size, rows.shape[1]), np.int32)
             padded[: len(part)] = part
             parts.append(cell(ms.Tensor(padded)).asnumpy()[: len(part)])
         return np.concatenate(parts)

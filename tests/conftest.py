@@ -3,24 +3,26 @@
 import os
 import tempfile
 
-os.environ.setdefault("GLOG_v", "3")
-os.environ.setdefault("MS_OM_PATH", tempfile.mkdtemp(prefix="sparcode-test-"))
-
 import numpy as np
 import pytest
+
+os.environ.setdefault("GLOG_v", "3")
+_dumps = tempfile.TemporaryDirectory(prefix="sparcode-test-")  # removed when the session ends
+os.environ.setdefault("MS_OM_PATH", _dumps.name)
 
 N_ITEMS = 40
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _graph_mode():
+@pytest.fixture(scope="session")
+def graph_mode():
+    """MindSpore as work.py sets it; asked for by the tests that need it, so the others run without MindSpore."""
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
 
 
 @pytest.fixture
-def make_model():
+def make_model(graph_mode):
     """make_model("DQMatch", K_u=2, ...) -> a small untrained model with the hyper-parameters given."""
     import models
     from work import Hyperparameters
