@@ -61,7 +61,7 @@ class Hyperparameters:
     split_seed: int = _parameter(0, "data", "of the shuffle that splits the users")
 
     index_codes: str = _parameter("used", "index", "codes in the index: used (by training histories) or all")
-    max_postings: int | None = _parameter(None, "index", "most items per posting list; none: no cap")
+    max_postings: int | None = _parameter(1200, "index", "most items per posting list; none: no cap")
     keep_share: float | None = _parameter(None, "index", "share of the (code, item) pairs kept; none: all that score")
 
     topk: tuple = _parameter((1, 5, 10, 20, 50), "evaluation", "cut-offs of the metrics")
@@ -203,8 +203,8 @@ def settings_of(checkpoint, h, given):
 
 def _reader(f):
     """The function that reads one flag's text."""
-    optional = f.default is None
-    kind = type(f.default) if not optional else {"float | None": float, "int | None": int}.get(str(f.type), str)
+    optional = "None" in str(f.type)
+    kind = {"float | None": float, "int | None": int, "str | None": str}.get(str(f.type)) or type(f.default)
 
     def read(text):
         if optional and text.lower() == "none":
