@@ -16,7 +16,7 @@ from data.ragged import Ragged
 from errors import UserError
 
 QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
-STUCK_EPOCHS = 5  # a loss that has not fallen by 0.2 % after so many more epochs is stuck
+STUCK_EPOCHS = 5  # a loss that has not fallen by 1 % after so many more epochs is stuck
 
 
 class TrainStep(nn.Cell):
@@ -170,7 +170,7 @@ class Trainer:
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows
-        if len(rows) == STUCK_EPOCHS + 1 and rows[-1]["softmax"] > 0.998 * rows[0]["softmax"]:
+        if len(rows) == STUCK_EPOCHS + 1 and rows[-1]["softmax"] > 0.99 * rows[0]["softmax"]:
             raise UserError(
                 f"the loss stands still: {rows[0]['softmax']:.4f} in epoch 1, {rows[-1]['softmax']:.4f} in epoch "
                 f"{len(rows)}; a score_bias so low that every score is silenced does that, or an lr near 0."
