@@ -13,7 +13,7 @@ class ProductQuantiser(nn.Cell):
 
     Error feedback: the first token of a user is quantised as it is; each later one is asked to hold, beside itself,
     what quantisation lost of those before it (error diffusion, as in half-toning: Floyd and Steinberg, 1976). Scores
-    add up over tokens, so the errors cancel where they would add up.
+    add up over tokens, so as far as a score is linear in the token, errors cancel where they would add up.
 
     Args:
         num_codebooks: M.
@@ -88,7 +88,7 @@ class ProductQuantiser(nn.Cell):
         return ops.split(rows, self.part_width, 1)                                   # M x (R, D/M)
 
     def start(self, tokens, batch_rows, seed):
-        """K-means start of every codebook from (R, D) tokens; see `VectorQuantiser.start`."""
+        """K-means start of every codebook from (R, D) tokens as they are, without feedback; see `VectorQuantiser`."""
         for book, part in zip(self.codebooks, np.split(tokens, self.num_codebooks, axis=1)):
             book.start(np.ascontiguousarray(part), batch_rows, seed)
 
