@@ -214,3 +214,12 @@ def test_sampled_softmax_of_all_items_is_the_full_softmax():
     loss = sampled_softmax(ms.Tensor(picked), ms.Tensor(scores), no_correction, ms.Tensor(collision))
     expected = (np.log(np.exp(scores).sum(1)) - picked[:, 0]).mean()
     assert loss.asnumpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_sampled_softmax_counts_a_negative_by_how_often_it_is_drawn():
+    """Ten draws of one item that was expected ten times are worth one item."""
+    positive, score = np.array([[0.3]], np.float32), 1.2
+    drawn = ms.Tensor(np.full((1, 10), score, np.float32))
+    ten_times = ms.Tensor(np.full(10, np.log(10), np.float32))
+    loss = sampled_softmax(ms.Tensor(positive), drawn, ten_times, ms.Tensor(np.zeros((1, 10), bool)))
+    assert loss.asnumpy() == pytest.approx(np.log(np.exp(0.3) + np.exp(score)) - 0.3, rel=1e-5)
