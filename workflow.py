@@ -60,6 +60,8 @@ def test(h, command):
     data, trained = Data(h, command), Path(command.checkpoint).parent
     model = _load_model(h, data, command.checkpoint)
     folder = RUNS / (command.name or f"{trained.name}-test")
+    if (folder / "best.ckpt").exists():
+        raise UserError(f"{folder} is a training run; give another --name.")
     folder.mkdir(parents=True, exist_ok=True)
     _keep_config(folder, h, data, resume=False)
     _test(model, h, data, folder)

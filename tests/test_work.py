@@ -108,6 +108,7 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     assert recall("small-test", "index") == first
     assert main([*test, "--max_postings", "30", "--name", "pruned"]) == 0
     assert recall("pruned", "exhaustive") == pytest.approx(first, abs=1e-9) != recall("pruned", "index")
+    assert main([*test, "--name", "small"]) == 2  # a test never writes over a training run
     assert recall("small", "index") == first
     capsys.readouterr()
     assert main(["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]) == 0
