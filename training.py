@@ -27,8 +27,8 @@ class TrainStep(nn.Cell):
         self.model, self.optimizer = model, optimizer
         self.value_and_grad = ms.value_and_grad(model, None, optimizer.parameters, has_aux=True)
 
-    def construct(self, history, positive, negative, log_expected, noise):
-        (loss, softmax), gradients = self.value_and_grad(history, positive, negative, log_expected, noise)
+    def construct(self, history, positive, negative, log_expected, noise, quantised):
+        (loss, softmax), gradients = self.value_and_grad(history, positive, negative, log_expected, noise, quantised)
         return ops.depend(loss, self.optimizer(gradients)), softmax
 
 
@@ -130,10 +130,10 @@ class Trainer:
         # All randomness of an epoch depends on seed and epoch alone, so a resumed run repeats it.
         rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
         steps = self.training_data.steps(s.batch_size, s.positions_per_user)
-        losses, softmaxes = [], []
+        losses, softmaxes, quantised = [], [], self.model.is_quantised
         for batch in batches:
             noise = rng.random((s.batch_size, self.model.noise_width), np.float32)
-            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch, noise)))
+            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch, noise)), quantised)
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):

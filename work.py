@@ -37,12 +37,15 @@ class Hyperparameters:
         None, "model", "score = sum of ReLU(s + bias); more negative is sparser; none: the plain sum"
     )
 
-    num_codebooks: int = _parameter(2, "quantiser", "parts of a token, each with a codebook")
+    quantiser: str = _parameter("residual", "quantiser", "residual, or product (the paper's, less accurate here)")
+    num_codebooks: int = _parameter(2, "quantiser", "codebooks; a token gets a codeword of each")
     K_c: int = _parameter(256, "quantiser", "codewords per codebook")
     ema_decay: float = _parameter(0.97, "quantiser", "share of the old average kept when codewords follow their tokens")
     restart_below: float = _parameter(0.01, "quantiser", "a codeword below this share of its fair use restarts")
     beta: float = _parameter(10.0, "quantiser", "weight of the commitment loss")
-    pretrain_epoch: int = _parameter(3, "quantiser", "epochs without the quantiser, before its k-means start")
+    pretrain_epoch: int | None = _parameter(
+        None, "quantiser", "epochs without the quantiser, before its k-means start; none: three quarters of epoch"
+    )
 
     lr: float = _parameter(3e-3, "training", "learning rate of Adam in the first epoch; it falls linearly to 0")
     l2: float = _parameter(1e-6, "training", "weight of the squared norm of the history's item embeddings")
@@ -124,13 +127,15 @@ def parse(arguments=None):
 
 
 def check(h):
-    """The hyper-parameters, if they make sense one by one.
+    """The hyper-parameters, if they make sense one by one, with pretrain_epoch filled in.
 
     Raises:
         UserError: a value outside its range, with the flag's name.
     """
     from errors import UserError
 
+    if h.pretrain_epoch is None:
+        h = dataclasses.replace(h, pretrain_epoch=3 * h.epoch // 4)
     ones = (
         "embedding_size token_embedding_size K_u K_i num_codebooks K_c epoch patience positions_per_user neg_num "
         "seq_len inference_batch_size"

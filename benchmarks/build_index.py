@@ -77,7 +77,7 @@ def default_scorer(n_items: int, threads: int) -> PairScorer:
         return (rng.standard_normal(shape) * np.sqrt(2 / shape[-1])).astype(np.float32)
 
     return PairScorer(
-        codewords=rng.standard_normal((2, 256, 32)).astype(np.float32),
+        codewords=rng.standard_normal((2, 256, 64)).astype(np.float32),
         token_hidden_weight=weight(256, 64),
         token_hidden_bias=weight(256),
         item_hidden=rng.standard_normal((n_items, 256)).astype(np.float32) @ weight(256, 256),

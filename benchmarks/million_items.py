@@ -95,7 +95,7 @@ def dot_scorer(n_items: int, n_codes: int) -> PairScorer:
         return rng.standard_normal(shape, np.float32)
 
     return PairScorer(
-        codewords=normal(2, side, WIDTH // 2),
+        codewords=normal(2, side, WIDTH),
         token_dot=(np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH, np.float32)),
         item_dot=normal(n_items, WIDTH) / np.float32(np.sqrt(WIDTH)),
         score_bias=-1.0,

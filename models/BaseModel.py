@@ -11,7 +11,7 @@ from models.losses import sampled_softmax
 class BaseModel(nn.Cell):
     """Base of TwoTower, AllToAll and DQMatch.
 
-    A subclass gives `tokens`, `score` and `scorer`; `quantise` is the identity unless it says otherwise. One
+    A subclass gives `tokens`, `score` and `scorer`; one that quantises its tokens gives `quantise` as well. One
     `construct` trains them all, so their comparison compares the models and nothing else.
 
     Args:
@@ -65,10 +65,10 @@ class BaseModel(nn.Cell):
         raise NotImplementedError
 
     def quantise(self, tokens):
-        """Tokens as the score sees them, and a penalty that joins the loss."""
-        return tokens, ops.zeros((), ms.float32)
+        """Tokens as the score sees them once quantised, and a penalty that joins the loss."""
+        raise NotImplementedError
 
-    def construct(self, history, positive, negative, log_expected, noise):
+    def construct(self, history, positive, negative, log_expected, noise, quantised):
         """Training loss.
 
         Args:
@@ -77,11 +77,14 @@ class BaseModel(nn.Cell):
             negative: (N,) int32 shared by the batch, or (B, N) int32.
             log_expected: float32 of the shape of `negative`; see `losses.sampled_softmax`.
             noise: (B, noise_width) float32 uniform in [0, 1), from which dropout is made.
+            quantised: bool, `is_quantised`; not a tensor, so either value gets a graph of its own.
 
         Returns:
             Two float32 scalars: the loss to minimise, and its softmax part alone.
         """
-        tokens, penalty = self.quantise(self.tokens(history, noise))
+        tokens, penalty = self.tokens(history, noise), 0.0
+        if quantised:
+            tokens, penalty = self.quantise(tokens)
         collision = ops.equal(positive.expand_dims(1), negative)                     # (B, N)
         softmax = sampled_softmax(
             self.score(tokens, positive.expand_dims(1)), self.score(tokens, negative), log_expected, collision

@@ -3,33 +3,34 @@
 import mindspore as ms
 
 from models.AllToAll import AllToAll
-from models.vq import ProductQuantiser
+from models.vq import QUANTISERS
 
 
 class DQMatch(AllToAll):
-    """AllToAll with product-quantised tokens.
+    """AllToAll with quantised tokens.
 
     Until `start_quantiser` is called the tokens pass unchanged (the release's `pretrain_epoch`).
 
     Args:
-        num_codebooks: M; codewords (K_c): N per codebook; see `ProductQuantiser`.
+        quantiser: name of a quantiser in `models.vq`.
+        num_codebooks: M; codewords (K_c): N per codebook; see `TokenQuantiser`.
         ema_decay, restart_below: see `VectorQuantiser`.
-        beta: weight of the commitment loss, see `ProductQuantiser`.
+        beta: weight of the commitment loss, see `TokenQuantiser`.
         The others are those of `AllToAll`.
     """
 
     has_quantiser = True
 
-    def __init__(self, *, num_codebooks, codewords, ema_decay, restart_below, beta, rng, **all_to_all):
+    def __init__(self, *, quantiser, num_codebooks, codewords, ema_decay, restart_below, beta, rng, **all_to_all):
         super().__init__(rng=rng, **all_to_all)
         self.beta = beta
-        self.quantiser = ProductQuantiser(num_codebooks, codewords, self.token_size, ema_decay, restart_below, rng)
-        # A parameter and not a Python flag: a flag would be frozen into the compiled graph.
+        self.quantiser = QUANTISERS[quantiser](num_codebooks, codewords, self.token_size, ema_decay, restart_below, rng)
+        # A parameter, so that checkpoints hold it.
         self.quantised = ms.Parameter(ms.Tensor(0.0, ms.float32), name="quantised", requires_grad=False)
 
     def quantise(self, tokens):
         codewords, commitment = self.quantiser(tokens)
-        return tokens + self.quantised * (codewords - tokens), self.beta * self.quantised * commitment
+        return codewords, self.beta * commitment
 
     def token_indices(self, history):
         """Code tuples of the user tokens, (B, L) int32 -> (B, K_u, M) int32."""

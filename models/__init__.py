@@ -11,6 +11,7 @@ from models.exhaustive import Exhaustive
 from models.interactions import INTERACTIONS
 from models.query_side import QuerySide
 from models.TwoTower import TwoTower
+from models.vq import QUANTISERS
 
 __all__ = ["MODELS", "AllToAll", "DQMatch", "Exhaustive", "QuerySide", "TwoTower", "build"]
 
@@ -29,7 +30,8 @@ def build(hyperparameters, n_items):
     """
     h = hyperparameters
     for kind, name, known in (
-        ("model", h.model, MODELS), ("encoder", h.encoder, ENCODERS), ("interaction", h.interaction, INTERACTIONS)
+        ("model", h.model, MODELS), ("encoder", h.encoder, ENCODERS), ("interaction", h.interaction, INTERACTIONS),
+        ("quantiser", h.quantiser, QUANTISERS),
     ):
         if name not in known:
             raise UserError(f"unknown {kind} {name!r}; choose one of {', '.join(known)}.")
@@ -56,6 +58,7 @@ def build(hyperparameters, n_items):
         }
     if h.model == "DQMatch":
         settings |= {
+            "quantiser": h.quantiser,
             "num_codebooks": h.num_codebooks,
             "codewords": h.K_c,
             "ema_decay": h.ema_decay,

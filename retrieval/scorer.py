@@ -26,14 +26,14 @@ class PairScorer:
         dot = (W_d z_c + b_d) . d_i
         hidden = w . relu(W_L ... relu(W_2 relu(W_1 z_c + b_1 + h_i) + b_2) ... + b_L)
 
-    z_c is the token of the code: codeword c_1 of the first codebook, then c_2 of the second ...
+    z_c is the token of the code: codeword c_1 of the first codebook plus c_2 of the second ...
     All arrays are float32:
 
-        codewords            [M, N, d]; without them tokens can be scored, codes can't
-        token_hidden_weight  W_1 [H1, M*d], token_hidden_bias b_1 [H1], item_hidden h [n_items, H1]
+        codewords            [M, N, D]; without them tokens can be scored, codes can't
+        token_hidden_weight  W_1 [H1, D], token_hidden_bias b_1 [H1], item_hidden h [n_items, H1]
         layers               (W [H_out, H_in], b [H_out]) of the hidden layers from the second on
         out_weight           w [H_last], out_bias b: a number
-        token_dot            (W_d [P, M*d], b_d [P]), item_dot d [n_items, P]
+        token_dot            (W_d [P, D], b_d [P]), item_dot d [n_items, P]
         item_bias            e [n_items]
 
     layers may be empty; the hidden part, the dot part and item_bias may each be left out, but not
@@ -75,7 +75,7 @@ class PairScorer:
 
         n_items = len(item_hidden if self.has_hidden else item_dot)
         if self.codewords is not None:
-            self.token_width = self.codewords[:, 0].size
+            self.token_width = self.codewords.shape[2]
         else:
             self.token_width = np.shape(token_hidden_weight if self.has_hidden else token_dot[0])[-1]
         if self.has_hidden:
@@ -111,7 +111,7 @@ class PairScorer:
         return flops
 
     def tokens(self, codes) -> np.ndarray:
-        """Quantised tokens of codes: int64 [c] -> float32 [c, M*d].
+        """Quantised tokens of codes: int64 [c] -> float32 [c, D].
 
         Raises ValueError for a code out of range, or when the scorer has no codewords.
         """
@@ -122,7 +122,7 @@ class PairScorer:
             raise ValueError(
                 f"Codes must be one row of integers, not {codes.dtype} of shape {codes.shape}."
             )
-        n_books, n_codewords, width = self.codewords.shape
+        n_books, n_codewords, _ = self.codewords.shape
         n_codes = n_codewords**n_books
         outside = (codes < 0) | (codes >= n_codes)
         if outside.any():
@@ -133,14 +133,14 @@ class PairScorer:
         words = np.empty((len(codes), n_books), np.int64)
         for book in range(n_books - 1, -1, -1):  # the last codebook is the lowest digit
             codes, words[:, book] = np.divmod(codes, n_codewords)
-        return self.codewords[np.arange(n_books), words].reshape(len(words), n_books * width)
+        return self.codewords[np.arange(n_books), words].sum(1)
 
     def scores(self, codes) -> np.ndarray:
         """Scores of all items: codes int64 [c] -> float32 [c, n_items], column j is item j + 1."""
         return self.token_scores(self.tokens(codes))
 
     def token_scores(self, tokens) -> np.ndarray:
-        """Scores of all items for any tokens: float32 [c, M*d] -> float32 [c, n_items]."""
+        """Scores of all items for any tokens: float32 [c, D] -> float32 [c, n_items]."""
         out = np.empty((len(tokens), self.n_items), np.float32)
         offset = (
             np.float32(self.out_bias)

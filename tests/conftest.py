@@ -40,10 +40,10 @@ def make_model(graph_mode):
 
 @pytest.fixture
 def make_batch():
-    """make_batch(model) -> a training batch of 32 rows: padded histories, positives, 20 shared negatives and so on."""
+    """make_batch(model) -> a training batch of 32 rows: padded histories, positives, 20 shared negatives ..."""
 
     def make(model):
-        return _batch(model.noise_width)
+        return *_batch(model.noise_width), model.is_quantised
 
     return make
 

@@ -73,6 +73,9 @@ class VectorQuantiser(nn.Cell):
             batch_rows: vectors per training batch, the scale of the moving counts.
             seed: of scikit-learn's k-means.
 
+        Returns:
+            (R, d) float32 array, the codeword of each vector.
+
         Raises:
             ValueError: fewer vectors than codewords.
         """
@@ -85,3 +88,4 @@ class VectorQuantiser(nn.Cell):
         self.table.set_data(ms.Tensor(centres))
         self.ema_count.set_data(ms.Tensor(count))
         self.ema_sum.set_data(ms.Tensor(centres * count[:, None]))
+        return centres[means.labels_]

@@ -1,4 +1,4 @@
-"""Product quantiser: a token is cut in M parts and each part has its own codebook."""
+"""Token quantisers: M codebooks turn a token into a code tuple, and the tuple into one integer."""
 
 import numpy as np
 from mindspore import nn, ops
@@ -6,10 +6,11 @@ from mindspore import nn, ops
 from models.vq.vq import VectorQuantiser
 
 
-class ProductQuantiser(nn.Cell):
+class TokenQuantiser(nn.Cell):
     """M codebooks of N codewords, shared by all tokens (SparCode, overview figure), with error feedback.
 
-    The code of a token is one integer, sum_m index_m * N^(M-1-m), so that the index needs one key per token.
+    The code of a token is one integer, sum_m index_m * N^(M-1-m), so that the index needs one key per token. A
+    subclass says how the codebooks share the work: `_match`, `start` and `tables`.
 
     Error feedback: the first token of a user is quantised as it is; each later one is asked to hold, beside itself,
     what quantisation lost of those before it (error diffusion, as in half-toning: Floyd and Steinberg, 1976). Scores
@@ -18,28 +19,38 @@ class ProductQuantiser(nn.Cell):
     Args:
         num_codebooks: M.
         codewords: N, per codebook.
-        width: size of a token; M must divide it.
+        width: of a codeword.
         decay, restart_below, rng: see `VectorQuantiser`.
 
     Raises:
-        ValueError: M does not divide the width, or codes do not fit in 63 bits.
+        ValueError: codes do not fit in 63 bits.
     """
 
     def __init__(self, num_codebooks, codewords, width, decay, restart_below, rng):
         super().__init__()
-        if width % num_codebooks:
-            raise ValueError(f"token width {width} is not divisible by {num_codebooks} codebooks")
         if float(codewords) ** num_codebooks >= 2**63:
             raise ValueError(f"{codewords}^{num_codebooks} codes do not fit in a 64-bit integer")
         self.num_codebooks, self.n_codewords = num_codebooks, codewords
-        self.part_width = width // num_codebooks
         self.codebooks = nn.CellList(
-            [VectorQuantiser(codewords, self.part_width, decay, restart_below, rng) for _ in range(num_codebooks)]
+            [VectorQuantiser(codewords, width, decay, restart_below, rng) for _ in range(num_codebooks)]
         )
+
+    def _match(self, rows):
+        """One vector each, (R, D) -> what each codebook was asked for (R, M, d), its answers (R, M), their sum (R, D).
+        """
+        raise NotImplementedError
+
+    def start(self, tokens, batch_rows, seed):
+        """K-means start of every codebook from (R, D) tokens as they are, without feedback; see `VectorQuantiser`."""
+        raise NotImplementedError
+
+    def tables(self):
+        """The codebooks as one array of full width, (M, N, D) float32: a token is the sum of M codewords."""
+        raise NotImplementedError
 
     def indices(self, tokens):
         """Codewords of tokens, (B, K, D) float32 -> (B, K, M) int32."""
-        return ops.stack(self._quantise(tokens)[1], 1)
+        return ops.stack(self._quantise(tokens)[2], 1)
 
     def construct(self, tokens):
         """Quantises tokens; in training the codebooks also move (after the look-up).
@@ -52,54 +63,36 @@ class ProductQuantiser(nn.Cell):
             commitment, the mean squared distance between a token with what it was asked to hold and its codewords;
             its gradient moves the token only.
         """
-        wanted, indices, codewords = self._quantise(ops.stop_gradient(tokens))
-        rows = ops.concat(wanted, 0)                                                 # (K * B, D)
-        codewords = ops.stack(codewords, 1)                                          # (B, K, D)
-        lost = ops.stack(wanted, 1) - codewords
+        lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens))
+        lost, codewords = ops.stack(lost, 1), ops.stack(codewords, 1)                # (B, K, D)
         if self.training:
-            codewords = ops.depend(codewords, self._update(ops.depend(rows, codewords), ops.concat(indices, 0)))
+            asked = ops.depend(ops.concat(asked, 0), codewords)                      # (K * B, M, d)
+            codewords = ops.depend(codewords, self._update(asked, ops.concat(indices, 0)))
         codewords = ops.stop_gradient(codewords)
         straight = tokens - ops.stop_gradient(tokens)                                # zero, with the gradient of tokens
         return codewords + straight, ops.square(ops.stop_gradient(lost) + straight).mean()
 
     def _quantise(self, tokens):
-        """K-long lists: what each token is asked to hold (B, D), its indices (B, M) and its codewords (B, D)."""
-        wanted, indices, codewords = [], [], []
+        """K-long lists: what each token lost (B, D), then what `_match` says of it."""
+        losses, asked, indices, codewords = [], [], [], []
         lost = ops.zeros_like(tokens[:, 0])
         for k in range(tokens.shape[1]):
-            asked = tokens[:, k] + lost
-            parts = self._parts(asked)
-            nearest = [book.nearest(part) for book, part in zip(self.codebooks, parts)]
-            found = ops.concat([book.look_up(i) for book, i in zip(self.codebooks, nearest)], 1)
-            lost = asked - found
-            wanted.append(asked)
-            indices.append(ops.stack(nearest, 1))
+            wanted = tokens[:, k] + lost
+            targets, nearest, found = self._match(wanted)
+            lost = wanted - found
+            losses.append(lost)
+            asked.append(targets)
+            indices.append(nearest)
             codewords.append(found)
-        return wanted, indices, codewords
+        return losses, asked, indices, codewords
 
-    def _update(self, rows, indices):
-        """Moves every codebook by a batch, rows (R, D) and indices (R, M); returns tensors to depend on."""
-        moved = []
-        for m, (book, part) in enumerate(zip(self.codebooks, self._parts(rows))):
-            moved.append(book.update(part, indices[:, m]))
-        return moved
-
-    def _parts(self, rows):
-        return ops.split(rows, self.part_width, 1)                                   # M x (R, D/M)
-
-    def start(self, tokens, batch_rows, seed):
-        """K-means start of every codebook from (R, D) tokens as they are, without feedback; see `VectorQuantiser`."""
-        for book, part in zip(self.codebooks, np.split(tokens, self.num_codebooks, axis=1)):
-            book.start(np.ascontiguousarray(part), batch_rows, seed)
-
-    def tables(self):
-        """The codebooks as one array, (M, N, D/M) float32."""
-        return np.stack([book.table.asnumpy() for book in self.codebooks])
+    def _update(self, asked, indices):
+        """Moves every codebook by a batch, asked (R, M, d) and indices (R, M); returns tensors to depend on."""
+        return [book.update(asked[:, m], indices[:, m]) for m, book in enumerate(self.codebooks)]
 
     def look_up(self, indices):
         """Quantised tokens of code tuples outside the graph, (..., M) int -> (..., D) float32."""
-        parts = [book[indices[..., m]] for m, book in enumerate(self.tables())]
-        return np.concatenate(parts, axis=-1)
+        return sum(table[indices[..., m]] for m, table in enumerate(self.tables()))
 
     def encode(self, indices):
         """Code tuples to integers, (..., M) -> (...) int64."""
@@ -119,3 +112,67 @@ class ProductQuantiser(nn.Cell):
             raise ValueError(f"codes must lie in 0 .. {self.n_codewords**self.num_codebooks - 1}")
         powers = self.n_codewords ** np.arange(self.num_codebooks - 1, -1, -1, dtype=np.int64)
         return (codes[..., None] // powers % self.n_codewords).astype(np.int32)
+
+
+class ProductQuantiser(TokenQuantiser):
+    """A token is cut in M parts, and each part has its own codebook (SparCode; Jegou et al., "Product Quantization for
+    Nearest Neighbor Search", 2011).
+
+    Args:
+        token_size: D; M must divide it.
+        The others are those of `TokenQuantiser`.
+
+    Raises:
+        ValueError: as `TokenQuantiser`, or M does not divide D.
+    """
+
+    def __init__(self, num_codebooks, codewords, token_size, decay, restart_below, rng):
+        if token_size % num_codebooks:
+            raise ValueError(f"token width {token_size} is not divisible by {num_codebooks} codebooks")
+        super().__init__(num_codebooks, codewords, token_size // num_codebooks, decay, restart_below, rng)
+        self.part_width = token_size // num_codebooks
+
+    def _match(self, rows):
+        parts = ops.split(rows, self.part_width, 1)                                  # M x (R, D/M)
+        nearest = [book.nearest(part) for book, part in zip(self.codebooks, parts)]
+        found = [book.look_up(index) for book, index in zip(self.codebooks, nearest)]
+        return ops.stack(parts, 1), ops.stack(nearest, 1), ops.concat(found, 1)
+
+    def start(self, tokens, batch_rows, seed):
+        for book, part in zip(self.codebooks, np.split(tokens, self.num_codebooks, axis=1)):
+            book.start(np.ascontiguousarray(part), batch_rows, seed)
+
+    def tables(self):
+        parts = np.eye(self.num_codebooks, dtype=np.float32)                         # part m of a codeword of book m
+        books = np.stack([book.table.asnumpy() for book in self.codebooks])          # (M, N, D/M)
+        return np.einsum("mp,mnd->mnpd", parts, books).reshape(*books.shape[:2], -1)
+
+
+class ResidualQuantiser(TokenQuantiser):
+    """The first codebook answers the token, each later one what is still missing (Chen et al., "Approximate Nearest
+    Neighbor Search by Residual Vector Quantization", 2010).
+
+    As many codes as a product quantiser of the same M and N, spent where tokens are: a product quantiser must place
+    them on a grid, and tokens do not fill a grid. Arguments are those of `TokenQuantiser`; a codeword is as wide as a
+    token.
+    """
+
+    def _match(self, rows):
+        asked, nearest, found = [], [], ops.zeros_like(rows)
+        for book in self.codebooks:
+            missing = rows - found
+            index = book.nearest(missing)
+            found = found + book.look_up(index)
+            asked.append(missing)
+            nearest.append(index)
+        return ops.stack(asked, 1), ops.stack(nearest, 1), found
+
+    def start(self, tokens, batch_rows, seed):
+        for book in self.codebooks:
+            tokens = tokens - book.start(tokens, batch_rows, seed)
+
+    def tables(self):
+        return np.stack([book.table.asnumpy() for book in self.codebooks])
+
+
+QUANTISERS = {"product": ProductQuantiser, "residual": ResidualQuantiser}

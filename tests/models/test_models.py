@@ -107,9 +107,11 @@ def test_scores_outside_the_graph_equal_those_inside(name, score_bias, make_mode
     np.testing.assert_allclose(model.score(ms.Tensor(tokens), each).asnumpy(), inside, atol=1e-5)
 
 
-@pytest.mark.parametrize("score_bias", [None, 0.0, -0.5])
-def test_unpruned_index_recommends_what_exhaustive_scoring_does(score_bias, make_model):
-    model = started(make_model("DQMatch", score_bias=score_bias))
+@pytest.mark.parametrize(
+    ("quantiser", "score_bias"), [("residual", None), ("residual", 0.0), ("residual", -0.5), ("product", None)]
+)
+def test_unpruned_index_recommends_what_exhaustive_scoring_does(quantiser, score_bias, make_model):
+    model = started(make_model("DQMatch", quantiser=quantiser, score_bias=score_bias))
     side, scorer = models.QuerySide(model, 25), model.scorer()
     index = build_index(scorer, np.arange(16**2), 40, relu=score_bias is not None, progress=False)
     recommender = IndexRecommender(index, lambda q: side.codes(q.histories), scorer)
@@ -193,11 +195,11 @@ def test_codebooks_of_any_size(make_model, make_batch):
     model = started(make_model("DQMatch", K_c=150, num_codebooks=4))
     model.set_train(True)
     assert np.isfinite(model(*make_batch(model))[0].asnumpy())
-    assert model.quantiser.tables().shape == (4, 150, 2)
+    assert model.quantiser.tables().shape == (4, 150, 8)
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": "SimpleX"}, {"encoder": "LSTM"}, {"interaction": "FM"}, {"num_codebooks": 3}, {"K_u": 4}]
+    "change", [{"model": "SimpleX"}, {"encoder": "LSTM"}, {"interaction": "FM"}, {"quantiser": "product", "num_codebooks": 3}, {"quantiser": "binary"}, {"K_u": 4}]
 )
 def test_what_cannot_be_built_is_refused(change, make_model):
     with pytest.raises(UserError, match="choose one of|cannot be built"):

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from models.vq import ProductQuantiser, VectorQuantiser
+from models.vq import QUANTISERS, VectorQuantiser
+
+KINDS = sorted(QUANTISERS)
 
 
-def make(num_codebooks=2, codewords=8, width=6, decay=0.9, restart_below=0.0):
-    return ProductQuantiser(num_codebooks, codewords, width, decay, restart_below, np.random.default_rng(0))
+def make(kind="residual", num_codebooks=2, codewords=8, width=6, decay=0.9, restart_below=0.0):
+    return QUANTISERS[kind](num_codebooks, codewords, width, decay, restart_below, np.random.default_rng(0))
 
 
 def tokens(users=50, width=6, seed=1, n_tokens=1):
@@ -17,8 +19,20 @@ def tokens(users=50, width=6, seed=1, n_tokens=1):
     return np.random.default_rng(seed).normal(size=(users, n_tokens, width)).astype(np.float32)
 
 
-def nearest(parts, table):
-    return ((parts[:, None] - table[None]) ** 2).sum(2).argmin(1)
+def nearest(rows, table):
+    return ((rows[:, None] - table[None]) ** 2).sum(2).argmin(1)
+
+
+def match(kind, quantiser, rows):
+    """Code tuples and codewords of rows (R, D), by the definition of either quantiser."""
+    tables = quantiser.tables()                                                      # (M, N, D)
+    parts = np.array_split(np.arange(rows.shape[1]), len(tables))
+    indices, rest = [], rows
+    for table, part in zip(tables, parts, strict=True):
+        seen = part if kind == "product" else slice(None)
+        indices.append(nearest(rest[:, seen], table[:, seen]))
+        rest = rest - table[indices[-1]]
+    return np.stack(indices, 1), rows - rest
 
 
 class Weighted(nn.Cell):
@@ -48,29 +62,34 @@ class Indices(nn.Cell):
         return self.quantiser.indices(rows)
 
 
-def test_indices_are_those_of_the_nearest_codewords():
-    quantiser, rows = make(), tokens()
+@pytest.mark.parametrize("kind", KINDS)
+def test_indices_are_those_of_the_nearest_codewords(kind):
+    quantiser, rows = make(kind), tokens()
     found = Indices(quantiser)(ms.Tensor(rows)).asnumpy()
-    for m, part in enumerate(np.split(rows[:, 0], 2, axis=1)):
-        assert (found[:, 0, m] == nearest(part, quantiser.tables()[m])).all()
+    assert (found[:, 0] == match(kind, quantiser, rows[:, 0])[0]).all()
 
 
-def test_a_token_takes_over_what_was_lost_before_it():
+def test_a_product_quantiser_sees_a_part_of_the_token_in_each_codebook():
+    tables = make("product").tables()
+    assert (tables[0, :, 3:] == 0).all() and (tables[1, :, :3] == 0).all() and (tables.any(2)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_takes_over_what_was_lost_before_it(kind):
     """With error feedback the sum of the codewords misses the sum of the tokens by the last token's error alone."""
-    quantiser, rows = make(codewords=32), tokens(n_tokens=4)
+    quantiser, rows = make(kind, codewords=32), tokens(n_tokens=4)
     quantiser.set_train(False)
-    quantised = quantiser(ms.Tensor(rows))[0].asnumpy()
-    tables, carried = quantiser.tables(), 0
+    quantised, carried = quantiser(ms.Tensor(rows))[0].asnumpy(), 0
     for k in range(4):
         asked = rows[:, k] + carried
-        parts = [tables[m][nearest(part, tables[m])] for m, part in enumerate(np.split(asked, 2, axis=1))]
-        np.testing.assert_allclose(quantised[:, k], np.concatenate(parts, 1), atol=1e-5)
+        np.testing.assert_allclose(quantised[:, k], match(kind, quantiser, asked)[1], atol=1e-5)
         carried = asked - quantised[:, k]
     np.testing.assert_allclose(rows.sum(1) - quantised.sum(1), carried, atol=1e-5)
 
 
-def test_straight_through_is_the_codeword_in_value_and_the_token_in_gradient():
-    quantiser, rows = make(), tokens()
+@pytest.mark.parametrize("kind", KINDS)
+def test_straight_through_is_the_codeword_in_value_and_the_token_in_gradient(kind):
+    quantiser, rows = make(kind), tokens()
     quantiser.set_train(False)
     quantised, commitment = quantiser(ms.Tensor(rows))
     expected = quantiser.look_up(Indices(quantiser)(ms.Tensor(rows)).asnumpy())
@@ -105,6 +124,20 @@ def test_training_moves_the_table_that_is_looked_up_as_the_averages_say():
     quantiser.set_train(False)
     again = quantiser(ms.Tensor(rows))[0].asnumpy()
     np.testing.assert_allclose(again[:, 0], expected[nearest(rows[:, 0], expected)], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_codebook_moves_to_what_it_was_asked_for(kind):
+    quantiser, rows = make(kind, decay=0.0), tokens()
+    (first, second), indices = quantiser.tables(), match(kind, quantiser, rows[:, 0])[0]
+    quantiser.set_train(True)
+    quantiser(ms.Tensor(rows))
+    missing = rows[:, 0] - first[indices[:, 0]]
+    for n in np.unique(indices[:, 1]):
+        expected = missing[indices[:, 1] == n].mean(0)
+        if kind == "product":
+            expected[:3] = 0
+        np.testing.assert_allclose(quantiser.tables()[1, n], expected, atol=1e-5)
 
 
 def test_a_codeword_that_is_never_used_stays_where_it_is():
@@ -145,6 +178,16 @@ def test_k_means_start_uses_all_codewords():
     np.testing.assert_allclose(book.ema_sum.asnumpy(), book.table.asnumpy() * 10, rtol=1e-5)
 
 
+def test_every_further_residual_codebook_starts_on_what_is_missing():
+    rows = tokens(300)[:, 0] * np.array([9, 1, 1, 1, 1, 1], np.float32)
+    lost = []
+    for num_codebooks in (1, 2, 3):
+        quantiser = make("residual", num_codebooks)
+        quantiser.start(rows, batch_rows=300, seed=0)
+        lost.append(np.square(rows - match("residual", quantiser, rows)[1]).mean())
+    assert lost[0] > 1.5 * lost[1] > 2 * lost[2]
+
+
 def test_k_means_start_needs_enough_vectors():
     with pytest.raises(ValueError, match="at least 8 vectors, got 5"):
         VectorQuantiser(8, 3, 0.99, 1.0, np.random.default_rng(0)).start(tokens(5, 3)[:, 0], 10, 0)
@@ -168,7 +211,7 @@ def test_codes_outside_are_refused():
 
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="not divisible by 4"):
-        make(num_codebooks=4)
+        make("product", num_codebooks=4)
     with pytest.raises(ValueError, match="64-bit"):
         make(num_codebooks=6, codewords=2**11)
 

@@ -13,22 +13,21 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-def weights(rng, n_items=37, books=2, codewords=5, width=3, hidden=(8, 6, 4), rank=3):
+def weights(rng, n_items=37, books=2, codewords=5, width=6, hidden=(8, 6, 4), rank=3):
     """Everything a scorer can have; hidden: widths of its hidden layers."""
 
     def normal(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
-    token = books * width
     return {
         "codewords": normal(books, codewords, width),
-        "token_hidden_weight": normal(hidden[0], token),
+        "token_hidden_weight": normal(hidden[0], width),
         "token_hidden_bias": normal(hidden[0]),
         "item_hidden": normal(n_items, hidden[0]),
         "layers": [(normal(b, a), normal(b)) for a, b in zip(hidden, hidden[1:], strict=False)],
         "out_weight": normal(hidden[-1]),
         "out_bias": 0.25,
-        "token_dot": (normal(rank, token), normal(rank)),
+        "token_dot": (normal(rank, width), normal(rank)),
         "item_dot": normal(n_items, rank),
         "item_bias": normal(n_items),
         "score_bias": None,
@@ -41,7 +40,7 @@ HIDDEN = ("token_hidden_weight", "token_hidden_bias", "item_hidden", "layers", "
 def reference(w, code, item):
     books, codewords, _ = w["codewords"].shape
     digits = [code // codewords ** (books - 1 - m) % codewords for m in range(books)]
-    z = np.concatenate([w["codewords"][m, c] for m, c in enumerate(digits)]).astype(np.float64)
+    z = sum(w["codewords"][m, c].astype(np.float64) for m, c in enumerate(digits))
     score = w["out_bias"]
     if "token_hidden_weight" in w:
         h = relu(w["token_hidden_weight"] @ z + w["token_hidden_bias"] + w["item_hidden"][item])
@@ -96,9 +95,7 @@ def test_more_items_than_a_block_and_odd_shapes(rng, monkeypatch):
 def test_the_first_codebook_is_the_highest_digit(rng):
     w = weights(rng, books=2, codewords=5)
     tokens = PairScorer(**w).tokens(np.array([7]))  # 7 = 1 * 5 + 2
-    np.testing.assert_array_equal(
-        tokens[0], np.concatenate([w["codewords"][0, 1], w["codewords"][1, 2]])
-    )
+    np.testing.assert_array_equal(tokens[0], w["codewords"][0, 1] + w["codewords"][1, 2])
 
 
 def test_no_codes(rng):
