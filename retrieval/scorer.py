@@ -9,6 +9,7 @@ product of the BLAS, then bias and ReLU in one pass.
 from __future__ import annotations
 
 import contextlib
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -36,8 +37,9 @@ class PairScorer:
         token_dot            (W_d [P, D], b_d [P]), item_dot d [n_items, P]
         item_bias            e [n_items]
 
-    layers may be empty; the hidden part, the dot part and item_bias may each be left out, but not
-    both parts. Raises ValueError for arrays that don't fit together or are not finite.
+    They are kept under these names, token_dot as dot_weight and dot_bias. layers may be empty; the
+    hidden part, the dot part and item_bias may each be left out, but not both parts. Raises
+    ValueError for arrays that don't fit together or are not finite.
     """
 
     def __init__(
@@ -79,35 +81,35 @@ class PairScorer:
         else:
             self.token_width = np.shape(token_hidden_weight if self.has_hidden else token_dot[0])[-1]
         if self.has_hidden:
-            self._item_hidden = _finite("item_hidden", item_hidden, (n_items, None))
-            last = self._item_hidden.shape[1]
-            self._token_weight = _finite(
+            self.item_hidden = _finite("item_hidden", item_hidden, (n_items, None))
+            last = self.item_hidden.shape[1]
+            self.token_hidden_weight = _finite(
                 "token_hidden_weight", token_hidden_weight, (last, self.token_width)
             )
-            self._token_bias = _finite("token_hidden_bias", token_hidden_bias, (last,))
-            self._layers = []
+            self.token_hidden_bias = _finite("token_hidden_bias", token_hidden_bias, (last,))
+            self.layers = []
             for depth, (weight, bias) in enumerate(layers, start=2):
                 weight = _finite(f"weight of hidden layer {depth}", weight, (None, last))
                 last = len(weight)
-                self._layers.append(
+                self.layers.append(
                     (weight, _finite(f"bias of hidden layer {depth}", bias, (last,)))
                 )
-            self._out_weight = _finite("out_weight", out_weight, (last,))
+            self.out_weight = _finite("out_weight", out_weight, (last,))
         self.has_dot = token_dot is not None
         if self.has_dot:
-            self._item_dot = _finite("item_dot", item_dot, (n_items, None))
-            rank = self._item_dot.shape[1]
-            self._dot_weight = _finite("weight of token_dot", token_dot[0], (rank, self.token_width))
-            self._dot_bias = _finite("bias of token_dot", token_dot[1], (rank,))
-        self._item_bias = None if item_bias is None else _finite("item_bias", item_bias, (n_items,))
+            self.item_dot = _finite("item_dot", item_dot, (n_items, None))
+            rank = self.item_dot.shape[1]
+            self.dot_weight = _finite("weight of token_dot", token_dot[0], (rank, self.token_width))
+            self.dot_bias = _finite("bias of token_dot", token_dot[1], (rank,))
+        self.item_bias = None if item_bias is None else _finite("item_bias", item_bias, (n_items,))
         self.n_items = n_items
 
     @property
     def flops_per_pair(self) -> int:
         """Multiplications and additions of the matrix products that one (code, item) pair costs."""
-        flops = 2 * self._item_dot.shape[1] if self.has_dot else 0
+        flops = 2 * self.item_dot.shape[1] if self.has_dot else 0
         if self.has_hidden:
-            flops += sum(2 * weight.size for weight, _ in self._layers) + 2 * len(self._out_weight)
+            flops += sum(2 * weight.size for weight, _ in self.layers) + 2 * len(self.out_weight)
         return flops
 
     def tokens(self, codes) -> np.ndarray:
@@ -144,18 +146,18 @@ class PairScorer:
         out = np.empty((len(tokens), self.n_items), np.float32)
         offset = (
             np.float32(self.out_bias)
-            if self._item_bias is None
-            else self._item_bias + np.float32(self.out_bias)
+            if self.item_bias is None
+            else self.item_bias + np.float32(self.out_bias)
         )
         if self.has_hidden:
-            firsts = tokens @ self._token_weight.T + self._token_bias  # (c, H1)
+            firsts = tokens @ self.token_hidden_weight.T + self.token_hidden_bias  # (c, H1)
         if self.has_dot:
-            dots = tokens @ self._dot_weight.T + self._dot_bias  # (c, P)
+            dots = tokens @ self.dot_weight.T + self.dot_bias  # (c, P)
 
         def score(rows: slice) -> None:
             part = out[rows]
             if self.has_dot:
-                np.matmul(dots[rows], self._item_dot.T, out=part)
+                np.matmul(dots[rows], self.item_dot.T, out=part)
                 part += offset
             else:
                 part[:] = offset
@@ -181,24 +183,24 @@ class PairScorer:
 
     def _add_hidden(self, firsts: np.ndarray, out: np.ndarray) -> None:
         """Add the hidden part of the score of codes, firsts [c, H1], to out [c, n_items]."""
-        widths = [self._item_hidden.shape[1], *(len(bias) for _, bias in self._layers)]
+        widths = [self.item_hidden.shape[1], *(len(bias) for _, bias in self.layers)]
         rows = min(ITEMS_PER_BLOCK, self.n_items)
         buffers = [np.empty((rows, width), np.float32) for width in widths]
-        transposed = [weight.T for weight, _ in self._layers]
+        transposed = [weight.T for weight, _ in self.layers]
         no_bias = np.zeros(widths[-1], np.float32)
         for start in range(0, self.n_items, rows):
-            items = self._item_hidden[start : start + rows]
+            items = self.item_hidden[start : start + rows]
             blocks = [buffer[: len(items)] for buffer in buffers]
             for code, first in enumerate(firsts):
                 _add_relu(items, first, blocks[0])
                 for depth, weight in enumerate(transposed):
                     np.matmul(blocks[depth], weight, out=blocks[depth + 1])
                     if depth + 1 < len(transposed):
-                        _add_relu(blocks[depth + 1], self._layers[depth][1], blocks[depth + 1])
+                        _add_relu(blocks[depth + 1], self.layers[depth][1], blocks[depth + 1])
                 # The last layer's bias and ReLU ride along with the output weights; without layers
                 # both are done above.
-                bias = self._layers[-1][1] if self._layers else no_bias
-                _add_output(blocks[-1], bias, self._out_weight, out[code, start : start + rows])
+                bias = self.layers[-1][1] if self.layers else no_bias
+                _add_output(blocks[-1], bias, self.out_weight, out[code, start : start + rows])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -223,13 +225,22 @@ def _add_output(rows, bias, weight, out):
 @contextlib.contextmanager
 def _one_blas_thread():
     """Hold the BLAS to one thread per call; yields whether that could be done."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
+    blas = _blas()
+    if blas is None:
         yield False
         return
-    with threadpool_limits(limits=1, user_api="blas"):
+    with blas.limit(limits=1):
         yield True
+
+
+@functools.cache
+def _blas():
+    """The BLAS that is loaded, to be held back; None without threadpoolctl. Looking for it takes milliseconds."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _number(name: str, value) -> float:

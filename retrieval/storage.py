@@ -53,6 +53,22 @@ def save(folder, about: dict, arrays: dict[str, np.ndarray]) -> None:
             shutil.rmtree(fresh, ignore_errors=True)  # a no-op once it was renamed
 
 
+@contextlib.contextmanager
+def new_file(path: Path):
+    """A file to write, beside `path` and renamed to it when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            yield file
+            flush(file)
+        os.chmod(name, 0o644)  # mkstemp makes it private
+        os.replace(name, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # which it is once it was renamed
+            os.unlink(name)
+
+
 def place_for(folder) -> Path:
     """The absolute path of `folder`, if an index may be put there; a ValueError otherwise."""
     folder = Path(os.path.abspath(folder))

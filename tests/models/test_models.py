@@ -199,7 +199,9 @@ def test_codebooks_of_any_size(make_model, make_batch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": "SimpleX"}, {"encoder": "LSTM"}, {"interaction": "FM"}, {"quantiser": "product", "num_codebooks": 3}, {"quantiser": "binary"}, {"K_u": 4}]
+    "change",
+    [{"model": "SimpleX"}, {"encoder": "LSTM"}, {"interaction": "FM"}, {"quantiser": "binary"}, {"K_u": 4},
+     {"quantiser": "product", "num_codebooks": 3}],
 )
 def test_what_cannot_be_built_is_refused(change, make_model):
     with pytest.raises(UserError, match="choose one of|cannot be built"):

@@ -5,8 +5,8 @@ import builtins
 import numpy as np
 import pytest
 
-from retrieval import PairScorer
-from retrieval.scorer import _add_output, _add_relu
+from retrieval import PairScorer, load_scorer, save_scorer
+from retrieval.scorer import _add_output, _add_relu, _blas
 
 
 def relu(x):
@@ -111,7 +111,9 @@ def test_works_without_threadpoolctl(rng, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
+    _blas.cache_clear()
     check(weights(rng), range(9), threads=2)
+    _blas.cache_clear()
 
 
 @pytest.mark.parametrize("code", [-1, 25, 2**62])
@@ -168,3 +170,35 @@ def test_relu_does_not_hide_nan():
     np.testing.assert_array_equal(hidden, [[np.nan, 2, 0, np.inf]])
     _add_output(rows[:, :3].copy(), zeros[:3], ones[:3], out)
     assert np.isnan(out[0])
+
+
+@pytest.mark.parametrize("without", [(), HIDDEN, ("token_dot", "item_dot"), ("codewords", "item_bias")])
+@pytest.mark.parametrize("score_bias", [None, -0.5])
+def test_a_scorer_that_is_read_back_scores_as_before(rng, tmp_path, without, score_bias):
+    w = {name: part for name, part in weights(rng).items() if name not in without}
+    scorer = PairScorer(**{**w, "score_bias": score_bias})
+    save_scorer(scorer, tmp_path / "scorer.npz")
+    tokens = rng.normal(size=(9, 6)).astype(np.float32)
+    again = load_scorer(tmp_path / "scorer.npz")
+    np.testing.assert_array_equal(again.token_scores(tokens), scorer.token_scores(tokens))
+    if "codewords" in w:
+        np.testing.assert_array_equal(again.scores(np.arange(25)), scorer.scores(np.arange(25)))
+    assert [path.name for path in tmp_path.iterdir()] == ["scorer.npz"]
+
+
+def test_a_file_that_is_no_scorer_is_refused(rng, tmp_path):
+    path = tmp_path / "scorer.npz"
+    with pytest.raises(FileNotFoundError):
+        load_scorer(path)
+    save_scorer(PairScorer(**weights(rng)), path)
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        parts = dict(file)
+    for damaged in (b"", b"no zip", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a saved scorer"):
+            load_scorer(path)
+    for change in ({"version": 2}, {"item_dot": np.ones((1, 3))}, {"stranger": 1}):
+        np.savez(path, **{**parts, **change})
+        with pytest.raises(ValueError, match="not a saved scorer"):
+            load_scorer(path)

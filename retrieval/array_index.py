@@ -1,0 +1,146 @@
+"""The index searched on an array library: the two walks of search.py, many queries at a time.
+
+A query has a row of the accumulator, and its codes are added one after the other, in ascending
+order. One posting list holds an item once, so no addition meets another: no atomics, and the sums
+are those of the CPU to the last bit. Then the same cells are read again, token by token, each
+emptied once read, so an item comes out once and the accumulator is clean for the next queries. The
+best k are picked among these postings and not among all items, which at a million items would read
+a hundred times as much.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval.arrays import ArrayLibrary
+from retrieval.index import SparseInvertedIndex
+from retrieval.search import Searcher
+
+EMPTY = -(2**63)  # key of no item
+LAST_ID = 2**31 - 1  # ids count downwards from here in a key, so the lower id is the higher key
+BYTES_PER_POSTING = 64  # of the intermediate arrays of a search
+
+
+class ArrayIndex(SparseInvertedIndex):
+    """A SparseInvertedIndex that `library` searches: the same answers, bit for bit.
+
+    Everything else is inherited, and what makes a new index of it (extend, prune, remove_items ...)
+    makes one on the same device. Raises ValueError for what is no such index in float32.
+    """
+
+    def __init__(self, *, library: ArrayLibrary, **arrays):
+        super().__init__(**arrays)
+        self.library = library
+        self._searcher = ArraySearcher(
+            library, self.codes, self.offsets, self.items, self.scores, self.floors, self.n_items
+        )
+
+    @classmethod
+    def of(cls, index: SparseInvertedIndex, library: ArrayLibrary) -> ArrayIndex:
+        """The same index, on the device of `library`."""
+        if index.format != cls.format:
+            raise ValueError(
+                f"An array library searches float32 postings, and this index is {index.format}; "
+                "take the index that it was compacted from."
+            )
+        kept = {name: getattr(index, name) for name in (*index.dtypes, "n_items", "pruning")}
+        return cls(library=library, **kept)
+
+    def _with(self, **changed) -> ArrayIndex:
+        return super()._with(library=self.library, **changed)
+
+
+class ArraySearcher(Searcher):
+    """As Searcher, by an array library. Queries are answered in batches whose intermediate arrays
+    fit into library.work_bytes (one query at least); rows of codes and weights are found on the
+    host. Safe to call from several threads."""
+
+    def __init__(self, library: ArrayLibrary, codes, offsets, items, scores, floors, n_items: int):
+        super().__init__(codes, offsets, items, scores, floors, n_items)
+        self._library = library
+        # After the last posting comes one of item 0 with score 0: it fills up the shorter lists.
+        self._items = library.put(np.append(items, np.uint32(0)).view(np.int32))
+        self._scores = library.put(np.append(scores, np.float32(0)))
+
+    def top_k(self, query_codes, k: int, seen_offsets, seen_values, threads: int | None = None):
+        """As Searcher.top_k; `threads` is for the CPU and has no meaning here."""
+        codes, offsets, _, _, floors = self._arrays[:5]
+        rows = np.searchsorted(codes, query_codes)                                  # (U, K_u)
+        known = np.searchsorted(codes, query_codes, side="right") > rows
+        masked = seen_values[seen_offsets[0] : seen_offsets[-1]]
+        if not known.all() or np.any((masked < 0) | (masked > self._n_items)):
+            return super().top_k(query_codes, k, seen_offsets, seen_values, 1)  # raises the error
+        rows.sort(axis=1)
+        weights = _weights(rows)                                                    # (U, K_u)
+        starts = offsets[rows]
+        lengths = np.where(weights > 0, offsets[rows + 1] - starts, 0)
+        base = np.zeros(len(rows))
+        for token in range(rows.shape[1]):  # summed in the order of the CPU
+            base += weights[:, token] * floors[rows[:, token]].astype(np.float64)
+
+        n_queries, n_tokens = rows.shape
+        ids = np.zeros((n_queries, k), np.int32)
+        scores = np.full((n_queries, k), -np.inf, np.float32)
+        widest = int(lengths.max(initial=0))
+        per_query = 4 * (self._n_items + 1) + BYTES_PER_POSTING * n_tokens * widest
+        batch = min(max(1, self._library.work_bytes // per_query), n_queries)
+        accumulator = self._library.zeros(batch * (self._n_items + 1))
+        for first in range(0, n_queries, batch or 1):
+            part = slice(first, first + batch)
+            bounds = seen_offsets[first : first + batch + 1]
+            places = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)) * (self._n_items + 1)
+            keys = self._keys(
+                accumulator, starts[part], lengths[part], weights[part],
+                base[part].astype(np.float32), places + seen_values[bounds[0] : bounds[-1]], k,
+            )  # fmt: skip
+            _decode(keys, ids[part], scores[part])
+        return ids, scores
+
+    def _keys(self, accumulator, starts, lengths, weights, base, seen, k: int) -> np.ndarray:
+        """Keys of the best items of some queries, descending: int64 (Q, at most k); see _decode.
+
+        starts, lengths int64 and weights float32 (Q, K_u): the posting lists; base float32 (Q);
+        seen: places in the accumulator to leave out.
+        """
+        library, xp = self._library, self._library.xp
+        put = library.put
+        steps = library.range(max(1, int(lengths.max())))                           # (W,)
+        lists = put(starts)[..., None] + steps                                      # (Q, K_u, W)
+        lists = xp.where(steps < put(lengths)[..., None], lists, len(self._items) - 1)
+        items = self._items[lists]
+        cells = items + (library.range(len(starts)) * (self._n_items + 1))[:, None, None]
+        found = self._scores[lists] * put(weights)[..., None]
+        for token in range(starts.shape[1]):
+            accumulator[cells[:, token]] += found[:, token]
+        accumulator[put(seen)] = 0
+        for token in range(starts.shape[1]):
+            found[:, token] = accumulator[cells[:, token]]
+            accumulator[cells[:, token]] = 0
+
+        # Score and id in one integer: a float's bits ascend with it once those of negative numbers
+        # are turned round, and no two keys of a query are equal, so any top-k gives the same order.
+        bits = _turned((found + put(base)[:, None, None]).view(xp.int32))
+        keys = xp.asarray(bits, dtype=xp.int64) * 2**32 + (LAST_ID - items)
+        keys = xp.where(found > 0, keys, EMPTY).reshape(len(starts), -1)
+        return library.get(library.best(keys, min(k, keys.shape[1])))
+
+
+def _weights(rows: np.ndarray) -> np.ndarray:
+    """How often each row stands in its query, at its first place there, 0 at others: float32."""
+    times = (rows[:, :, None] == rows[:, None, :]).sum(axis=2)
+    times[:, 1:][rows[:, 1:] == rows[:, :-1]] = 0
+    return times.astype(np.float32)
+
+
+def _turned(bits):
+    """Bits of float32 as int32 that ascend with the number; its own inverse."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _decode(keys: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> None:
+    """Keys int64 (Q, <= k) to the first columns of ids int32 and scores float32 (Q, k)."""
+    held = keys > EMPTY
+    bits = _turned((keys >> 32).astype(np.int32))
+    some = np.s_[:, : keys.shape[1]]
+    ids[some] = np.where(held, LAST_ID - (keys & 0xFFFFFFFF), 0)
+    scores[some] = np.where(held, bits.view(np.float32), np.float32(-np.inf))
