@@ -76,14 +76,20 @@ class Hyperparameters:
 class Command:
     """What to do in this call; not part of a model."""
 
-    mode: str = _parameter("train", "run", "train, test (evaluate a checkpoint) or recommend (show film titles)")
+    mode: str = _parameter(
+        "train", "run", "train, test (evaluate a checkpoint), recommend (show titles) or export (query.onnx)"
+    )
     name: str | None = _parameter(None, "run", "results go to runs/NAME; default: model, encoder, dataset and seed")
-    checkpoint: str | None = _parameter(None, "run", "for test and recommend: a checkpoint, config.json beside it")
+    checkpoint: str | None = _parameter(None, "run", "for every mode but train: a checkpoint, config.json beside it")
     resume: bool = _parameter(False, "run", "1: go on with an interrupted run of this name")
     source: str | None = _parameter(None, "run", "archive, folder or interactions file; without one, download")
     sort_rows: bool = _parameter(False, "run", "1: sort an interactions file by time instead of refusing it")
     item_file: str | None = _parameter(None, "run", "titles and categories for an interactions file")
     users: int = _parameter(3, "run", "how many test users recommend shows")
+    device_target: str = _parameter("CPU", "run", "where MindSpore computes: CPU, GPU or Ascend")
+    index_device: str = _parameter(
+        "cpu", "index", "where the index is built and answers the evaluation: cpu, or gpu by torch or CuPy"
+    )
 
 
 def main(arguments=None):
@@ -167,12 +173,12 @@ def check_command(command):
     """The command, if it makes sense.
 
     Raises:
-        UserError: an unknown mode, a missing checkpoint, a name that is no plain folder name.
+        UserError: an unknown mode or device, a missing checkpoint, a name that is no plain folder name.
     """
     from errors import UserError
 
-    if command.mode not in ("train", "test", "recommend"):
-        raise UserError(f"--mode is {command.mode!r}; choose one of train, test, recommend.")
+    if command.mode not in ("train", "test", "recommend", "export"):
+        raise UserError(f"--mode is {command.mode!r}; choose one of train, test, recommend, export.")
     if (command.mode == "train") == (command.checkpoint is not None):
         wrong = "has no use for" if command.checkpoint else "needs"
         raise UserError(f"--mode {command.mode} {wrong} --checkpoint, for example runs/NAME/best.ckpt.")
@@ -180,6 +186,9 @@ def check_command(command):
         raise UserError(f"--name is {command.name!r}; use letters, digits, '.', '_' and '-'.")
     if command.users < 1:
         raise UserError(f"--users is {command.users}; it must be at least 1.")
+    for name, known in (("device_target", ("CPU", "GPU", "Ascend")), ("index_device", ("cpu", "gpu"))):
+        if getattr(command, name) not in known:
+            raise UserError(f"--{name} is {getattr(command, name)!r}; choose one of {', '.join(known)}.")
     return command
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import tempfile
 import time
@@ -16,21 +17,69 @@ from data.prepare import prepare
 from errors import UserError
 from load_csv_dataset import load_catalogue, load_queries, load_training
 from metric import NAMES, evaluate
-from retrieval import IndexRecommender, build_index, load_index
+from models.onnx_export import export_query_side
+from retrieval import (
+    ArrayIndex,
+    ArrayScorer,
+    IndexRecommender,
+    NoGpuError,
+    build_array_index,
+    build_index,
+    gpu_library,
+    load_index,
+    save_scorer,
+)
 from training import QUANTISER_BATCHES, Trainer, load_checkpoint
 
 RUNS = Path("runs")
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
+NEEDS = {  # of MindSpore, by device
+    "GPU": "the GPU parts of its pip wheel are for CUDA 11.1 and 11.6 with cuDNN 8, and did not load; install those "
+    "and an NVIDIA driver, or stay on CPU and let --index_device gpu put the index on a GPU without MindSpore",
+    "Ascend": "the Ascend parts of its pip wheel did not load; install an Ascend NPU's driver and CANN toolkit and "
+    "source CANN's set_env.sh, or stay on CPU",
+}
 
 
 def run(h, command):
     """Carries out `work.Command` with `work.Hyperparameters`."""
-    modes = {"train": train, "test": test, "recommend": recommend}
+    modes = {"train": train, "test": test, "recommend": recommend, "export": export}
     # MindSpore writes compiler dumps into the working directory unless told where else.
     with tempfile.TemporaryDirectory(prefix="sparcode-") as dumps:
         os.environ.setdefault("MS_OM_PATH", dumps)
-        ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+        set_device(command.device_target)
+        index_library(command)  # a missing GPU is said before any long work
         modes[command.mode](h, command)
+
+
+def set_device(target):
+    """Graph mode on the device where MindSpore is to compute: CPU, GPU or Ascend.
+
+    Raises:
+        UserError: the MindSpore that is installed cannot use it on this machine.
+    """
+    logging.disable(logging.ERROR)  # MindSpore logs every library it misses; the sentence below says it once
+    try:
+        ms.set_context(mode=ms.GRAPH_MODE, device_target=target)
+    except RuntimeError as error:
+        sentence = f"--device_target {target}: MindSpore {ms.__version__} cannot use it here; {NEEDS[target]}."
+        raise UserError(sentence) from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def index_library(command):
+    """The array library that --index_device names: None is NumPy and numba.
+
+    Raises:
+        UserError: there is no GPU, or no library that sees it.
+    """
+    if command.index_device == "cpu":
+        return None
+    try:
+        return gpu_library()
+    except NoGpuError as error:
+        raise UserError(f"--index_device gpu: {error}") from error
 
 
 def train(h, command):
@@ -52,7 +101,7 @@ def train(h, command):
     best, seconds = trainer.progress, time.perf_counter() - started
     print(f"best epoch {best.best_epoch}: valid {h.monitor} {best.best:.4f}; trained in {seconds:.0f} s")
     report.curves(best.rows, h.monitor, data.prepared.label, folder / "curves.png")
-    _test(model, h, data, folder)
+    _test(model, h, data, folder, index_library(command))
 
 
 def test(h, command):
@@ -64,7 +113,7 @@ def test(h, command):
         raise UserError(f"{folder} is a training run; give another --name.")
     folder.mkdir(parents=True, exist_ok=True)
     _keep_config(folder, h, data, resume=False)
-    _test(model, h, data, folder)
+    _test(model, h, data, folder, index_library(command))
 
 
 def recommend(h, command):
@@ -74,9 +123,27 @@ def recommend(h, command):
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
     recommender = models.Exhaustive(model, h.inference_batch_size)
     if model.has_quantiser:
-        recommender = index_recommender(model, h, build(model, h, data))
+        library = index_library(command)
+        recommender = index_recommender(model, h, build(model, h, data, library), library)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
     report.recommendations(data.catalogue, queries, items, scores)
+
+
+def export(h, command):
+    """Writes what serves a quantised model without MindSpore, beside its checkpoint and index: the query side as
+    query.onnx, and scorer.npz for the codes that the index lacks."""
+    checkpoint = Path(command.checkpoint)
+    if checkpoint.name != "best.ckpt":
+        raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
+    data = Data(h, command)
+    path = checkpoint.with_name("query.onnx")
+    model = _load_model(h, data, checkpoint)
+    export_query_side(model, path)
+    save_scorer(model.scorer(), path.with_name("scorer.npz"))
+    print(f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}) -> codes int64 (B, {h.K_u})")
+    print("the ten best items after a history of items 1, 2, 3, without MindSpore:")
+    print("    pip install onnxruntime")
+    print(f"    python examples/serve.py {path.parent} 1 2 3 --items {data.prepared.folder / 'items.csv'}")
 
 
 class Data:
@@ -112,36 +179,45 @@ class Validation:
         return evaluate(self.recommender, self.queries, self.h.topk, self.h.exclude_seen).mean()
 
 
-def build(model, h, data):
-    """The inverted index of a quantised model over the codes of one epoch of training histories, or all code tuples."""
+def build(model, h, data, library=None):
+    """The inverted index of a quantised model over the codes of one epoch of training histories, or all code tuples.
+
+    It is made on the array library's device if one is given.
+    """
     if h.index_codes == "all":
         codes = np.arange(h.K_c**h.num_codebooks)
     else:
         rng = np.random.default_rng([h.seed, h.epoch])
         histories = data.training.histories(rng, h.positions_per_user)
         codes = np.unique(models.QuerySide(model, h.inference_batch_size).codes(histories))
-    return build_index(
-        model.scorer(), codes, data.catalogue.n_items, relu=h.score_bias is not None,
-        max_postings=h.max_postings, keep_share=h.keep_share,
-    )
+    options = {"relu": h.score_bias is not None, "max_postings": h.max_postings, "keep_share": h.keep_share}
+    if library is not None:
+        print(f"index by {library}")
+        return build_array_index(ArrayScorer(model.scorer(), library), codes, **options)
+    return build_index(model.scorer(), codes, data.catalogue.n_items, **options)
 
 
-def index_recommender(model, h, index):
-    """The index as a recommender for histories; a code that it lacks is scored when it is asked for."""
-    query_side = models.QuerySide(model, h.inference_batch_size)
-    return IndexRecommender(index, lambda queries: query_side.codes(queries.histories), model.scorer())
+def index_recommender(model, h, index, library=None):
+    """The index as a recommender for histories; a code that it lacks is scored when it is asked for.
+
+    It answers on the array library's device if one is given.
+    """
+    query_side, scorer = models.QuerySide(model, h.inference_batch_size), model.scorer()
+    if library is not None:
+        index, scorer = ArrayIndex.of(index, library), ArrayScorer(scorer, library)
+    return IndexRecommender(index, lambda queries: query_side.codes(queries.histories), scorer)
 
 
-def _test(model, h, data, folder):
+def _test(model, h, data, folder, library):
     """The result tables: exhaustive scoring of the test users and, for a quantised model, the index as it was saved."""
     exhaustive = models.Exhaustive(model, h.inference_batch_size)
     results = {"exhaustive": evaluate(exhaustive, data.test, h.topk, h.exclude_seen)}
     if model.has_quantiser:
         started = time.perf_counter()
-        index = build(model, h, data)
+        index = build(model, h, data, library)
         seconds = time.perf_counter() - started
         index.save(folder / "index")
-        recommender = index_recommender(model, h, load_index(folder / "index"))
+        recommender = index_recommender(model, h, load_index(folder / "index"), library)
         results["index"] = evaluate(recommender, data.test, h.topk, h.exclude_seen)
         about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds}
         report.index(about, recommender, data.test, max(h.topk), h.exclude_seen, folder)

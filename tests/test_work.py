@@ -3,12 +3,14 @@
 import csv
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 import work
 from errors import UserError
+from retrieval import ArrayLibrary
 from work import Hyperparameters, check, main, parse, settings_of
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
@@ -29,6 +31,8 @@ def test_every_flag_is_read_and_nothing_else():
     source = "".join((folder / name).read_text() for name in readers)
     for f in dataclasses.fields(Hyperparameters):
         assert f"h.{f.name}" in source or f"s.{f.name}" in source or f"settings.{f.name}" in source, f.name
+    for f in dataclasses.fields(work.Command):
+        assert f"command.{f.name}" in source, f.name
 
 
 @pytest.mark.parametrize("arguments", ["--no_such_flag 1", "--lr fast", "--exclude_seen yes", "--epo 3"])
@@ -108,11 +112,21 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     assert recall("small-test", "index") == first
     assert main([*test, "--max_postings", "30", "--name", "pruned"]) == 0
     assert recall("pruned", "exhaustive") == pytest.approx(first, abs=1e-9) != recall("pruned", "index")
+    with monkeypatch.context() as patched:  # the path of --index_device gpu, on NumPy arrays
+        patched.setattr("workflow.gpu_library", lambda: ArrayLibrary("numpy"))
+        assert main([*test, "--index_device", "gpu", "--name", "arrays"]) == 0
+    assert "index by numpy" in capsys.readouterr().out
+    assert recall("arrays", "index") == pytest.approx(first, abs=1e-9)
     assert main([*test, "--name", "small"]) == 2  # a test never writes over a training run
     assert recall("small", "index") == first
     capsys.readouterr()
     assert main(["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]) == 0
     assert " 10. " in capsys.readouterr().out
+    assert main(["--mode", "export", "--checkpoint", str(folder / "best.ckpt")]) == 0
+    assert (folder / "query.onnx").exists() and f"serve.py {folder}" in capsys.readouterr().out
+    # The index is that of the best weights; codes of others mean nothing to it.
+    assert main(["--mode", "export", "--checkpoint", str(folder / "last.ckpt")]) == 2
+    assert "export the best.ckpt" in capsys.readouterr().err
     assert main([*SMALL, "--name", "small"]) == 2 and "runs/small exists" in capsys.readouterr().err
 
 
@@ -128,6 +142,8 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
         (["--dataset", "sample", "--topk", "50,5000"], "--topk 5000"),
         (["--name", "../elsewhere"], "--name"),
         (["--users", "0"], "--users"),
+        (["--device_target", "TPU"], "choose one of CPU, GPU, Ascend"),
+        (["--index_device", "cuda"], "choose one of cpu, gpu"),
         (["--dataset", "mine", "--source", "nowhere.csv"], "nowhere.csv"),
     ],
 )
@@ -136,3 +152,27 @@ def test_failures_are_one_sentence(arguments, part, tmp_path, monkeypatch, capsy
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ") and part in said and "\n" not in said
+
+
+def test_a_missing_gpu_is_said_before_any_data_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert main([*SMALL, "--index_device", "gpu"]) == 2
+    said = capsys.readouterr()
+    assert "torch is not installed, cupy is not installed" in said.err and "pip install torch" in said.err
+    assert said.err.count("\n") == 1 and not said.out and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["GPU", "Ascend"])
+def test_a_device_that_mindspore_lacks_is_said_before_any_data_is_read(target, tmp_path, monkeypatch, capsys):
+    import mindspore as ms
+
+    if ms._c_expression.MSContext.get_instance().is_pkg_support_device(target):
+        pytest.skip(f"this MindSpore does have {target}")
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "--device_target", target]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: --device_target {target}: MindSpore") and said.err.count("\n") == 1
+    assert not said.out and not list(tmp_path.iterdir())
+    assert ms.get_context("device_target") == "CPU"

@@ -1,0 +1,161 @@
+"""The query side of a trained model as an ONNX file, so that a user can be served without MindSpore.
+
+The graph is written node by node from the weights. MindSpore 2.10's own exporter knows neither the clamped mean nor
+the lists and zeros of the quantiser's feedback (its errors: Max, make_list, ZerosLike), and such a graph is small.
+"""
+
+import os
+
+import numpy as np
+
+from errors import UserError
+from models.encoders import DNN
+
+FORMAT = 1  # of the metadata; `retrieval.onnx_query` reads it
+OPSET, IR_VERSION = 17, 8  # what onnxruntime 1.13 and later run
+
+
+def export_query_side(model, path):
+    """Writes histories -> codes of a quantised model in evaluation mode to an ONNX file.
+
+    Input `history`, int64 (B, seq_len): item ids, oldest first, 0 in front where the history is shorter; B is free,
+    from 1 on. An id outside 0 .. n_items stops the run with the error of onnxruntime's Gather. Output `codes`, int64
+    (B, K_u): those of `models.QuerySide.codes`. The metadata tell format, seq_len, K_u, n_items and the meaning of
+    the codes. The file is whole or not there; ONNX allows it 2 GB.
+
+    Args:
+        model: a model whose quantiser has started.
+        path: the `pathlib.Path` of the file.
+
+    Raises:
+        UserError: the onnx package is missing, the model has no codes, or its encoder no export.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError("--mode export needs the onnx package: pip install onnx") from error
+    if not model.is_quantised:
+        raise UserError(
+            f"a {type(model).__name__} without quantised tokens has no codes to export; train a DQMatch past "
+            "--pretrain_epoch."
+        )
+    encoder = type(model.encoder)
+    if encoder not in ENCODERS:
+        known = ", ".join(kind.__name__ for kind in ENCODERS)
+        raise UserError(f"the encoder {encoder.__name__} cannot be exported to ONNX; train with --encoder {known}.")
+    graph = _Graph(onnx)
+    codes = _codes(graph, model.quantiser, _tokens(graph, model, "history"), model.k_u)
+    exported = graph.model(
+        {"history": ("batch", model.seq_len)}, {codes: ("batch", model.k_u)},
+        {
+            "sparcode_format": FORMAT, "seq_len": model.seq_len, "K_u": model.k_u, "n_items": model.n_items,
+            "num_codebooks": model.quantiser.num_codebooks, "K_c": model.quantiser.n_codewords,
+            "history": "item ids 1..n_items, oldest first, left-padded with 0",
+            "codes": "one per token: sum over m of index_m * K_c^(num_codebooks-1-m), a key of the inverted index",
+        },
+    )
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(exported.SerializeToString())
+    os.replace(fresh, path)
+
+
+class _Graph:
+    """An ONNX graph under construction: graph(op, inputs..., attribute=...) adds a node and returns the name of its
+    output, a new one unless given. Inputs are names or NumPy arrays; arrays become the graph's constants.
+    """
+
+    def __init__(self, onnx):
+        self.onnx, self.nodes, self.constants = onnx, [], []
+
+    def __call__(self, op, *inputs, output=None, **attributes):
+        output = output or f"{op}_{len(self.nodes)}"
+        names = [each if isinstance(each, str) else self.constant(np.asarray(each)) for each in inputs]
+        self.nodes.append(self.onnx.helper.make_node(op, names, [output], **attributes))
+        return output
+
+    def constant(self, array):
+        """The name of an array, for one that several nodes share."""
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def model(self, inputs, outputs, metadata):
+        """The checked model; inputs and outputs are dictionaries from names to shapes, all int64."""
+        helper, int64 = self.onnx.helper, self.onnx.TensorProto.INT64
+        inputs, outputs = (
+            [helper.make_tensor_value_info(name, int64, shape) for name, shape in each.items()]
+            for each in (inputs, outputs)
+        )
+        graph = helper.make_graph(self.nodes, "query_side", inputs, outputs, self.constants)
+        opset = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="SparCode")
+        helper.set_model_props(model, {name: str(value) for name, value in metadata.items()})
+        self.onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def _tokens(graph, model, history):
+    """`AllToAll.tokens`, history (B, L) -> (K_u, B, D)."""
+    segments = graph("Reshape", history, [-1, model.seq_len // model.k_u])           # (B * K_u, L / K_u)
+    mask = graph("Cast", graph("Greater", segments, 0), to=graph.onnx.TensorProto.FLOAT)
+    # Gather counts a negative id from the end of the table; sent beyond the end it is an error, like one too large.
+    ids = graph("Where", graph("Less", segments, 0), model.n_items + 1, segments)
+    embeddings = graph("Gather", model.item_table.asnumpy(), ids)                    # (B * K_u, L / K_u, E), row 0 is 0
+    vectors = ENCODERS[type(model.encoder)](graph, model.encoder, embeddings, mask)  # (B * K_u, E)
+    vectors = graph("Reshape", vectors, [-1, model.k_u, model.embedding_size])
+    vectors = graph("Transpose", vectors, perm=[1, 0, 2])                            # (K_u, B, E)
+    tokens = graph("MatMul", vectors, model.user_heads.asnumpy())
+    return graph("Add", tokens, model.user_bias.asnumpy())
+
+
+def _codes(graph, quantiser, tokens, k_u):
+    """`TokenQuantiser.encode` of its `indices`, (K_u, B, D) -> (B, K_u), with the feedback from token to token.
+
+    Every codebook answers what those before it have left over. This is the residual quantiser, and on tables of full
+    width the product quantiser too: a codeword is zero outside its own part, so it leaves the other parts alone.
+    """
+    tables, n = quantiser.tables(), quantiser.n_codewords                            # (M, N, D)
+    books = [
+        (graph.constant(table.T), graph.constant(0.5 * np.square(table).sum(1)), graph.constant(table))
+        for table in tables
+    ]
+    nothing = np.zeros(tables.shape[2], np.float32)                                  # (D,)
+    columns, lost = [], nothing
+    for k in range(k_u):
+        wanted = missing = graph("Add", graph("Gather", tokens, k), lost)            # (B, D)
+        found, code = nothing, 0
+        for transposed, half_norm, table in books:
+            closeness = graph("Sub", graph("MatMul", missing, transposed), half_norm)  # (B, N)
+            nearest = graph("ArgMax", closeness, axis=1)                             # (B, 1)
+            found = graph("Add", found, graph("Squeeze", graph("Gather", table, nearest), [1]))  # (B, D)
+            missing = graph("Sub", wanted, found)
+            code = graph("Add", graph("Mul", code, n), nearest)                      # (B, 1)
+        lost = missing
+        columns.append(code)
+    return graph("Concat", *columns, axis=1, output="codes")
+
+
+def _mean(graph, rows, mask):
+    """`MaskedMean`, rows (B, L, D) and mask (B, L) -> (B, D)."""
+    count = graph("Max", graph("ReduceSum", mask, [1], keepdims=1), np.float32(1))
+    weights = graph("Unsqueeze", graph("Div", mask, count), [1])                     # (B, 1, L)
+    return graph("Squeeze", graph("MatMul", weights, rows), [1])
+
+
+def _dense(graph, dense, x):
+    """`Dense` of rows, (B, width_in) -> (B, width_out)."""
+    out = graph("MatMul", x, dense.weight.asnumpy().T)
+    return graph("Add", out, dense.bias.asnumpy()) if dense.has_bias else out
+
+
+def _dnn(graph, encoder, embeddings, mask):
+    """`encoders.DNN`, embeddings (B, L, D) and mask (B, L) -> (B, D)."""
+    mean = x = _mean(graph, embeddings, mask)
+    for layer in encoder.mlp.layers:
+        x = graph("Relu", _dense(graph, layer, x))
+    return graph("Add", mean, _dense(graph, encoder.out, x))
+
+
+# What an encoder is in ONNX: function(graph, encoder, embeddings, mask) -> name of the user vectors. An encoder that
+# is not here cannot be exported, and `export_query_side` says so.
+ENCODERS = {DNN: _dnn}

@@ -1,0 +1,62 @@
+"""The query side of a run as codes, by onnxruntime: the other half of serving without MindSpore."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval.postings import item_ids
+
+FORMAT = 1  # of the metadata that models/onnx_export.py writes
+
+
+class OnnxQuery:
+    """Histories -> codes of the index, from the file that `python work.py --mode export` writes.
+
+    Needs onnxruntime, which this package does without elsewhere. A call uses one thread, for a
+    query is too small to share; several threads may call at once.
+
+    Attributes: seq_len, the last items of a history that count; k_u, codes per history; n_items.
+    Raises ImportError without onnxruntime, FileNotFoundError without the file, and ValueError for
+    a file that is no such export or of another version.
+    """
+
+    def __init__(self, path):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(
+                "Serving from query.onnx needs onnxruntime: pip install onnxruntime"
+            ) from error
+        with open(path, "rb") as file:
+            model = file.read()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+            about = self._session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # onnxruntime has a kind for each way a file can be damaged
+            raise ValueError(f"{path} cannot be read as an ONNX model: {error}") from error
+        if about.get("sparcode_format") != str(FORMAT):
+            raise ValueError(
+                f"{path} is not a query side of format {FORMAT}; write it again with "
+                "`python work.py --mode export` of this version."
+            )
+        self.seq_len, self.k_u, self.n_items = (
+            int(about[name]) for name in ("seq_len", "K_u", "n_items")
+        )
+
+    def codes(self, histories) -> np.ndarray:
+        """Codes int64 [U, K_u] of U sequences of item ids, each oldest first and of any length.
+
+        Raises ValueError for an id outside 1..n_items.
+        """
+        padded = np.zeros((len(histories), self.seq_len), np.int64)
+        for row, history in enumerate(histories):
+            item_ids(history, self.n_items)  # for its check
+            last = history[-self.seq_len :]
+            padded[row, self.seq_len - len(last) :] = last
+        if not len(padded):  # on an empty batch onnxruntime 1.31 ends the process
+            return np.zeros((0, self.k_u), np.int64)
+        return self._session.run(["codes"], {"history": padded})[0]
