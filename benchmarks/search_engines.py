@@ -2,43 +2,60 @@
 
     pip install faiss-cpu
     python benchmarks/search_engines.py [--items 3416 100000 1000000] [--threads 1 2] ...
+    python benchmarks/search_engines.py --sparcode runs/DQMATCH --two_tower runs/TWOTOWER ...
 
-Both answer "the best 50 items". The index looks up 4 codes per query in synthetic posting lists
-(4,096 codes with 2,000 postings each, 200 at up to 10,000 items; items spread evenly, which its
-cache likes least). faiss searches synthetic vectors of 64 dimensions by inner product: Flat, which
-is exact, and HNSW (M=32) with the smallest efSearch whose recall@50 against Flat's ranking reaches
-0.95 and 0.99 on queries other than the measured ones. The recall of the index is against its own
-exact ranking. Encoding a user is left out for both, and so is scoring the posting lists, which
-build_index.py measures.
+Both answer "the best 50 items". Without runs, the index looks up 4 codes per query in synthetic
+posting lists (4,096 codes with 2,000 postings each, 200 at up to 10,000 items; items spread evenly,
+which its cache likes least), and faiss searches synthetic vectors of 64 dimensions by inner
+product: Flat, which is exact, and HNSW (M=32) with the smallest efSearch whose recall@50 against
+Flat's ranking reaches 0.95 and 0.99 on queries other than the measured ones.
+
+With runs, both serve the test users of one dataset: the index that the DQMatch run saved, with its
+postings as they are and cut to several caps, in three formats; and faiss the vectors of the
+TwoTower run (efSearch is chosen on validation users). The answers leave out the history, and the
+time counts all that takes: the index masks it, faiss fetches as many more results as the history is
+long and drops what was seen (--exclude_seen 0 spares both of them that). recall is against the
+exhaustive ranking of each one's own model; R@50 is against the held-out items, and p says how
+likely the loss (or gain) of R@50 against DQMatch's own exhaustive ranking is chance, by a paired
+t-test over users. The test users are repeated to fill a batch.
+
+Encoding a user is left out for both (with runs, its rate is printed), and so is scoring the
+posting lists of synthetic ones, which build_index.py measures; build s of a run's index is scoring
+all its codes and cutting the lists.
 
 single: one query per call, by as many callers as there are threads. batch: one call for all
 queries, with as many threads. Engines take turns, round by round; a rate is that of the best round,
-p50 and p99 are of single queries, one thread, in that round.
+p50 and p99 are of single queries, one thread, in that round. The last lines hold the fastest index
+against what it is meant to reach: 3 times HNSW's queries/s at recall 0.95 with 100,000 items or
+more; with runs, Flat's in batches, by lists cut without a significant loss of R@50.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.faiss_search import RECALLS, FaissSearch, import_faiss, recall  # noqa: E402
+from benchmarks.measuring import Asked, Engine, compete, report  # noqa: E402
+from metric import compare, measure  # noqa: E402
 from retrieval import SparseInvertedIndex, overlap  # noqa: E402
 
-WIDTH, M = 64, 32
-RECALLS = (0.95, 0.99)
-LARGEST_EF = 16384
+WIDTH = 64
 FORMATS = ("float32", "uint16", "uint8")
+HNSW_TARGET = 3.0  # times HNSW's queries/s at the lower recall of RECALLS
+FLAT_TARGET = 1.0  # times Flat's queries/s in batches, on trained runs
+HNSW_TARGET_FROM = 100_000  # items
+SIGNIFICANT, LOSS = 0.05, " loss"
 
 
-def main() -> None:
+def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,43 +72,129 @@ def main() -> None:
     parser.add_argument("--ef_construction", type=int, default=200, help="of HNSW; faiss has 40")
     parser.add_argument("--vectors", choices=("clustered", "gaussian"), default="clustered",
                         help="clustered is easier for HNSW, as trained vectors are")  # fmt: skip
+    parser.add_argument("--sparcode", type=Path, help="folder of a DQMatch run")
+    parser.add_argument("--two_tower", type=Path, help="folder of a TwoTower run")
+    parser.add_argument("--caps", type=int, nargs="*", default=[1200, 800, 500, 200, 100],
+                        help="most postings per code, beside the index as it is")  # fmt: skip
+    parser.add_argument("--exclude_seen", type=int, choices=(0, 1), default=1)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    args = parser.parse_args()
-    faiss = import_faiss()
-    results = [compare(faiss, n_items, args) for n_items in args.items]
+    args = parser.parse_args(arguments)
+    import_faiss()
+    if (args.sparcode is None) != (args.two_tower is None):
+        parser.error("give --sparcode and --two_tower together, a run of DQMatch and of TwoTower")
+    synthetic = (compare_synthetic(n_items, args) for n_items in args.items)
+    results = [compare_trained(args)] if args.sparcode else list(synthetic)
     if args.json:
         args.json.write_text(json.dumps({"arguments": vars(args), "results": results}, default=str,
                                         indent=1))  # fmt: skip
 
 
-def import_faiss():
-    try:
-        import faiss
-    except ImportError:
-        sys.exit("This benchmark compares with faiss, which is missing: pip install faiss-cpu")
-    return faiss
-
-
-def compare(faiss, n_items: int, args) -> dict:
+def compare_synthetic(n_items: int, args) -> dict:
     postings = min(args.postings or (200 if n_items <= 10_000 else 2000), n_items)
     print(f"\n{n_items:,} items; {args.codes:,} codes x {postings:,} postings, {args.tokens} codes "
           f"per query; {args.vectors} vectors of {WIDTH}; best {args.k}", flush=True)  # fmt: skip
-    engines = index_engines(n_items, postings, args) + faiss_engines(faiss, n_items, args)
-    for engine in engines:
-        measure(engine, args.threads, min(args.seconds, 0.2))  # compiles, warms
-        engine["rates"].clear()
-    for _ in range(args.rounds):
-        for engine in engines:
-            measure(engine, args.threads, args.seconds)
-    report(engines, args.threads)
-    kept = ("name", "recall", "bytes", "build_seconds", "rates", "p50_ms", "p99_ms")
-    return {"items": n_items, "engines": [{name: e[name] for name in kept} for e in engines]}
+    items, queries = vectors(n_items, 2 * args.batch, args.vectors)
+    tuning, queries = queries[: min(500, args.batch)], queries[args.batch :]
+    ours = synthetic_engines(n_items, postings, args)
+    others = FaissSearch(items, args.ef_construction).engines(Asked(queries), Asked(tuning), args.k)
+    return run(n_items, ours, others, args)
 
 
-# --- engines: what answers query number i, and all queries
+def compare_trained(args) -> dict:
+    from benchmarks.trained import Trained, on_cpu
+
+    with on_cpu():
+        sparcode = Trained(args.sparcode, "DQMatch")
+        two_tower = Trained(args.two_tower, "TwoTower", sparcode.data)
+        return _compare_trained(sparcode, two_tower, args)
 
 
-def index_engines(n_items: int, postings: int, args) -> list[dict]:
+def _compare_trained(sparcode, two_tower, args) -> dict:
+    data, k, exclude_seen = sparcode.data, args.k, bool(args.exclude_seen)
+    users, n_items = data.test, data.catalogue.n_items
+    rows = np.arange(args.batch) % len(users)
+    ranking = sparcode.ranking(users, k, exclude_seen)
+    exhaustive = measure(ranking, users.targets, [k])
+
+    index = sparcode.saved_index()
+    _, build_seconds = sparcode.build(index.codes, index.pruning)
+    print(f"\n{data.prepared.label}: {n_items:,} items, {len(users):,} test users, "
+          f"{users.histories.lengths().mean():.0f} items in a history on average, "
+          f"{'left out' if exclude_seen else 'not left out'}; best {k}")  # fmt: skip
+    print(f"DQMatch by exhaustive scoring: R@{k} {exhaustive.mean('recall', k):.4f}; users encoded "
+          f"per second: DQMatch {sparcode.encoding_rate(users):,.0f}, TwoTower "
+          f"{two_tower.encoding_rate(users):,.0f}", flush=True)  # fmt: skip
+
+    asked = sparcode.asked(users, exclude_seen)
+    longest = index.statistics()["postings_max"]
+    ours = []
+    for cap in [None, *(cap for cap in args.caps if cap < longest)]:
+        began = time.perf_counter()
+        cut = index if cap is None else index.prune(max_postings=cap)
+        seconds = build_seconds + time.perf_counter() - began
+        name = f"index {'as it is' if cap is None else f'of {cap}'}"
+        ours += index_engines(name, cut, asked.take(rows), k, seconds)
+    for engine in ours:
+        judge(engine, asked, ranking, users.targets, exhaustive)
+
+    asked = two_tower.asked(users, exclude_seen)
+    faiss = FaissSearch(two_tower.item_vectors(), args.ef_construction)
+    others = faiss.engines(asked.take(rows), two_tower.asked(data.valid, exclude_seen), k)
+    ranking = two_tower.ranking(users, k, exclude_seen)
+    for engine in others:
+        judge(engine, asked, ranking, users.targets, exhaustive)
+    return run(n_items, ours, others, args)
+
+
+def judge(engine: Engine, asked: Asked, ranking: np.ndarray, held_out, exhaustive) -> None:
+    """Fills in its recall of the ranking of its own model, [U, k], and its metrics on the held-out
+    items; notes how those compare with DQMatch's `exhaustive` scoring (`Metrics`)."""
+    found, k = engine.answer(asked, 1)[0], ranking.shape[1]
+    engine.recall = recall(found, ranking)
+    engine.held_out = measure(found, held_out, [k])
+    test = compare(engine.held_out, exhaustive, "recall", k)
+    loses = test.difference < 0 and test.p < SIGNIFICANT
+    engine.notes[f"R@{k}"] = f"{engine.held_out.mean('recall', k):.4f}"
+    engine.notes["p"] = f"{test.p:.2g}{LOSS if loses else ''}"
+
+
+def run(n_items: int, ours: list[Engine], others: list[Engine], args) -> dict:
+    compete(ours + others, args.threads, args.seconds, args.rounds)
+    report(ours, others, args.threads)
+    targets(ours, others, n_items, args)
+    return {"items": n_items, "engines": [engine.numbers() for engine in ours + others]}
+
+
+def targets(ours: list[Engine], others: list[Engine], n_items: int, args) -> None:
+    """Prints how far the best of ours is ahead of what it is set against, beside what is asked."""
+    flat, *graphs = others
+    ways = [f"{way} {threads}" for way in ("single", "batch") for threads in args.threads]
+    print()
+    if args.sparcode:
+        sound = [one for one in ours if not one.notes["p"].endswith(LOSS)]
+        batches = [way for way in ways if way.startswith("batch")]
+        tell(sound, flat, batches, FLAT_TARGET, f"no significant loss of R@{args.k}")
+    elif n_items >= HNSW_TARGET_FROM and graphs:
+        sound = [one for one in ours if one.recall >= RECALLS[0]]
+        tell(sound, graphs[0], ways, HNSW_TARGET, f"recall of at least {RECALLS[0]}")
+
+
+def tell(ours: list[Engine], other: Engine, ways: list[str], target: float, what: str) -> None:
+    if not ours:
+        print(f"no index has {what}; target missed")
+        return
+    for way in ways:
+        best = max(ours, key=lambda one: one.rates[way])
+        ratio = best.rates[way] / other.rates[way]
+        verdict = "met" if ratio >= target else "missed"
+        print(f"{way}: {best.name} (fastest with {what}) / {other.name}: {ratio:.2f}x; "
+              f"target {target:.0f}x {verdict}")  # fmt: skip
+
+
+# --- what is searched
+
+
+def synthetic_engines(n_items: int, postings: int, args) -> list[Engine]:
     rng = np.random.default_rng(0)
     lists = [rng.choice(n_items, postings, replace=False, shuffle=False) for _ in range(args.codes)]
     items = (np.sort(lists, axis=1) + 1).astype(np.uint32).ravel()
@@ -101,71 +204,29 @@ def index_engines(n_items: int, postings: int, args) -> list[dict]:
     codes = rng.integers(0, args.codes, (args.batch, args.tokens))
     SparseInvertedIndex(np.arange(2), offsets[:3], items[: offsets[2]], scores[: offsets[2]],
                         floors[:2], n_items).compact("uint8")  # compiles  # fmt: skip
-    engines = []
+    began = time.perf_counter()
+    index = SparseInvertedIndex(np.arange(args.codes), offsets, items, scores, floors, n_items)
+    return index_engines("index", index, Asked(codes), args.k, time.perf_counter() - began)
+
+
+def index_engines(name: str, index, asked: Asked, k: int, seconds: float) -> list[Engine]:
+    """The index in every format; recall is against its exact form, seconds what that took."""
+    engines, some = [], asked.take(np.arange(min(500, len(asked))))
     for format in FORMATS:
         began = time.perf_counter()
-        if format == "float32":
-            exact = index = SparseInvertedIndex(
-                np.arange(args.codes), offsets, items, scores, floors, n_items
-            )
-        else:
-            index = exact.compact(format)
-        seconds = time.perf_counter() - began
-        found = overlap(exact, index, codes[:500], args.k)["overlap"]
-
-        def answer(queries, threads, index=index):
-            index.recommend(queries, args.k, threads=threads)
-
-        engines.append(engine(f"index {format}", answer, codes, found,
-                              index.statistics()["bytes"], seconds))  # fmt: skip
+        one = index if format == "float32" else index.compact(format)
+        engine = index_engine(f"{name} {format}", one, asked, k)
+        engine.build_seconds = seconds + time.perf_counter() - began
+        engine.recall = overlap(index, one, some.points, k, seen=some.seen)["overlap"]
+        engines.append(engine)
     return engines
 
 
-def faiss_engines(faiss, n_items: int, args) -> list[dict]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    items, queries = vectors(n_items, 2 * args.batch, args.vectors)
-    tuning, queries = queries[: min(500, args.batch)], queries[args.batch :]
-    faiss.omp_set_num_threads(cores)
-    began = time.perf_counter()
-    flat = faiss.IndexFlatIP(WIDTH)
-    flat.add(items)
-    flat_seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    hnsw = faiss.IndexHNSWFlat(WIDTH, M, faiss.METRIC_INNER_PRODUCT)
-    hnsw.hnsw.efConstruction = args.ef_construction
-    hnsw.add(items)
-    hnsw_seconds = time.perf_counter() - began
-    print(f"HNSW built in {hnsw_seconds:.1f} s by {cores} threads", flush=True)
-    wanted, tuned_for = flat.search(queries, args.k)[1], flat.search(tuning, args.k)[1]
+def index_engine(name: str, index, asked: Asked, k: int) -> Engine:
+    def answer(queries: Asked, threads: int):
+        return index.recommend(queries.points, k, seen=queries.seen, threads=threads)
 
-    def flat_answer(some, threads):
-        faiss.omp_set_num_threads(threads)  # holds for the calling thread alone
-        flat.search(some, args.k)
-
-    engines = [engine("faiss Flat", flat_answer, queries, 1.0, faiss_bytes(faiss, flat),
-                      flat_seconds)]  # fmt: skip
-    size = faiss_bytes(faiss, hnsw)
-    for target in RECALLS:
-        ef, reached = smallest_ef(faiss, hnsw, tuning, tuned_for, args.k, target)
-        if ef is None:
-            print(f"HNSW does not reach recall {target}: {reached:.3f} at efSearch {LARGEST_EF}")
-            continue
-        parameters = faiss.SearchParametersHNSW(efSearch=ef)
-
-        def hnsw_answer(some, threads, parameters=parameters):
-            faiss.omp_set_num_threads(threads)
-            hnsw.search(some, args.k, params=parameters)
-
-        found = recall(hnsw.search(queries, args.k, params=parameters)[1], wanted)
-        engines.append(
-            engine(f"HNSW {target} (ef {ef})", hnsw_answer, queries, found, size, hnsw_seconds)
-        )
-    return engines
-
-
-def engine(name: str, answer, queries, recall: float, size: int, seconds: float) -> dict:
-    return {"name": name, "answer": answer, "queries": queries, "recall": recall, "bytes": size,
-            "build_seconds": seconds, "rates": {}, "p50_ms": None, "p99_ms": None}  # fmt: skip
+    return Engine(name, answer, asked, bytes=index.statistics()["bytes"])
 
 
 def vectors(n_items: int, n_queries: int, kind: str):
@@ -178,116 +239,6 @@ def vectors(n_items: int, n_queries: int, kind: str):
         drawn += centres[rng.integers(0, len(centres), len(drawn))]
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
     return drawn[:n_items], drawn[n_items:]
-
-
-def smallest_ef(faiss, hnsw, queries, wanted, k: int, target: float):
-    """The smallest efSearch that reaches the recall, to an eighth, or None; and what it reaches."""
-
-    def reached(ef: int) -> float:
-        parameters = faiss.SearchParametersHNSW(efSearch=ef)
-        return recall(hnsw.search(queries, k, params=parameters)[1], wanted)
-
-    high = k
-    while (found := reached(high)) < target:
-        if high >= LARGEST_EF:
-            return None, found
-        high = min(2 * high, LARGEST_EF)
-    low = high // 2 if high > k else high
-    while high - low > max(1, low // 8):
-        middle = (low + high) // 2
-        if (there := reached(middle)) >= target:
-            high, found = middle, there
-        else:
-            low = middle
-    return high, found
-
-
-def recall(found: np.ndarray, wanted: np.ndarray) -> float:
-    return float(np.mean([np.isin(w, f).mean() for f, w in zip(found, wanted, strict=True)]))
-
-
-def faiss_bytes(faiss, index) -> int:
-    return int(faiss.serialize_index(index).nbytes)
-
-
-# --- measuring
-
-
-def measure(engine: dict, thread_counts, seconds: float) -> None:
-    """Queries per second of each way to ask; the best of this and earlier rounds stays."""
-    answer, queries = engine["answer"], engine["queries"]
-    for threads in thread_counts:
-        rate, taken = single_rate(answer, queries, threads, seconds)
-        if rate > engine["rates"].get(f"single {threads}", 0):
-            engine["rates"][f"single {threads}"] = rate
-            if threads == 1:
-                engine["p50_ms"], engine["p99_ms"] = np.percentile(taken, [50, 99]) * 1e3
-        batch = batch_rate(answer, queries, threads, seconds)
-        engine["rates"][f"batch {threads}"] = max(
-            batch, engine["rates"].get(f"batch {threads}", 0)
-        )
-
-
-def single_rate(answer, queries, callers: int, seconds: float):
-    """One query per call from each of the callers; rate of all, seconds each query took."""
-
-    def call(first: int) -> list[float]:
-        taken, at = [], first
-        until = time.perf_counter() + seconds
-        while (began := time.perf_counter()) < until or len(taken) < 5:
-            one = at % len(queries)
-            answer(queries[one : one + 1], 1)
-            taken.append(time.perf_counter() - began)
-            at += callers
-        return taken
-
-    began = time.perf_counter()
-    if callers == 1:
-        taken = call(0)
-    else:
-        with ThreadPoolExecutor(callers) as pool:
-            taken = [one for some in pool.map(call, range(callers)) for one in some]
-    return len(taken) / (time.perf_counter() - began), taken
-
-
-def batch_rate(answer, queries, threads: int, seconds: float) -> float:
-    began, calls = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds or calls == 0:
-        answer(queries, threads)
-        calls += 1
-    return calls * len(queries) / (time.perf_counter() - began)
-
-
-def report(engines: list[dict], thread_counts) -> None:
-    ways = [f"{way} {threads}" for way in ("single", "batch") for threads in thread_counts]
-    heads = ["queries/s", "recall", *ways, "p50 ms", "p99 ms", "MB", "build s"]
-    rows = [
-        [e["name"], f"{e['recall']:.4f}", *(f"{e['rates'][way]:,.0f}" for way in ways),
-         "-" if e["p50_ms"] is None else f"{e['p50_ms']:.3f}",
-         "-" if e["p99_ms"] is None else f"{e['p99_ms']:.3f}",
-         f"{e['bytes'] / 1e6:.1f}", f"{e['build_seconds']:.2f}"]
-        for e in engines
-    ]  # fmt: skip
-    show([heads, *rows])
-    ours = [e for e in engines if e["name"].startswith("index")]
-    rows = [
-        [f"{e['name']} / {other['name']}", "",
-         *(f"{e['rates'][way] / other['rates'][way]:.2f}x" for way in ways), "", "",
-         f"{e['bytes'] / other['bytes']:.2f}x", ""]
-        for other in engines if other not in ours for e in ours
-    ]  # fmt: skip
-    show([["ratio", "", *ways, "", "", "MB", ""], *rows])
-
-
-def show(table: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    print()
-    for row in table:
-        first, *rest = (
-            cell.rjust(width) if at else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        print("  ".join([first, *rest]).rstrip(), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,17 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.faiss_search import FaissSearch, smallest_ef
+from benchmarks.growth import exponent
+from benchmarks.measuring import Asked, Engine, compete
+from benchmarks.search_engines import tell
+from data.ragged import Ragged
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +43,76 @@ def test_the_comparison_runs_with_faiss(tmp_path):
                "--json", str(tmp_path / "out.json"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "index float32 / faiss Flat" in done.stdout and (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("ef", [None, 400])  # 400 of 400 items: HNSW walks the whole graph
+def test_faiss_leaves_out_what_was_seen_and_nothing_else(ef, rng):
+    """Against all inner products; one user has seen all items but three, one has seen nothing."""
+    items = rng.standard_normal((400, 16), np.float32)
+    users = rng.standard_normal((30, 16), np.float32)
+    seen = [rng.choice(400, size, replace=False) + 1 for size in (0, 397, *rng.integers(1, 80, 28))]
+    answer = FaissSearch(items, 200).searcher(10, ef)
+    asked = Asked(users, Ragged.from_rows(seen))
+    ids, scores = answer(asked, 1)
+    products = users @ items.T
+    for user, some in enumerate(seen):
+        products[user, some - 1] = -np.inf
+        best = np.argsort(-products[user])[: min(10, 400 - len(some))]
+        np.testing.assert_array_equal(ids[user][: len(best)], best + 1)
+        np.testing.assert_allclose(scores[user][: len(best)], products[user][best], rtol=1e-5)
+        assert (ids[user][len(best) :] == 0).all() and np.isneginf(scores[user][len(best) :]).all()
+    for user, one in enumerate(asked.singles):  # one by one the same
+        np.testing.assert_array_equal(answer(one, 1)[0][0], ids[user])
+    np.testing.assert_array_equal(answer(Asked(users), 1)[0][0], ids[0])  # of who has seen nothing
+
+
+def test_the_smallest_ef_is_found_to_an_eighth():
+    for needed in (50, 51, 300, 7000):
+        ef, found = smallest_ef(lambda ef, needed=needed: float(ef >= needed), 50, 0.95)
+        assert needed <= ef <= max(needed * 9 / 8 + 1, 50) and found == 1
+    assert smallest_ef(lambda ef: 0.9, 50, 0.95) == (None, 0.9)
+
+
+def test_a_rate_counts_queries_and_latency_one_of_them():
+    asked = Asked(np.zeros((20, 4), np.int64))
+    sizes = []
+
+    def answer(some, threads):
+        sizes.append(len(some))
+        time.sleep(0.002)
+
+    engine = Engine("slow", answer, asked)
+    compete([engine], [1, 2], 0.05, 1)
+    assert set(sizes) == {1, 20}
+    assert 20 / 0.002 >= engine.rates["batch 1"] > 5 * engine.rates["single 1"]
+    assert 1 / 0.002 >= engine.rates["single 1"] > 20
+    assert engine.rates["single 2"] > 1.3 * engine.rates["single 1"]  # two callers sleep at once
+    assert 2 <= engine.p50_ms <= engine.p99_ms
+
+
+def test_the_verdict_compares_the_best_of_ours(capsys):
+    ours = [Engine(name, None, None, rates={"batch 1": rate}) for name, rate in (("a", 20), ("b", 50))]
+    other = Engine("other", None, None, rates={"batch 1": 20})
+    tell(ours, other, ["batch 1"], 3.0, "x")
+    tell(ours, other, ["batch 1"], 2.5, "x")
+    tell([], other, ["batch 1"], 1.0, "x")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("batch 1: b") and "2.50x" in said[0] and said[0].endswith("missed")
+    assert said[1].endswith("met") and said[2].endswith("missed")
+
+
+def test_growth_finds_known_exponents_and_prints_real_ones():
+    sizes = np.array([10, 100, 1000])
+    assert exponent(sizes, 3 * sizes) == pytest.approx(1)
+    assert exponent(sizes, sizes**-0.5) == pytest.approx(-0.5)
+    done = run("growth.py", "--items", "2000", "500", "--codes", "16", "--postings", "20",
+               "--queries", "8", "--seconds", "0.01")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
+    assert table["500"][2] == table["2,000"][2] == "20"  # postings per code: the cap, at every size
+    assert float(table["slope"][2]) == float(table["slope"][1]) == 0  # so the index does not grow
+    refused = run("growth.py", "--items", "300", "500", "--postings", "20")
+    assert refused.returncode == 2 and "20 times --postings" in refused.stderr
 
 
 def test_the_package_needs_numpy_and_numba_only():

@@ -1,0 +1,111 @@
+"""Trained runs (runs/NAME/) as benchmarks and experiments need them; imports MindSpore."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import models
+import work
+import workflow
+from benchmarks.measuring import Asked
+from errors import UserError
+from retrieval import SparseInvertedIndex, load_index
+from retrieval.build import build_pruned
+from retrieval.pruning import Pruning
+
+
+@contextlib.contextmanager
+def on_cpu():
+    """MindSpore as `workflow.run` sets it, for as long as models are asked; a UserError ends the
+    program with its sentence."""
+    with tempfile.TemporaryDirectory(prefix="sparcode-") as dumps:
+        os.environ.setdefault("MS_OM_PATH", dumps)
+        workflow.set_device("CPU")
+        try:
+            yield
+        except UserError as error:
+            sys.exit(f"error: {error}")
+
+
+class Trained:
+    """The best checkpoint of a run, with the data it was trained for.
+
+    Args:
+        folder: runs/NAME.
+        kind: the model it has to be, "DQMatch" for one.
+        data: `workflow.Data` of another run on the same data; loaded where there is none.
+
+    Raises:
+        UserError: the run is of another model, on other data, or cannot be read.
+    """
+
+    def __init__(self, folder, kind: str, data=None):
+        self.folder = Path(folder)
+        checkpoint = self.folder / "best.ckpt"
+        self.h = work.settings_of(checkpoint, work.Hyperparameters(), set())
+        if self.h.model != kind:
+            raise UserError(f"{folder} is a run of {self.h.model}; name a run of {kind} here.")
+        command = work.Command(mode="test", checkpoint=str(checkpoint))
+        self.data = data or workflow.Data(self.h, command)
+        self.model = workflow._load_model(self.h, self.data, checkpoint)
+        self.query_side = models.QuerySide(self.model, self.h.inference_batch_size)
+
+    def points(self, queries) -> np.ndarray:
+        """What a search takes: codes int64 (U, K_u), the vector float32 (U, D) of a TwoTower, or
+        the tokens float32 (U, K_u, D) of an AllToAll."""
+        if self.model.has_quantiser:
+            return self.query_side.codes(queries.histories)
+        tokens = self.query_side.tokens(queries.histories)
+        return tokens[:, 0] if self.h.model == "TwoTower" else tokens
+
+    def asked(self, queries, exclude_seen: bool = True) -> Asked:
+        """The queries as an engine takes them, encoded."""
+        return Asked(self.points(queries), queries.histories if exclude_seen else None)
+
+    def encoding_rate(self, queries) -> float:
+        """Users per second from histories to `points`, all in one call."""
+        self.points(queries)  # compiles
+        began = time.perf_counter()
+        self.points(queries)
+        return len(queries) / (time.perf_counter() - began)
+
+    def ranking(self, queries, k: int, exclude_seen: bool) -> np.ndarray:
+        """The model's own best k by exhaustive scoring: int32 (U, k)."""
+        exhaustive = models.Exhaustive(self.model, self.h.inference_batch_size)
+        return exhaustive.recommend(queries, k, exclude_seen)[0]
+
+    def item_vectors(self) -> np.ndarray:
+        """Of a TwoTower: float32 (n_items, D)."""
+        return self.model.item_table.asnumpy()[1:]
+
+    def saved_index(self) -> SparseInvertedIndex:
+        """runs/NAME/index in memory, with the codes of the test users that it lacks scored."""
+        recommender = workflow.index_recommender(
+            self.model, self.h, load_index(self.folder / "index", mmap=False)
+        )
+        recommender.recommend(self.data.test, 1)
+        print(f"{self.folder}/index: {recommender.missing_codes:,} of {recommender.query_codes:,} "
+              "codes of the test users were not in it and were scored now")  # fmt: skip
+        return recommender.index
+
+    def build(self, codes, pruning: Pruning) -> tuple[SparseInvertedIndex, float]:
+        """An index of these codes, and the seconds that scoring and cutting took."""
+        scorer = self.model.scorer()
+        began = time.perf_counter()
+        index = build_pruned(scorer, codes, self.data.catalogue.n_items, pruning)
+        return index, time.perf_counter() - began
+
+    def full_index(self) -> SparseInvertedIndex:
+        """The index of the codes of the run and of its test users, nothing pruned."""
+        saved = load_index(self.folder / "index")
+        codes = np.union1d(saved.codes, self.points(self.data.test))
+        unlimited = dataclasses.replace(saved.pruning, threshold=None, max_postings=None)
+        return self.build(codes, unlimited)[0]
