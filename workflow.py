@@ -1,5 +1,6 @@
 """What a run does, step by step: data -> model -> training -> index -> evaluation -> report."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -44,12 +45,19 @@ NEEDS = {  # of MindSpore, by device
 def run(h, command):
     """Carries out `work.Command` with `work.Hyperparameters`."""
     modes = {"train": train, "test": test, "recommend": recommend, "export": export}
-    # MindSpore writes compiler dumps into the working directory unless told where else.
-    with tempfile.TemporaryDirectory(prefix="sparcode-") as dumps:
-        os.environ.setdefault("MS_OM_PATH", dumps)
-        set_device(command.device_target)
+    with mindspore_on(command.device_target):
         index_library(command)  # a missing GPU is said before any long work
         modes[command.mode](h, command)
+
+
+@contextlib.contextmanager
+def mindspore_on(target):
+    """MindSpore as all of this program uses it: see `set_device`, and nothing is left in the working directory."""
+    # MindSpore writes compiler dumps there unless told where else.
+    with tempfile.TemporaryDirectory(prefix="sparcode-") as dumps:
+        os.environ.setdefault("MS_OM_PATH", dumps)
+        set_device(target)
+        yield
 
 
 def set_device(target):
@@ -107,7 +115,7 @@ def train(h, command):
 def test(h, command):
     """Evaluates a checkpoint on the test users; writes runs/<name>-test/ and leaves the run itself as it is."""
     data, trained = Data(h, command), Path(command.checkpoint).parent
-    model = _load_model(h, data, command.checkpoint)
+    model = load_model(h, data, command.checkpoint)
     folder = RUNS / (command.name or f"{trained.name}-test")
     if (folder / "best.ckpt").exists():
         raise UserError(f"{folder} is a training run; give another --name.")
@@ -119,7 +127,7 @@ def test(h, command):
 def recommend(h, command):
     """Prints, for some test users, the titles of their history and of the ten items recommended next."""
     data = Data(h, command)
-    model = _load_model(h, data, command.checkpoint)
+    model = load_model(h, data, command.checkpoint)
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
     recommender = models.Exhaustive(model, h.inference_batch_size)
     if model.has_quantiser:
@@ -137,7 +145,7 @@ def export(h, command):
         raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
     data = Data(h, command)
     path = checkpoint.with_name("query.onnx")
-    model = _load_model(h, data, checkpoint)
+    model = load_model(h, data, checkpoint)
     export_query_side(model, path)
     save_scorer(model.scorer(), path.with_name("scorer.npz"))
     print(f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}) -> codes int64 (B, {h.K_u})")
@@ -271,7 +279,7 @@ def _keep_config(folder, h, data, resume):
     os.replace(fresh, path)
 
 
-def _load_model(h, data, checkpoint):
+def load_model(h, data, checkpoint):
     """The model of a checkpoint, on the data it was trained for."""
     stored = json.loads((Path(checkpoint).parent / "config.json").read_text())["data"]
     if stored != data.prepared.description:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -24,11 +23,10 @@ from retrieval.pruning import Pruning
 
 @contextlib.contextmanager
 def on_cpu():
-    """MindSpore as `workflow.run` sets it, for as long as models are asked; a UserError ends the
-    program with its sentence."""
-    with tempfile.TemporaryDirectory(prefix="sparcode-") as dumps:
-        os.environ.setdefault("MS_OM_PATH", dumps)
-        workflow.set_device("CPU")
+    """MindSpore on the CPU, for as long as models are asked; a UserError ends the program with its
+    sentence."""
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
+    with workflow.mindspore_on("CPU"):
         try:
             yield
         except UserError as error:
@@ -55,7 +53,7 @@ class Trained:
             raise UserError(f"{folder} is a run of {self.h.model}; name a run of {kind} here.")
         command = work.Command(mode="test", checkpoint=str(checkpoint))
         self.data = data or workflow.Data(self.h, command)
-        self.model = workflow._load_model(self.h, self.data, checkpoint)
+        self.model = workflow.load_model(self.h, self.data, checkpoint)
         self.query_side = models.QuerySide(self.model, self.h.inference_batch_size)
 
     def points(self, queries) -> np.ndarray:
