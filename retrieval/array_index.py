@@ -14,10 +14,9 @@ import numpy as np
 
 from retrieval.arrays import ArrayLibrary
 from retrieval.index import SparseInvertedIndex
-from retrieval.search import Searcher
+from retrieval.search import LAST_ID, Searcher, turned
 
 EMPTY = -(2**63)  # key of no item
-LAST_ID = 2**31 - 1  # ids count downwards from here in a key, so the lower id is the higher key
 BYTES_PER_POSTING = 64  # of the intermediate arrays of a search
 
 
@@ -119,7 +118,7 @@ class ArraySearcher(Searcher):
 
         # Score and id in one integer: a float's bits ascend with it once those of negative numbers
         # are turned round, and no two keys of a query are equal, so any top-k gives the same order.
-        bits = _turned((found + put(base)[:, None, None]).view(xp.int32))
+        bits = turned((found + put(base)[:, None, None]).view(xp.int32))
         keys = xp.asarray(bits, dtype=xp.int64) * 2**32 + (LAST_ID - items)
         keys = xp.where(found > 0, keys, EMPTY).reshape(len(starts), -1)
         return library.get(library.best(keys, min(k, keys.shape[1])))
@@ -132,15 +131,10 @@ def _weights(rows: np.ndarray) -> np.ndarray:
     return times.astype(np.float32)
 
 
-def _turned(bits):
-    """Bits of float32 as int32 that ascend with the number; its own inverse."""
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
 def _decode(keys: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> None:
     """Keys int64 (Q, <= k) to the first columns of ids int32 and scores float32 (Q, k)."""
     held = keys > EMPTY
-    bits = _turned((keys >> 32).astype(np.int32))
+    bits = turned((keys >> 32).astype(np.int32))
     some = np.s_[:, : keys.shape[1]]
     ids[some] = np.where(held, LAST_ID - (keys & 0xFFFFFFFF), 0)
     scores[some] = np.where(held, bits.view(np.float32), np.float32(-np.inf))

@@ -1,8 +1,9 @@
 """Exact top-k over the posting lists of a sparse inverted index, on the CPU.
 
 Per query: add the stored scores of its codes into a dense accumulator, zero the history, then walk
-the same posting lists again, emptying the accumulator and pushing what was there into a heap of
-size k. Walking twice is about three times as fast as keeping a list of touched items, and the
+the same posting lists again, emptying the accumulator and collecting what is good enough; when the
+collection is full it is cut back to its best k, and the worst of them is what is good enough from
+then on. Walking twice is about three times as fast as keeping a list of touched items, and the
 accumulator is clean again afterwards, so nothing of catalogue length is ever cleared or scanned per
 query. Stored scores are positive, so zero means "no posting, masked, or already taken".
 """
@@ -19,44 +20,54 @@ QUERIES_PER_TASK = 64  # a pool task must be long against its hand-over, and sho
 
 BLOCK_BITS = np.uint64(16)  # blocked ids count within 65,536 items
 
+LAST_ID = 2**31 - 1  # ids count downwards from here in a key
+
 OK, CODE_MISSING, ITEM_OUT_OF_RANGE = 0, 1, 2
 
 
-@numba.njit(nogil=True, cache=True)
-def _better(score, item, other_score, other_item):
-    """The one order of the project: higher score first, equal scores by ascending item id."""
-    return score > other_score or (score == other_score and item < other_item)
+def turned(bits):
+    """Bits of float32 as int32 that ascend with the number; its own inverse."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+_turned = numba.njit(nogil=True, cache=True)(turned)
 
 
 @numba.njit(nogil=True, cache=True)
-def _sift_up(scores, ids, at):
-    """Restore the heap (worst entry at 0) after an entry was appended at `at`."""
-    while at > 0:
-        parent = (at - 1) >> 1
-        if not _better(scores[parent], ids[parent], scores[at], ids[at]):
-            break
-        scores[parent], scores[at] = scores[at], scores[parent]
-        ids[parent], ids[at] = ids[at], ids[parent]
-        at = parent
+def _key(score, item):
+    """Score and item in one int64, in the one order of the project: the higher key is the higher
+    score or, of equal scores, the lower id."""
+    return (np.int64(_turned(np.float32(score).view(np.int32))) << 32) + (LAST_ID - item)
 
 
 @numba.njit(nogil=True, cache=True)
-def _sift_down(scores, ids, size):
-    """Restore the heap (worst entry at 0) of `size` entries after the root was replaced."""
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and _better(
-            scores[child], ids[child], scores[child + 1], ids[child + 1]
-        ):
-            child += 1
-        if not _better(scores[at], ids[at], scores[child], ids[child]):
-            break
-        scores[child], scores[at] = scores[at], scores[child]
-        ids[child], ids[at] = ids[at], ids[child]
-        at = child
+def _score(key):
+    return np.int32(_turned(np.int32(key >> 32))).view(np.float32)
+
+
+@numba.njit(nogil=True, cache=True)
+def _keep_best(keys, size, k):
+    """Move the best k of the first `size` > k keys to the front, the worst of them last (Hoare's
+    quickselect)."""
+    low, high = 0, size - 1
+    while low < high:
+        pivot = keys[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while keys[i] > pivot:
+                i += 1
+            while keys[j] < pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            return
 
 
 @numba.njit(nogil=True, cache=True)
@@ -82,6 +93,7 @@ def _search(first, last, query_codes, seen_offsets, seen_values, codes, offsets,
     n_tokens = query_codes.shape[1]
     k = out_ids.shape[1]
     rows = np.empty(n_tokens, np.int64)
+    keys = np.empty(max(2 * k, 256), np.int64)
     for query in range(first, last):
         # Rows in ascending order: the order of the tokens then changes no bit of the sums, and
         # repeats are neighbours.
@@ -122,8 +134,8 @@ def _search(first, last, query_codes, seen_offsets, seen_values, codes, offsets,
         for p in range(seen_offsets[query], seen_offsets[query + 1]):
             accumulator[seen_values[p]] = np.float32(0.0)
 
-        ids, best = out_ids[query], out_scores[query]
         size = 0
+        cut = np.float32(-np.inf)
         for j in range(n_tokens):
             for block in range(n_blocks):
                 start = np.uint64(block) << BLOCK_BITS
@@ -131,27 +143,30 @@ def _search(first, last, query_codes, seen_offsets, seen_values, codes, offsets,
                 for p in range(offsets[list_at], offsets[list_at + 1]):
                     item = start + np.uint64(items[p])
                     gathered = accumulator[item]
-                    if gathered <= np.float32(0.0):
-                        continue
                     accumulator[item] = np.float32(0.0)
                     total = gathered + base32
-                    if size < k:
-                        best[size] = total
-                        ids[size] = item
-                        _sift_up(best, ids, size)
-                        size += 1
-                    elif _better(total, np.int32(item), best[0], ids[0]):
-                        best[0] = total
-                        ids[0] = item
-                        _sift_down(best, ids, k)
+                    # The only branch is one that a processor foretells well. Whether an item was
+                    # met before is a coin toss, so it is no branch: its key is written over.
+                    if total < cut:
+                        continue
+                    keys[size] = _key(total, np.int64(item))
+                    size += gathered > np.float32(0.0)
+                    if size == keys.size:
+                        _keep_best(keys, size, k)
+                        size = k
+                        cut = _score(keys[k - 1])
 
-        for end in range(size - 1, 0, -1):  # heap to descending order, in place
-            best[0], best[end] = best[end], best[0]
-            ids[0], ids[end] = ids[end], ids[0]
-            _sift_down(best, ids, end)
+        if size > k:
+            _keep_best(keys, size, k)
+            size = k
+        keys[:size].sort()
+        for at in range(size):
+            key = keys[size - 1 - at]
+            out_scores[query, at] = _score(key)
+            out_ids[query, at] = LAST_ID - (key & 0xFFFFFFFF)
         for empty in range(size, k):
-            best[empty] = -np.inf
-            ids[empty] = 0
+            out_scores[query, empty] = -np.inf
+            out_ids[query, empty] = 0
     return OK, 0, np.int64(0)
 
 

@@ -21,7 +21,7 @@ from retrieval import (
     build_index,
     gpu_library,
 )
-from retrieval.array_index import EMPTY, LAST_ID, _decode, _turned
+from retrieval.array_index import EMPTY, LAST_ID, _decode, turned
 
 N_ITEMS, N_CODES = 90, 49
 ARRAYS = ("codes", "offsets", "items", "scores", "floors", "cuts", "removed")
@@ -250,7 +250,7 @@ def test_keys_order_as_scores_and_ids_do(rng):
     scores = np.concatenate([[0.0, 1e-45, -1e-45, 4e30, -4e30], rng.normal(size=95)])
     scores = np.repeat(scores.astype(np.float32), 3)
     ids = np.tile([1, 2**31 - 2, 77], 100)
-    keys = _turned(scores.view(np.int32)).astype(np.int64) * 2**32 + (LAST_ID - ids)
+    keys = turned(scores.view(np.int32)).astype(np.int64) * 2**32 + (LAST_ID - ids)
     order = np.argsort(-keys)
     np.testing.assert_array_equal(order, np.lexsort((ids, -scores)))
     got_ids, got_scores = np.zeros((1, 301), np.int32), np.zeros((1, 301), np.float32)
