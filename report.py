@@ -103,15 +103,15 @@ def results(found, prepared, h, folder):
     print(f"\n{h.model}, {h.encoder} encoder, on {prepared.label}; full ranking, {seen}")
     labels = {"data": prepared.label} | {
         name: getattr(h, name)
-        for name in ("split", "split_seed", "model", "encoder", "seed", "exclude_seen", "max_postings", "keep_share")
+        for name in (
+            "split", "split_seed", "model", "encoder", "seed", "exclude_seen",
+            "max_postings", "keep_share", "max_bytes", "index_format",
+        )
     }
     rows = []
     for path, metrics in found.items():
         print(metrics.table(f"test users through the {path}" if path == "index" else "test users, exhaustive scoring"))
         rows += metrics.rows(**labels, path=path)
-    if "index" in found:
-        k = max(h.topk)
-        print(f"cost of pruning, recall@{k}: {compare(found['index'], found['exhaustive'], 'recall', k)}")
     fresh = folder / "metrics.csv.new"
     with open(fresh, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -122,6 +122,12 @@ def results(found, prepared, h, folder):
         _save_per_user(folder / f"per_user_{path}.npz", metrics)
     if prepared.note:
         print(prepared.note)
+
+
+def cost(users, index, exhaustive):
+    """What pruning and rounding cost in recall; index and exhaustive: `metric.Metrics` of the same users."""
+    k = max(index.topk)
+    print(f"cost of the index, {users} users, recall@{k}: {compare(index, exhaustive, 'recall', k)}")
 
 
 def recommendations(catalogue, queries, items, scores):

@@ -66,6 +66,8 @@ class Hyperparameters:
     index_codes: str = _parameter("used", "index", "codes in the index: used (by training histories) or all")
     max_postings: int | None = _parameter(1200, "index", "most items per posting list; none: no cap")
     keep_share: float | None = _parameter(None, "index", "share of the (code, item) pairs kept; none: all that score")
+    max_bytes: int | None = _parameter(None, "index", "most bytes of the index; none: no limit")
+    index_format: str = _parameter("float32", "index", "scores in the postings: float32, uint16 or uint8")
 
     topk: tuple = _parameter((1, 5, 10, 20, 50), "evaluation", "cut-offs of the metrics")
     exclude_seen: bool = _parameter(True, "evaluation", "whether items of the history are left out: 1 or 0")
@@ -162,8 +164,9 @@ def check(h):
         raise UserError(f"--max_postings is {h.max_postings}; it must be at least 1, or none.")
     if h.keep_share is not None and not 0 < h.keep_share <= 1:
         raise UserError(f"--keep_share is {h.keep_share}; it must be above 0 and at most 1, or none.")
-    if h.index_codes not in ("used", "all"):
-        raise UserError(f"--index_codes is {h.index_codes!r}; choose used or all.")
+    for name, known in (("index_codes", ("used", "all")), ("index_format", ("float32", "uint16", "uint8"))):
+        if getattr(h, name) not in known:
+            raise UserError(f"--{name} is {getattr(h, name)!r}; choose one of {', '.join(known)}.")
     if h.model == "DQMatch" and h.pretrain_epoch >= h.epoch:
         raise UserError(f"--pretrain_epoch {h.pretrain_epoch} leaves the quantiser no epoch; raise --epoch above it.")
     return h

@@ -46,7 +46,7 @@ def run(h, command):
     """Carries out `work.Command` with `work.Hyperparameters`."""
     modes = {"train": train, "test": test, "recommend": recommend, "export": export}
     with mindspore_on(command.device_target):
-        index_library(command)  # a missing GPU is said before any long work
+        index_library(h, command)  # a missing GPU is said before any long work
         modes[command.mode](h, command)
 
 
@@ -76,14 +76,16 @@ def set_device(target):
         logging.disable(logging.NOTSET)
 
 
-def index_library(command):
+def index_library(h, command):
     """The array library that --index_device names: None is NumPy and numba.
 
     Raises:
-        UserError: there is no GPU, or no library that sees it.
+        UserError: there is no GPU, no library that sees it, or none that searches such postings.
     """
     if command.index_device == "cpu":
         return None
+    if h.index_format != "float32":
+        raise UserError(f"--index_device gpu searches float32 postings; leave out --index_format {h.index_format}.")
     try:
         return gpu_library()
     except NoGpuError as error:
@@ -109,7 +111,7 @@ def train(h, command):
     best, seconds = trainer.progress, time.perf_counter() - started
     print(f"best epoch {best.best_epoch}: valid {h.monitor} {best.best:.4f}; trained in {seconds:.0f} s")
     report.curves(best.rows, h.monitor, data.prepared.label, folder / "curves.png")
-    _test(model, h, data, folder, index_library(command))
+    _test(model, h, data, folder, index_library(h, command))
 
 
 def test(h, command):
@@ -121,7 +123,7 @@ def test(h, command):
         raise UserError(f"{folder} is a training run; give another --name.")
     folder.mkdir(parents=True, exist_ok=True)
     _keep_config(folder, h, data, resume=False)
-    _test(model, h, data, folder, index_library(command))
+    _test(model, h, data, folder, index_library(h, command))
 
 
 def recommend(h, command):
@@ -131,7 +133,7 @@ def recommend(h, command):
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
     recommender = models.Exhaustive(model, h.inference_batch_size)
     if model.has_quantiser:
-        library = index_library(command)
+        library = index_library(h, command)
         recommender = index_recommender(model, h, build(model, h, data, library), library)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
     report.recommendations(data.catalogue, queries, items, scores)
@@ -191,6 +193,9 @@ def build(model, h, data, library=None):
     """The inverted index of a quantised model over the codes of one epoch of training histories, or all code tuples.
 
     It is made on the array library's device if one is given.
+
+    Raises:
+        UserError: max_bytes are too few for one posting per code.
     """
     if h.index_codes == "all":
         codes = np.arange(h.K_c**h.num_codebooks)
@@ -199,10 +204,17 @@ def build(model, h, data, library=None):
         histories = data.training.histories(rng, h.positions_per_user)
         codes = np.unique(models.QuerySide(model, h.inference_batch_size).codes(histories))
     options = {"relu": h.score_bias is not None, "max_postings": h.max_postings, "keep_share": h.keep_share}
-    if library is not None:
+    if library is None:
+        index = build_index(model.scorer(), codes, data.catalogue.n_items, **options)
+    else:
         print(f"index by {library}")
-        return build_array_index(ArrayScorer(model.scorer(), library), codes, **options)
-    return build_index(model.scorer(), codes, data.catalogue.n_items, **options)
+        index = build_array_index(ArrayScorer(model.scorer(), library), codes, **options)
+    if h.max_bytes is not None:
+        try:
+            index = index.prune(max_bytes=h.max_bytes, format=h.index_format)
+        except ValueError as error:
+            raise UserError(f"--max_bytes: {error}") from error
+    return index if h.index_format == "float32" else index.compact(h.index_format)
 
 
 def index_recommender(model, h, index, library=None):
@@ -225,12 +237,20 @@ def _test(model, h, data, folder, library):
         index = build(model, h, data, library)
         seconds = time.perf_counter() - started
         index.save(folder / "index")
-        recommender = index_recommender(model, h, load_index(folder / "index"), library)
+        stored = load_index(folder / "index")
+        recommender = index_recommender(model, h, stored, library)
         results["index"] = evaluate(recommender, data.test, h.topk, h.exclude_seen)
+        valid = [
+            evaluate(each, data.valid, h.topk, h.exclude_seen)
+            for each in (index_recommender(model, h, stored, library), exhaustive)
+        ]
         about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds}
         report.index(about, recommender, data.test, max(h.topk), h.exclude_seen, folder)
         report.codebooks(model, recommender, data, folder)
     report.results(results, data.prepared, h, folder)
+    if model.has_quantiser:
+        report.cost("test", results["index"], results["exhaustive"])
+        report.cost("validation", *valid)
 
 
 def _check_sizes(h, data):

@@ -79,14 +79,16 @@ def test_settings_of_a_checkpoint(tmp_path):
         settings_of(checkpoint, Hyperparameters(), set())
     (tmp_path / "config.json").write_text(json.dumps({"hyperparameters": settings}))
     chosen = settings_of(checkpoint, Hyperparameters(max_postings=9), {"max_postings"})
-    assert chosen == Hyperparameters(seed=3, max_postings=9)
+    assert chosen == check(Hyperparameters(seed=3, max_postings=9))
     for flag in ("K_u", "split_seed", "seq_len"):
         with pytest.raises(UserError, match=f"--{flag} cannot change a trained model"):
             settings_of(checkpoint, Hyperparameters(), {flag})
 
 
 def test_release_settings_run_by_naming_them():
-    parse(["--epoch", "10", "--batch_size", "64", "--lr", "1e-4"])
+    h = parse(["--epoch", "10", "--batch_size", "64", "--lr", "1e-4"])[0]
+    assert h.pretrain_epoch == 7  # three quarters
+    assert parse(["--epoch", "10", "--pretrain_epoch", "0"])[0].pretrain_epoch == 0
 
 
 def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys):
@@ -112,6 +114,12 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     assert recall("small-test", "index") == first
     assert main([*test, "--max_postings", "30", "--name", "pruned"]) == 0
     assert recall("pruned", "exhaustive") == pytest.approx(first, abs=1e-9) != recall("pruned", "index")
+    budget = 20_000
+    assert main([*test, "--max_bytes", str(budget), "--index_format", "uint8", "--name", "compact"]) == 0
+    about = json.loads((tmp_path / "runs" / "compact" / "index.json").read_text())
+    assert about["format"] == "uint8" and 0.5 * budget < about["bytes"] <= budget
+    assert "cost of the index, validation users" in capsys.readouterr().out
+    assert main([*test, "--max_bytes", "10", "--name", "tiny"]) == 2 and "too few" in capsys.readouterr().err
     with monkeypatch.context() as patched:  # the path of --index_device gpu, on NumPy arrays
         patched.setattr("workflow.gpu_library", lambda: ArrayLibrary("numpy"))
         assert main([*test, "--index_device", "gpu", "--name", "arrays"]) == 0
@@ -144,6 +152,7 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
         (["--users", "0"], "--users"),
         (["--device_target", "TPU"], "choose one of CPU, GPU, Ascend"),
         (["--index_device", "cuda"], "choose one of cpu, gpu"),
+        (["--index_device", "gpu", "--index_format", "uint8"], "leave out --index_format"),
         (["--dataset", "mine", "--source", "nowhere.csv"], "nowhere.csv"),
     ],
 )
