@@ -86,13 +86,10 @@ class Trained:
 
     def saved_index(self) -> SparseInvertedIndex:
         """runs/NAME/index in memory, with the codes of the test users that it lacks scored."""
-        recommender = workflow.index_recommender(
-            self.model, self.h, load_index(self.folder / "index", mmap=False)
-        )
-        recommender.recommend(self.data.test, 1)
-        print(f"{self.folder}/index: {recommender.missing_codes:,} of {recommender.query_codes:,} "
+        index, codes = load_index(self.folder / "index", mmap=False), self.points(self.data.test)
+        print(f"{self.folder}/index: {codes.size - index.contains(codes).sum():,} of {codes.size:,} "
               "codes of the test users were not in it and were scored now")  # fmt: skip
-        return recommender.index
+        return index.extend(self.build(index.missing(codes), index.pruning)[0])
 
     def build(self, codes, pruning: Pruning) -> tuple[SparseInvertedIndex, float]:
         """An index of these codes, and the seconds that scoring and cutting took."""

@@ -90,7 +90,7 @@ class CompactIndex(Postings):
             raise ValueError(f"A {self.format} index can't be extended by a {other.format} one.")
         if other.n_items != self.n_items or not np.array_equal(other.removed, self.removed):
             raise ValueError("Only an index of the same items can extend a compact one.")
-        return CompactIndex(**self._joined(other), n_items=self.n_items, pruning=self.pruning)
+        return self._with(**self._joined(other))
 
     def statistics(self) -> dict:
         """As of the exact index; score_error: the most that any stored score is off by."""

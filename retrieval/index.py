@@ -175,10 +175,6 @@ class SparseInvertedIndex(Postings):
 
         return CompactIndex.of(self, format)
 
-    def _with(self, **changed) -> SparseInvertedIndex:
-        kept = {name: getattr(self, name) for name in (*self.dtypes, "n_items", "pruning")}
-        return type(self)(**{**kept, **changed})
-
     @classmethod
     def dtypes_of(cls, format: str) -> dict:
         return DTYPES

@@ -83,7 +83,7 @@ class MilvusIndex(Postings):
         """Let go of the connection or the file; nothing can be asked afterwards."""
         self._store.close()
 
-    def extend(self, other):
+    def _with(self, **changed):
         """Not here: one new code would rewrite every item's row."""
         raise ValueError(
             "A Milvus collection can't be extended by codes; extend the index itself and load it "

@@ -114,6 +114,26 @@ class Postings:
         codes = np.unique(_integers(codes))
         return codes[~self.contains(codes)]
 
+    def only(self, codes):
+        """A new index of the posting lists of `codes` (integers) alone; those it lacks are passed
+        over. Costs what these lists hold, however large the index is."""
+        codes = np.unique(_integers(codes))
+        codes = codes[self.contains(codes)]
+        rows = np.searchsorted(self.codes, codes)
+        lists = (rows[:, None] * self.n_blocks + np.arange(self.n_blocks)).ravel()
+        starts = self.offsets[lists]
+        lengths = self.offsets[lists + 1] - starts
+        offsets = offsets_of(lengths)
+        places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        arrays = {name: getattr(self, name)[rows] for name in ("codes", *self._per_code())}
+        return self._with(
+            **arrays, offsets=offsets, items=self.items[places], scores=self.scores[places]
+        )
+
+    def _with(self, **changed):
+        kept = {name: getattr(self, name) for name in (*self.dtypes, "n_items", "pruning")}
+        return type(self)(**{**kept, **changed})
+
     def _joined(self, other: Postings) -> dict:
         """The arrays of both, of one format: the same items, no code in common."""
         shared = other.codes[self.contains(other.codes)]

@@ -148,6 +148,19 @@ def test_extend_equals_compacting_the_whole(rng, format):
         whole.extend(parts[0])
 
 
+@pytest.mark.parametrize("format", ["float32", *FORMATS])
+@pytest.mark.parametrize("n_items", [40, 200_000])
+def test_the_lists_of_some_codes_answer_as_the_whole_does(rng, format, n_items):
+    whole = random_index(rng, 30, n_items, min(n_items, 400)).remove_items([3, 8])
+    whole = whole if format == "float32" else whole.compact(format)
+    some = whole.only([7, 2, 19, 7, 99])
+    assert some.codes.tolist() == [2, 7, 19] and some.format == format and some.removed.tolist() == [3, 8]
+    queries = rng.choice([2, 7, 19], (20, 4))
+    for got, expected in zip(some.recommend(queries, 25), whole.recommend(queries, 25), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert len(whole.only([])) == 0
+
+
 def test_a_recommender_scores_missing_codes_into_a_compact_index(rng):
     table = np.maximum(rng.normal(size=(8, 50)), 0).astype(np.float32)
     index = build_index(Table(table), [0, 1], 50, relu=True, progress=False).compact("uint16")

@@ -316,6 +316,6 @@ def test_bad_queries_and_paths_are_told(index, load, tmp_path):
     with pytest.raises(ValueError, match="k must be a whole number from 1 to the 60 items"):
         served.recommend([[0]], 61)
     with pytest.raises(ValueError, match="extend the index itself and load it into a new collection"):
-        served.extend(index)
+        served.only(index.codes[:1])
     with pytest.raises(ConnectionError, match=r"must end in \.db"):
         MilvusIndex(index, str(tmp_path / "file.sqlite"))

@@ -51,7 +51,8 @@ def test_missing_codes_are_scored_once_and_counted(table):
     assert recommender.query_codes == 12
     assert recommender.missing_codes == 3 + 2 + 3  # looked up, whether scored just now or before
     assert recommender.scored_codes == 3
-    np.testing.assert_array_equal(recommender.index.codes, [0, 1, 2, 7, 9, 11])
+    np.testing.assert_array_equal(recommender.extra.codes, [7, 9, 11])
+    assert recommender.index is index
 
 
 def test_missing_codes_are_pruned_like_the_index(table):
@@ -63,7 +64,7 @@ def test_missing_codes_are_pruned_like_the_index(table):
     batch = queries([[1, 3], [5, 8]], [[], []])
     recommender = IndexRecommender(part, encode, scorer)
     recommender.recommend(batch, 5)
-    added = recommender.index
+    added = recommender.extra
     lengths = np.diff(added.offsets)
     row = np.searchsorted(added.codes, 3)
     kept = added.scores[added.offsets[row] : added.offsets[row + 1]] + added.floors[row]
