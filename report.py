@@ -105,7 +105,7 @@ def results(found, prepared, h, folder):
         name: getattr(h, name)
         for name in (
             "split", "split_seed", "model", "encoder", "seed", "exclude_seen",
-            "max_postings", "keep_share", "max_bytes", "index_format",
+            "max_codes", "max_postings", "keep_share", "max_bytes", "index_format",
         )
     }
     rows = []

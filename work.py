@@ -64,6 +64,9 @@ class Hyperparameters:
     split_seed: int = _parameter(0, "data", "of the shuffle that splits the users")
 
     index_codes: str = _parameter("used", "index", "codes in the index: used (by training histories) or all")
+    max_codes: int | None = _parameter(
+        None, "index", "most codes in the index, those used most in training; others are scored on demand; none: no cap"
+    )
     max_postings: int | None = _parameter(1200, "index", "most items per posting list; none: no cap")
     keep_share: float | None = _parameter(None, "index", "share of the (code, item) pairs kept; none: all that score")
     max_bytes: int | None = _parameter(None, "index", "most bytes of the index; none: no limit")
@@ -160,8 +163,9 @@ def check(h):
         raise UserError("--topk, --hidden and --interaction_hidden take whole numbers from 1 on, as in 1,5,10.")
     if h.score_bias is not None and not abs(h.score_bias) < float("inf"):
         raise UserError(f"--score_bias is {h.score_bias}; it must be a finite number or none.")
-    if h.max_postings is not None and h.max_postings < 1:
-        raise UserError(f"--max_postings is {h.max_postings}; it must be at least 1, or none.")
+    for name in ("max_codes", "max_postings"):
+        if getattr(h, name) is not None and getattr(h, name) < 1:
+            raise UserError(f"--{name} is {getattr(h, name)}; it must be at least 1, or none.")
     if h.keep_share is not None and not 0 < h.keep_share <= 1:
         raise UserError(f"--keep_share is {h.keep_share}; it must be above 0 and at most 1, or none.")
     for name, known in (("index_codes", ("used", "all")), ("index_format", ("float32", "uint16", "uint8"))):

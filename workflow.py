@@ -197,12 +197,13 @@ def build(model, h, data, library=None):
     Raises:
         UserError: max_bytes are too few for one posting per code.
     """
+    rng = np.random.default_rng([h.seed, h.epoch])
+    histories = data.training.histories(rng, h.positions_per_user)
+    codes, uses = np.unique(models.QuerySide(model, h.inference_batch_size).codes(histories), return_counts=True)
+    codes = codes[np.argsort(-uses, kind="stable")]                                  # the warmest first
     if h.index_codes == "all":
-        codes = np.arange(h.K_c**h.num_codebooks)
-    else:
-        rng = np.random.default_rng([h.seed, h.epoch])
-        histories = data.training.histories(rng, h.positions_per_user)
-        codes = np.unique(models.QuerySide(model, h.inference_batch_size).codes(histories))
+        codes = np.append(codes, np.setdiff1d(np.arange(h.K_c**h.num_codebooks), codes))
+    codes = codes[: h.max_codes]
     options = {"relu": h.score_bias is not None, "max_postings": h.max_postings, "keep_share": h.keep_share}
     if library is None:
         index = build_index(model.scorer(), codes, data.catalogue.n_items, **options)

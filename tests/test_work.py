@@ -51,6 +51,7 @@ def test_unknown_flags_and_unreadable_values_are_refused(arguments, capsys):
         ({"K_u": 0}, "--K_u"),
         ({"keep_share": 5.0}, "--keep_share"),
         ({"max_postings": 0}, "--max_postings"),
+        ({"max_codes": 0}, "--max_codes"),
         ({"score_bias": float("nan")}, "--score_bias"),
         ({"topk": ()}, "--topk"),
         ({"index_codes": "some"}, "--index_codes"),
@@ -114,6 +115,10 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     assert recall("small-test", "index") == first
     assert main([*test, "--max_postings", "30", "--name", "pruned"]) == 0
     assert recall("pruned", "exhaustive") == pytest.approx(first, abs=1e-9) != recall("pruned", "index")
+    assert main([*test, "--max_codes", "20", "--name", "warm"]) == 0  # what is left out is scored on demand
+    about = json.loads((tmp_path / "runs" / "warm" / "index.json").read_text())
+    assert about["codes"] == 20 and 0 < about["missing_share"] < 1
+    assert recall("warm", "index") == pytest.approx(first, abs=1e-9)
     budget = 20_000
     assert main([*test, "--max_bytes", str(budget), "--index_format", "uint8", "--name", "compact"]) == 0
     about = json.loads((tmp_path / "runs" / "compact" / "index.json").read_text())
