@@ -85,6 +85,25 @@ def test_plain_sum_index_equals_brute_force(rng, k):
     np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
 
 
+@pytest.mark.parametrize("k", [1, 2, 50, 127, 200, 900])
+@pytest.mark.parametrize("levels", [3, 3000])
+def test_more_candidates_than_are_collected_at_once(rng, k, levels):
+    """What is collected is cut back to its best k many times, by scores with many ties and few."""
+    table = grid(rng, (12, 2500), -levels, levels).clip(0)
+    codes = rng.integers(0, 12, (6, 4))
+    got = index_of(table, relu=True).recommend(codes, k)
+    for a, b in zip(got, brute_force(table, codes, k, [()] * 6), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_of_equal_scores_the_lower_id_wins_though_it_comes_last():
+    """The lists of ascending codes are walked one after the other; the second one holds lower ids."""
+    table = np.zeros((2, 1000), np.float32)
+    table[0, 500:] = table[1, :500] = 1
+    ids, _ = index_of(table, relu=True).recommend([[0, 1]], 40)
+    assert ids[0].tolist() == list(range(1, 41))
+
+
 def test_plain_sum_index_holds_constant_and_zero_rows():
     table = np.array([[0, 0, 0], [-5, -5, -5], [1e-30, 0, 0]], np.float32)
     ids, scores = index_of(table, relu=False).recommend([[0, 0], [0, 1], [2, 2]], 3)
