@@ -4,6 +4,8 @@ import errno
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import scipy.sparse
 
@@ -34,8 +36,6 @@ def index(rng):
 
 @pytest.fixture(params=SUFFIXES)
 def path(request, tmp_path):
-    if request.param == ".parquet":
-        pytest.importorskip("pyarrow", exc_type=ImportError, reason="pyarrow is not installed")
     return tmp_path / "deep" / f"index{request.param}"
 
 
@@ -81,11 +81,10 @@ def test_scipy_reads_the_scores_of_each_item(index, tmp_path):
 
 
 def test_parquet_rows_are_items_and_row_0_the_floors(rng, tmp_path, monkeypatch):
-    parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError, reason="pyarrow is not installed")
     monkeypatch.setattr("retrieval.export.ITEMS_PER_GROUP", 7)  # several groups, the last one short
     index = built(rng)
     export_index(index, tmp_path / "index.parquet")
-    rows = parquet.read_table(tmp_path / "index.parquet").to_pylist()
+    rows = pa.parquet.read_table(tmp_path / "index.parquet").to_pylist()
     assert rows[0] == {"item": 0, "codes": index.codes.tolist(), "scores": index.floors.tolist()}
     offsets, columns, scores = item_vectors(index)
     for item in range(1, 41):
@@ -143,7 +142,6 @@ def test_the_reader_checks(index, tmp_path, changes, told):
     ],
 )
 def test_the_parquet_reader_checks(index, tmp_path, item, column, value, told):
-    pa = pytest.importorskip("pyarrow", exc_type=ImportError, reason="pyarrow is not installed")
     path = tmp_path / "index.parquet"
     export_index(index, path)
     table = pa.parquet.read_table(path)

@@ -14,14 +14,7 @@ N_ITEMS = 60
 
 
 @pytest.fixture
-def lite():
-    """Milvus Lite, or the reason why there is none."""
-    for name in ("pymilvus", "milvus_lite", "tqdm"):
-        pytest.importorskip(name, exc_type=ImportError)
-
-
-@pytest.fixture
-def load(lite, tmp_path):
+def load(tmp_path):
     """load(index, ...) -> MilvusIndex in a new file; all of them are closed in the end."""
     opened = []
 
@@ -232,8 +225,9 @@ def test_passing_errors_are_waited_for_and_nothing_comes_twice(index, load, monk
 
 
 def test_a_server_by_its_address(rng, index, load, tmp_path, monkeypatch):
-    server_module = pytest.importorskip("milvus_lite.adapter.grpc.server", reason="Milvus Lite 2.5 is no server")
-    server, database, port = server_module.start_server_in_thread(str(tmp_path / "server"))
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+    server, database, port = start_server_in_thread(str(tmp_path / "server"))
     try:
         served = load(index, f"http://127.0.0.1:{port}")
         codes, seen = some_queries(rng, index)
