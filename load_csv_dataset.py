@@ -87,9 +87,7 @@ class TrainingSequences:
         start, target = self._draw(rng, positions_per_user)
         return self.sequences.slices(self.sequences.row_of_value()[target], start, target)
 
-    def _batches(
-        self, rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler
-    ) -> Iterator[Batch]:
+    def _batches(self, rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler) -> Iterator[Batch]:
         start, target = self._draw(rng, positions_per_user)
         shuffled = rng.permutation(len(target))
         for step in range(steps):
@@ -97,9 +95,7 @@ class TrainingSequences:
             history = self.sequences.windows(start[rows], target[rows], seq_len)  # (B, seq_len)
             yield history, self.sequences.values[target[rows]], *sampler.draw(rng, neg_num)
 
-    def _draw(
-        self, rng: np.random.Generator, positions_per_user: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, rng: np.random.Generator, positions_per_user: int) -> tuple[np.ndarray, np.ndarray]:
         """Places in `values`: where each history starts and where its target stands."""
         counts = np.maximum(self.sequences.lengths() - 1, 0)  # the first item has no history
         first = np.cumsum(counts) - counts
@@ -372,9 +368,7 @@ def _read_lists(file: SourceFile, columns: list[str], unique: Sequence[str] = ()
     if not lines:
         raise file.refusal("no rows below the header; add some, or delete the folder to have it prepared anew")
     return [
-        _Lists(
-            file, name, *(np.frombuffer(part, np.int64) for part in (values[i], lengths[i], lines))
-        )
+        _Lists(file, name, *(np.frombuffer(part, np.int64) for part in (values[i], lengths[i], lines)))
         for i, name in enumerate(columns)
     ]
 

@@ -34,10 +34,7 @@ class Metrics:
     def per_user(self, name: str, k: int) -> np.ndarray:
         """The values of one metric: float64 [U]. Raises ValueError for what was not measured."""
         if name not in self.values or k not in self.topk:
-            raise ValueError(
-                f"{name}@{k} was not measured; there are {', '.join(self.values)} at "
-                f"{list(self.topk)}."
-            )
+            raise ValueError(f"{name}@{k} was not measured; there are {', '.join(self.values)} at {list(self.topk)}.")
         return self.values[name][:, self.topk.index(k)]
 
     def mean(self, name: str | None = None, k: int | None = None):
@@ -81,11 +78,7 @@ class Metrics:
             for k in self.topk:
                 low, high = self.interval(name, k)
                 mean = self.mean(name, k)
-                cells.append(
-                    f"{mean:.4f} ±{max(high - mean, mean - low):.4f}"
-                    if len(self) > 1
-                    else f"{mean:.4f}"
-                )
+                cells.append(f"{mean:.4f} ±{max(high - mean, mean - low):.4f}" if len(self) > 1 else f"{mean:.4f}")
             lines.append([name, *cells])
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         text = [
@@ -130,10 +123,7 @@ def compare(a: Metrics, b: Metrics, name: str, k: int) -> PairedTest:
     first, second = a.per_user(name, k), b.per_user(name, k)
     n = len(first)
     if n != len(second) or n < 2:
-        raise ValueError(
-            f"A paired test needs the same users on both sides, two or more; got {n} and "
-            f"{len(second)}."
-        )
+        raise ValueError(f"A paired test needs the same users on both sides, two or more; got {n} and {len(second)}.")
     differences = first - second
     mean = float(differences.mean())
     error = float(differences.std(ddof=1)) / np.sqrt(n)
@@ -167,9 +157,7 @@ def evaluate(
         items, scores = recommender.recommend(part, topk[-1], exclude_seen)
         items = _checked(items, scores, part, topk[-1], exclude_seen, start)
         parts.append(measure(items, part.targets, topk))
-    return Metrics(
-        topk, {name: np.concatenate([part.values[name] for part in parts]) for name in NAMES}
-    )
+    return Metrics(topk, {name: np.concatenate([part.values[name] for part in parts]) for name in NAMES})
 
 
 def measure(items, targets, topk: Sequence[int]) -> Metrics:
@@ -177,10 +165,7 @@ def measure(items, targets, topk: Sequence[int]) -> Metrics:
     topk = _cuts(topk)
     items = np.asarray(items)
     if items.ndim != 2 or items.shape[1] < topk[-1]:
-        raise ValueError(
-            f"Metrics at {topk[-1]} need that many ranked items per user, not an array "
-            f"{items.shape}."
-        )
+        raise ValueError(f"Metrics at {topk[-1]} need that many ranked items per user, not an array {items.shape}.")
     users, wanted = _flat(targets, len(items))
     if len(wanted) and wanted.min() < 1:
         raise ValueError(f"A target is item {wanted.min()}; items are numbered from 1.")
@@ -188,13 +173,9 @@ def measure(items, targets, topk: Sequence[int]) -> Metrics:
     truth = np.unique(users * base + wanted)  # a target counts once
     n_targets = np.bincount(truth // base, minlength=len(items))
     if (n_targets == 0).any():
-        raise ValueError(
-            f"User {np.flatnonzero(n_targets == 0)[0]} has no target; leave such users out."
-        )
+        raise ValueError(f"User {np.flatnonzero(n_targets == 0)[0]} has no target; leave such users out.")
 
-    hits = np.isin(
-        np.arange(len(items))[:, None] * base + items, truth
-    )  # (U, K); id 0 is no target
+    hits = np.isin(np.arange(len(items))[:, None] * base + items, truth)  # (U, K); id 0 is no target
     ranks = np.arange(1, items.shape[1] + 1)
     so_far = np.cumsum(hits, axis=1)  # (U, K)
     discounts = 1 / np.log2(ranks + 1)
@@ -217,10 +198,7 @@ def measure(items, targets, topk: Sequence[int]) -> Metrics:
     columns = [at(k) for k in topk]
     return Metrics(
         topk,
-        {
-            name: np.stack([c[i] for c in columns], axis=1).astype(float)
-            for i, name in enumerate(NAMES)
-        },
+        {name: np.stack([c[i] for c in columns], axis=1).astype(float) for i, name in enumerate(NAMES)},
     )
 
 
@@ -235,9 +213,7 @@ def _flat(rows, n_users: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows as (user int64 [nnz], item int64 [nnz])."""
     offsets = np.asarray(rows.offsets, np.int64)
     if offsets.shape != (n_users + 1,):
-        raise ValueError(
-            f"There are {n_users} ranked lists and {len(offsets) - 1} rows of targets or histories."
-        )
+        raise ValueError(f"There are {n_users} ranked lists and {len(offsets) - 1} rows of targets or histories.")
     users = np.repeat(np.arange(n_users), np.diff(offsets))
     return users, np.asarray(rows.values[offsets[0] : offsets[-1]], np.int64)
 
@@ -248,8 +224,7 @@ def _checked(items, scores, queries, k: int, exclude_seen: bool, start: int) -> 
     shape = (len(queries), k)
     if items.shape != shape or scores.shape != shape or items.dtype.kind not in "iu":
         raise ValueError(
-            f"The recommender returned ids {items.dtype} {items.shape} and scores {scores.shape}, "
-            f"not {shape}."
+            f"The recommender returned ids {items.dtype} {items.shape} and scores {scores.shape}, not {shape}."
         )
     items = items.astype(np.int64)
 
@@ -259,9 +234,7 @@ def _checked(items, scores, queries, k: int, exclude_seen: bool, start: int) -> 
 
     refuse((items < 0).any(axis=1), "hold a negative item id")
     refuse(np.isnan(scores).any(axis=1), "have scores that are not numbers")
-    refuse(
-        (scores[:, 1:] > scores[:, :-1]).any(axis=1), "are not in descending order of their scores"
-    )
+    refuse((scores[:, 1:] > scores[:, :-1]).any(axis=1), "are not in descending order of their scores")
     ordered = np.sort(items, axis=1)
     refuse(
         ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > 0)).any(axis=1),
@@ -270,8 +243,6 @@ def _checked(items, scores, queries, k: int, exclude_seen: bool, start: int) -> 
     if exclude_seen:
         users, seen = _flat(queries.histories, len(queries))
         base = 1 + max(int(items.max(initial=0)), int(seen.max(initial=0)))
-        known = np.isin(
-            np.arange(len(items))[:, None] * base + items, (users * base + seen)[seen > 0]
-        )
+        known = np.isin(np.arange(len(items))[:, None] * base + items, (users * base + seen)[seen > 0])
         refuse(known.any(axis=1), "hold an item of the history, although seen items are excluded")
     return items

@@ -84,7 +84,7 @@ def codebook_health(quantiser, codes):
         {"codebooks": [{"used", "perplexity"}, ...], "tuples": number of different codes}. Perplexity is the
         exponential of the entropy of codeword use: N when all are used alike, 1 when one takes all.
     """
-    indices = quantiser.decode(codes)                                                # (U, K_u, M)
+    indices = quantiser.decode(codes)  # (U, K_u, M)
     books = []
     for m in range(indices.shape[-1]):
         share = np.bincount(indices[..., m].ravel(), minlength=quantiser.n_codewords) / indices[..., m].size
@@ -104,8 +104,17 @@ def results(found, prepared, h, folder):
     labels = {"data": prepared.label} | {
         name: getattr(h, name)
         for name in (
-            "split", "split_seed", "model", "encoder", "seed", "exclude_seen",
-            "max_codes", "max_postings", "keep_share", "max_bytes", "index_format",
+            "split",
+            "split_seed",
+            "model",
+            "encoder",
+            "seed",
+            "exclude_seen",
+            "max_codes",
+            "max_postings",
+            "keep_share",
+            "max_bytes",
+            "index_format",
         )
     }
     rows = []

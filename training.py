@@ -89,8 +89,12 @@ class Trainer:
             self.save("last.ckpt")
         samples = self.training_data.steps(s.batch_size, s.positions_per_user) * s.batch_size
         with tqdm(
-            total=samples * s.epoch, initial=samples * progress.epoch, unit=" samples", unit_scale=True,
-            desc=s.model, leave=False,
+            total=samples * s.epoch,
+            initial=samples * progress.epoch,
+            unit=" samples",
+            unit_scale=True,
+            desc=s.model,
+            leave=False,
         ) as bar:
             while progress.epoch < s.epoch and not self._out_of_patience():
                 if self.model.has_quantiser and progress.epoch == s.pretrain_epoch:
@@ -154,9 +158,7 @@ class Trainer:
     def _batches(self, epoch):
         s = self.settings
         rng = np.random.default_rng([s.seed, epoch])
-        return self.training_data.epoch(
-            rng, s.batch_size, s.seq_len, s.neg_num, s.positions_per_user, s.neg_power
-        )
+        return self.training_data.epoch(rng, s.batch_size, s.seq_len, s.neg_num, s.positions_per_user, s.neg_power)
 
     def _start_quantiser(self):
         s, histories = self.settings, []
@@ -225,4 +227,3 @@ def load_checkpoint(path, parameters):
             )
         parameter.set_data(ms.Tensor(stored[parameter.name].asnumpy(), parameter.dtype))
     return progress
-

@@ -128,7 +128,10 @@ def parse(arguments=None):
         default = ",".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
         shown = "none" if default is None else int(default) if isinstance(default, bool) else default
         group.add_argument(
-            f"--{f.name}", type=_reader(f), default=argparse.SUPPRESS, metavar=f.name.upper(),
+            f"--{f.name}",
+            type=_reader(f),
+            default=argparse.SUPPRESS,
+            metavar=f.name.upper(),
             help=f"{f.metadata['help']} (default {shown})",
         )
     given = vars(parser.parse_args(arguments))

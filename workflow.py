@@ -100,8 +100,12 @@ def train(h, command):
     _keep_config(folder, h, data, command.resume)
     model = models.build(h, data.catalogue.n_items)
     trainer = Trainer(
-        model, models.QuerySide(model, h.inference_batch_size), data.training,
-        Validation(model, data.valid, h), h, folder,
+        model,
+        models.QuerySide(model, h.inference_batch_size),
+        data.training,
+        Validation(model, data.valid, h),
+        h,
+        folder,
     )
     if command.resume:
         trainer.resume()
@@ -164,8 +168,12 @@ class Data:
 
     def __init__(self, h, command):
         self.prepared = prepare(
-            h.dataset, command.source, split=h.split, seed=h.split_seed,
-            item_file=command.item_file, sort_rows=command.sort_rows,
+            h.dataset,
+            command.source,
+            split=h.split,
+            seed=h.split_seed,
+            item_file=command.item_file,
+            sort_rows=command.sort_rows,
         )
         folder = self.prepared.folder
         self.catalogue = load_catalogue(folder)
@@ -200,7 +208,7 @@ def build(model, h, data, library=None):
     rng = np.random.default_rng([h.seed, h.epoch])
     histories = data.training.histories(rng, h.positions_per_user)
     codes, uses = np.unique(models.QuerySide(model, h.inference_batch_size).codes(histories), return_counts=True)
-    codes = codes[np.argsort(-uses, kind="stable")]                                  # the warmest first
+    codes = codes[np.argsort(-uses, kind="stable")]  # the warmest first
     if h.index_codes == "all":
         codes = np.append(codes, np.setdiff1d(np.arange(h.K_c**h.num_codebooks), codes))
     codes = codes[: h.max_codes]

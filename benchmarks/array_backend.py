@@ -39,9 +39,7 @@ PRODUCTS = 20  # in a row, of the peak
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--on", choices=("gpu", "numpy", "torch"), default="gpu")
     parser.add_argument("--items", type=int, nargs="+", default=[3416, 100_000, 1_000_000])
     parser.add_argument("--codes", type=int, default=4096, help="of an index that is searched")
@@ -75,19 +73,22 @@ def building(library: ArrayLibrary, threads: int, args) -> None:
         build_array_index(array_scorer, many, relu=True, progress=False)
 
     pairs_many, pairs_few = len(many) * BUILD_ITEMS, len(few) * BUILD_ITEMS
-    best = best_rates({
-        "scores, array": (array_scores, pairs_many),
-        "scores, numba": (lambda: scorer.scores(few), pairs_few),
-        "build, array": (array_build, pairs_many),
-        "build, numba": (lambda: build(scorer, few), pairs_few),
-    }, args.rounds)  # fmt: skip
-    peaks = {kind: peak(library, kind, args) for kind in ("float32", "bfloat16")
-             if hasattr(library.xp, kind)}  # fmt: skip
+    best = best_rates(
+        {
+            "scores, array": (array_scores, pairs_many),
+            "scores, numba": (lambda: scorer.scores(few), pairs_few),
+            "build, array": (array_build, pairs_many),
+            "build, numba": (lambda: build(scorer, few), pairs_few),
+        },
+        args.rounds,
+    )
+    peaks = {kind: peak(library, kind, args) for kind in ("float32", "bfloat16") if hasattr(library.xp, kind)}
     for kind, flops in peaks.items():
         print(f"{kind} products of {args.square}: {flops / 1e12:.3f} TFLOP/s on {library.device}")
-    rows = [[name, f"{rate:,.0f}",
-             f"{rate * scorer.flops_per_pair / peaks['float32']:.1%}" if "array" in name else ""]
-            for name, rate in best.items()]  # fmt: skip
+    rows = [
+        [name, f"{rate:,.0f}", f"{rate * scorer.flops_per_pair / peaks['float32']:.1%}" if "array" in name else ""]
+        for name, rate in best.items()
+    ]
     show([[f"{BUILD_ITEMS:,} items", "pairs/s", "of the float32 peak"], *rows])
 
 
@@ -131,11 +132,14 @@ def searching(library: ArrayLibrary, threads: int, args) -> None:
             for at, one in enumerate((on_library, index)):
                 rate = batch_rate(
                     lambda asked, threads, one=one: one.recommend(asked.points, K, threads=threads),
-                    Asked(codes), threads, args.seconds,
-                )  # fmt: skip
+                    Asked(codes),
+                    threads,
+                    args.seconds,
+                )
                 rates[at] = max(rates[at], rate)
-        table.append([f"{n_items:,}", f"{postings:,}", *(f"{rate:,.0f}" for rate in rates),
-                      f"{rates[0] / rates[1]:.2f}x"])  # fmt: skip
+        table.append(
+            [f"{n_items:,}", f"{postings:,}", *(f"{rate:,.0f}" for rate in rates), f"{rates[0] / rates[1]:.2f}x"]
+        )
     show(table)
 
 

@@ -69,8 +69,16 @@ class FaissSearch:
             for queries, fetch in _groups(np.diff(asked.seen.offsets) + k):
                 fetched = min(fetch, self.n_items)
                 scores, rows = index.search(asked.points[queries], fetched, params=parameters)
-                _drop_seen(queries, rows, scores, asked.seen.offsets, asked.seen.values,
-                           np.zeros(self.n_items + 1, np.bool_), ids, best)  # fmt: skip
+                _drop_seen(
+                    queries,
+                    rows,
+                    scores,
+                    asked.seen.offsets,
+                    asked.seen.values,
+                    np.zeros(self.n_items + 1, np.bool_),
+                    ids,
+                    best,
+                )
             return ids, best
 
         return answer

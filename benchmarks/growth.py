@@ -34,11 +34,8 @@ SPARE = 20  # items per posting: enough score above 0 for the list of every code
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--items", type=int, nargs="+",
-                        default=[10_000, 30_000, 100_000, 300_000, 1_000_000])  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
     parser.add_argument("--codes", type=int, default=4096, help="two codebooks; a square number")
     parser.add_argument("--postings", type=int, default=500, help="per code, at every size")
     parser.add_argument("--queries", type=int, default=5000, help="in a batch")
@@ -53,12 +50,15 @@ def main() -> None:
         grow(sizes[0], args, Path(folder))  # compiles
         table = [grow(n_items, args, Path(folder)) for n_items in sizes]
     names = list(table[0])
-    rows = [[f"{n_items:,}", *(f"{row[name]:.4g}" for name in names)]
-            for n_items, row in zip(sizes, table, strict=True)]  # fmt: skip
+    rows = [
+        [f"{n_items:,}", *(f"{row[name]:.4g}" for name in names)] for n_items, row in zip(sizes, table, strict=True)
+    ]
     slopes = [f"{exponent(sizes, [row[name] for row in table]):+.2f}" for name in names]
     show([["items", *names], *rows, ["slope", *slopes]])
-    per_item = [f"{row['build s'] / n_items * 1e6:.3g} us and {row['MB'] / n_items * 1e6:.4g} bytes"
-                for n_items, row in zip(sizes, table, strict=True)]  # fmt: skip
+    per_item = [
+        f"{row['build s'] / n_items * 1e6:.3g} us and {row['MB'] / n_items * 1e6:.4g} bytes"
+        for n_items, row in zip(sizes, table, strict=True)
+    ]
     print(f"\nper item, at {sizes[0]:,} and at {sizes[-1]:,} items: {per_item[0]}; {per_item[-1]}")
 
 
@@ -68,12 +68,19 @@ def grow(n_items: int, args, folder: Path) -> dict[str, float]:
     scorer = dot_scorer(n_items, n_codes)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         reset_peak()
-        built = seconds(build_to_disk, scorer, range(n_codes), n_items, Path(place) / "index",
-                        relu=True, max_postings=args.postings, progress=False)  # fmt: skip
+        built = seconds(
+            build_to_disk,
+            scorer,
+            range(n_codes),
+            n_items,
+            Path(place) / "index",
+            relu=True,
+            max_postings=args.postings,
+            progress=False,
+        )
         memory = peak()
         mapped, copied = (
-            min(seconds(load_index, Path(place) / "index", mmap=mmap) for _ in range(LOADS))
-            for mmap in (True, False)
+            min(seconds(load_index, Path(place) / "index", mmap=mmap) for _ in range(LOADS)) for mmap in (True, False)
         )
         index = load_index(Path(place) / "index", mmap=False)
     codes = np.random.default_rng(1).integers(0, n_codes, (args.queries, TOKENS))

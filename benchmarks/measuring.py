@@ -127,18 +127,28 @@ def report(ours: list[Engine], others: list[Engine], thread_counts) -> None:
     notes = list(dict.fromkeys(name for engine in ours + others for name in engine.notes))
     heads = ["queries/s", "recall", *notes, *ways, "p50 ms", "p99 ms", "MB", "build s"]
     rows = [
-        [e.name, f"{e.recall:.4f}", *(e.notes.get(name, "") for name in notes),
-         *(f"{e.rates[way]:,.0f}" for way in ways),
-         f"{e.p50_ms:.3f}", f"{e.p99_ms:.3f}", f"{e.bytes / 1e6:.1f}", f"{e.build_seconds:.2f}"]
+        [
+            e.name,
+            f"{e.recall:.4f}",
+            *(e.notes.get(name, "") for name in notes),
+            *(f"{e.rates[way]:,.0f}" for way in ways),
+            f"{e.p50_ms:.3f}",
+            f"{e.p99_ms:.3f}",
+            f"{e.bytes / 1e6:.1f}",
+            f"{e.build_seconds:.2f}",
+        ]
         for e in ours + others
-    ]  # fmt: skip
+    ]
     show([heads, *rows])
     rows = [
-        [f"{one.name} / {other.name}",
-         *(f"{one.rates[way] / other.rates[way]:.2f}x" for way in ways),
-         f"{one.bytes / other.bytes:.2f}x"]
-        for other in others for one in ours
-    ]  # fmt: skip
+        [
+            f"{one.name} / {other.name}",
+            *(f"{one.rates[way] / other.rates[way]:.2f}x" for way in ways),
+            f"{one.bytes / other.bytes:.2f}x",
+        ]
+        for other in others
+        for one in ours
+    ]
     show([["ratio", *ways, "MB"], *rows])
 
 

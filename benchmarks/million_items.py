@@ -53,8 +53,9 @@ def run(args, folder: Path) -> int:
         scorer = dot_scorer(args.items, n_codes)
     before = resident()
     with stage("build to disk") as built:
-        index = build_to_disk(scorer, range(n_codes), args.items, folder / "index", relu=True,
-                              max_postings=args.postings)  # fmt: skip
+        index = build_to_disk(
+            scorer, range(n_codes), args.items, folder / "index", relu=True, max_postings=args.postings
+        )
     stated = 3 * max(BLOCK_BYTES, 4 * args.items) + 64 * n_codes + (16 << 20)
     on_disk = sum(path.stat().st_size for path in (folder / "index").iterdir())
     del index
@@ -78,12 +79,16 @@ def run(args, folder: Path) -> int:
     sizes = index.statistics()
     print(f"postings            {sizes['postings']:,} (sparsity {sizes['sparsity']:.4%})")
     small = compact.statistics()["bytes"]
-    print(f"on disk             {on_disk / 1e6:.0f} MB; uint8 {small / 1e6:.0f} MB "
-          f"with {lost['overlap']:.4f} of the best {K} kept")  # fmt: skip
+    print(
+        f"on disk             {on_disk / 1e6:.0f} MB; uint8 {small / 1e6:.0f} MB "
+        f"with {lost['overlap']:.4f} of the best {K} kept"
+    )
     mapped = on_disk if built["peak"] else 0
     taken = built["peak"] - before
-    print(f"memory of the build {taken / 1e6:.0f} MB more than before it; stated at most "
-          f"{stated / 1e6:.0f} MB and the mapped index, {mapped / 1e6:.0f} MB")  # fmt: skip
+    print(
+        f"memory of the build {taken / 1e6:.0f} MB more than before it; stated at most "
+        f"{stated / 1e6:.0f} MB and the mapped index, {mapped / 1e6:.0f} MB"
+    )
     return 0 if taken <= stated + mapped else 1
 
 
@@ -116,8 +121,7 @@ class stage:
     def __exit__(self, *error) -> None:
         self.took.update(seconds=time.perf_counter() - self.began, peak=peak())
         if not any(error):
-            print(f"{self.name:<28} {self.took['seconds']:>9.2f} {self.took['peak'] / 1e6:>9.0f}",
-                  flush=True)  # fmt: skip
+            print(f"{self.name:<28} {self.took['seconds']:>9.2f} {self.took['peak'] / 1e6:>9.0f}", flush=True)
 
 
 def reset_peak() -> None:

@@ -56,26 +56,32 @@ SIGNIFICANT, LOSS = 0.05, " loss"
 
 
 def main(arguments=None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, nargs="+", default=[3416, 100_000, 1_000_000])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--codes", type=int, default=4096, help="codes of the index")
-    parser.add_argument("--postings", type=int, help="per code (default: 200 up to 10,000 items, "
-                        "2,000 beyond)")  # fmt: skip
+    parser.add_argument("--postings", type=int, help="per code (default: 200 up to 10,000 items, 2,000 beyond)")
     parser.add_argument("--tokens", type=int, default=4, help="codes per query")
     parser.add_argument("--k", type=int, default=50)
     parser.add_argument("--batch", type=int, default=2000, help="queries measured")
     parser.add_argument("--seconds", type=float, default=1.0, help="least length of a measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ef_construction", type=int, default=200, help="of HNSW; faiss has 40")
-    parser.add_argument("--vectors", choices=("clustered", "gaussian"), default="clustered",
-                        help="clustered is easier for HNSW, as trained vectors are")  # fmt: skip
+    parser.add_argument(
+        "--vectors",
+        choices=("clustered", "gaussian"),
+        default="clustered",
+        help="clustered is easier for HNSW, as trained vectors are",
+    )
     parser.add_argument("--sparcode", type=Path, help="folder of a DQMatch run")
     parser.add_argument("--two_tower", type=Path, help="folder of a TwoTower run")
-    parser.add_argument("--caps", type=int, nargs="*", default=[1200, 800, 500, 200, 100],
-                        help="most postings per code, beside the index as it is")  # fmt: skip
+    parser.add_argument(
+        "--caps",
+        type=int,
+        nargs="*",
+        default=[1200, 800, 500, 200, 100],
+        help="most postings per code, beside the index as it is",
+    )
     parser.add_argument("--exclude_seen", type=int, choices=(0, 1), default=1)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args(arguments)
@@ -85,14 +91,16 @@ def main(arguments=None) -> None:
     synthetic = (compare_synthetic(n_items, args) for n_items in args.items)
     results = [compare_trained(args)] if args.sparcode else list(synthetic)
     if args.json:
-        args.json.write_text(json.dumps({"arguments": vars(args), "results": results}, default=str,
-                                        indent=1))  # fmt: skip
+        args.json.write_text(json.dumps({"arguments": vars(args), "results": results}, default=str, indent=1))
 
 
 def compare_synthetic(n_items: int, args) -> dict:
     postings = min(args.postings or (200 if n_items <= 10_000 else 2000), n_items)
-    print(f"\n{n_items:,} items; {args.codes:,} codes x {postings:,} postings, {args.tokens} codes "
-          f"per query; {args.vectors} vectors of {WIDTH}; best {args.k}", flush=True)  # fmt: skip
+    print(
+        f"\n{n_items:,} items; {args.codes:,} codes x {postings:,} postings, {args.tokens} codes "
+        f"per query; {args.vectors} vectors of {WIDTH}; best {args.k}",
+        flush=True,
+    )
     items, queries = vectors(n_items, 2 * args.batch, args.vectors)
     tuning, queries = queries[: min(500, args.batch)], queries[args.batch :]
     ours = synthetic_engines(n_items, postings, args)
@@ -118,12 +126,17 @@ def _compare_trained(sparcode, two_tower, args) -> dict:
 
     index = sparcode.saved_index()
     _, build_seconds = sparcode.build(index.codes, index.pruning)
-    print(f"\n{data.prepared.label}: {n_items:,} items, {len(users):,} test users, "
-          f"{users.histories.lengths().mean():.0f} items in a history on average, "
-          f"{'left out' if exclude_seen else 'not left out'}; best {k}")  # fmt: skip
-    print(f"DQMatch by exhaustive scoring: R@{k} {exhaustive.mean('recall', k):.4f}; users encoded "
-          f"per second: DQMatch {sparcode.encoding_rate(users):,.0f}, TwoTower "
-          f"{two_tower.encoding_rate(users):,.0f}", flush=True)  # fmt: skip
+    print(
+        f"\n{data.prepared.label}: {n_items:,} items, {len(users):,} test users, "
+        f"{users.histories.lengths().mean():.0f} items in a history on average, "
+        f"{'left out' if exclude_seen else 'not left out'}; best {k}"
+    )
+    print(
+        f"DQMatch by exhaustive scoring: R@{k} {exhaustive.mean('recall', k):.4f}; users encoded "
+        f"per second: DQMatch {sparcode.encoding_rate(users):,.0f}, TwoTower "
+        f"{two_tower.encoding_rate(users):,.0f}",
+        flush=True,
+    )
 
     asked = sparcode.asked(users, exclude_seen)
     longest = index.statistics()["postings_max"]
@@ -187,8 +200,7 @@ def tell(ours: list[Engine], other: Engine, ways: list[str], target: float, what
         best = max(ours, key=lambda one: one.rates[way])
         ratio = best.rates[way] / other.rates[way]
         verdict = "met" if ratio >= target else "missed"
-        print(f"{way}: {best.name} (fastest with {what}) / {other.name}: {ratio:.2f}x; "
-              f"target {target:.0f}x {verdict}")  # fmt: skip
+        print(f"{way}: {best.name} (fastest with {what}) / {other.name}: {ratio:.2f}x; target {target:.0f}x {verdict}")
 
 
 # --- what is searched
@@ -202,8 +214,9 @@ def synthetic_engines(n_items: int, postings: int, args) -> list[Engine]:
     offsets = np.arange(args.codes + 1) * postings
     floors = np.zeros(args.codes, np.float32)
     codes = rng.integers(0, args.codes, (args.batch, args.tokens))
-    SparseInvertedIndex(np.arange(2), offsets[:3], items[: offsets[2]], scores[: offsets[2]],
-                        floors[:2], n_items).compact("uint8")  # compiles  # fmt: skip
+    SparseInvertedIndex(
+        np.arange(2), offsets[:3], items[: offsets[2]], scores[: offsets[2]], floors[:2], n_items
+    ).compact("uint8")  # compiles
     began = time.perf_counter()
     index = SparseInvertedIndex(np.arange(args.codes), offsets, items, scores, floors, n_items)
     return index_engines("index", index, Asked(codes), args.k, time.perf_counter() - began)

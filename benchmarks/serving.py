@@ -21,13 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.trained import Trained, on_cpu  # noqa: E402
 from retrieval import IndexRecommender, load_index, load_scorer  # noqa: E402
-from retrieval.onnx_query import OnnxQuery  # noqa: E402
+from retrieval.engines.onnx_query import OnnxQuery  # noqa: E402
 
 
 def main(arguments=None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of an exported DQMatch run")
     parser.add_argument("--k", type=int, default=50)
     args = parser.parse_args(arguments)

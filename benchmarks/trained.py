@@ -87,8 +87,10 @@ class Trained:
     def saved_index(self) -> SparseInvertedIndex:
         """runs/NAME/index in memory, with the codes of the test users that it lacks scored."""
         index, codes = load_index(self.folder / "index", mmap=False), self.points(self.data.test)
-        print(f"{self.folder}/index: {codes.size - index.contains(codes).sum():,} of {codes.size:,} "
-              "codes of the test users were not in it and were scored now")  # fmt: skip
+        print(
+            f"{self.folder}/index: {codes.size - index.contains(codes).sum():,} of {codes.size:,} "
+            "codes of the test users were not in it and were scored now"
+        )
         return index.extend(self.build(index.missing(codes), index.pruning)[0])
 
     def build(self, codes, pruning: Pruning) -> tuple[SparseInvertedIndex, float]:

@@ -67,9 +67,7 @@ def _fetch(url: str, part: Path, pause: float) -> None:
             reason = str(error) or type(error).__name__
         if attempt + 1 < ATTEMPTS:
             time.sleep(pause * 2**attempt)
-    raise UnreachableError(
-        f"{url} cannot be fetched ({reason}); check the network, or give the file as source."
-    )
+    raise UnreachableError(f"{url} cannot be fetched ({reason}); check the network, or give the file as source.")
 
 
 def _receive(url: str, part: Path, offset: int) -> None:

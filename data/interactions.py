@@ -92,9 +92,7 @@ def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
     return frame
 
 
-def arrange(
-    file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: bool, explain: Explain
-) -> Interactions:
+def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: bool, explain: Explain) -> Interactions:
     """Number the ids, put the rows in order, leave repeats out.
 
     frame: user_id and item_id as categories, timestamp as numbers. first_line: where row 0 stands.

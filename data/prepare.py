@@ -80,9 +80,7 @@ def prepare(
     Raises UserError.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", dataset):
-        raise UserError(
-            f"dataset {dataset!r} is no plain name; use letters, digits, '.', '_', '-'."
-        )
+        raise UserError(f"dataset {dataset!r} is no plain name; use letters, digits, '.', '_', '-'.")
     if split not in SPLITS:
         raise UserError(f"split {split!r} is unknown; the splits are {', '.join(SPLITS)}.")
     if seed < 0:
@@ -125,9 +123,7 @@ def _place(dataset: str, source: str | Path | None) -> Path | None:
     """The file or folder to read: the given one, or what SPARCODE_DATA holds for the dataset."""
     if dataset == "sample":
         if source is not None:
-            raise UserError(
-                "the built-in sample takes no source; name a dataset or drop the source."
-            )
+            raise UserError("the built-in sample takes no source; name a dataset or drop the source.")
         return None
     if source is not None:
         return Path(source)
@@ -140,9 +136,7 @@ def _place(dataset: str, source: str | Path | None) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def _source(
-    dataset: str, place: Path | None, item_file: str | Path | None, sort_rows: bool
-) -> Source | None:
+def _source(dataset: str, place: Path | None, item_file: str | Path | None, sort_rows: bool) -> Source | None:
     """How to read the dataset; None if there is only what is prepared or can be downloaded."""
     if dataset == "sample":
         return sample.SOURCE
@@ -164,9 +158,7 @@ def _downloaded(dataset: str, out: Path, base_url: str | None) -> Source:
 def _fallback(dataset: str, out: Path, split: str, seed: int, reason: str) -> Prepared:
     """Prepare the sample instead, and say so where nobody can miss it."""
     prepared = prepare("sample", None, out, split, seed)
-    note = (
-        f"{dataset} could not be had: these results are about the BUILT-IN SAMPLE, not {dataset}."
-    )
+    note = f"{dataset} could not be had: these results are about the BUILT-IN SAMPLE, not {dataset}."
     line = "#" * 100
     print(f"\n{line}\n#\n# {note}\n# {reason}\n#\n{line}\n", flush=True)
     return replace(prepared, note=f"{note} {reason}")
@@ -188,9 +180,7 @@ def _given_copy(folder: Path, wanted: dict) -> Prepared:
 def _as_found(folder: Path, dataset: str, source: str | Path | None) -> Prepared:
     """CSV files that somebody put there, such as the release's: used as they are, not replaced."""
     if source is not None:
-        raise UserError(
-            f"{folder} holds files that were not prepared here; move them away, or give no source."
-        )
+        raise UserError(f"{folder} holds files that were not prepared here; move them away, or give no source.")
     for names, cure in NEEDED.items():
         if not any((folder / name).exists() for name in names):
             raise UserError(f"{folder} holds no {' or '.join(names)}; {cure}.")
@@ -215,11 +205,7 @@ def _description(folder: Path) -> dict:
 
 def _prepared(folder: Path, description: dict) -> Prepared:
     """Says so if a file was changed after preparation: the results are then about other data."""
-    changed = [
-        name
-        for name, digest in description.get("files", {}).items()
-        if checksum([folder / name]) != digest
-    ]
+    changed = [name for name, digest in description.get("files", {}).items() if checksum([folder / name]) != digest]
     note = f"changed by hand since preparation: {', '.join(changed)}." if changed else ""
     label = str(description.get("source")) + (f" ({note[:-1]})" if changed else "")
     return Prepared(folder, str(description.get("dataset")), label, note, description)
@@ -231,9 +217,7 @@ def _write(folder: Path, wanted: dict, source: Source) -> dict:
     everything = source.read()
     kept = everything.frequent()
     if not len(kept):
-        raise UserError(
-            f"{source.label}: no user has 5 interactions with items that have 5; give more data."
-        )
+        raise UserError(f"{source.label}: no user has 5 interactions with items that have 5; give more data.")
     histories = kept.histories()
     split = SPLITS[wanted["split"]](histories, wanted["seed"])
     titles = source.titles()
@@ -277,9 +261,7 @@ def _replace(folder: Path, new: Path) -> None:
     shutil.rmtree(old)
 
 
-def _statistics(
-    everything: Interactions, kept: Interactions, histories: Ragged, split: Split
-) -> dict:
+def _statistics(everything: Interactions, kept: Interactions, histories: Ragged, split: Split) -> dict:
     users, items = len(kept.user_ids), len(kept.item_ids)
     lengths = histories.lengths()
     return {

@@ -28,9 +28,7 @@ class Source:
     checksum: Callable[[], str]
 
 
-def find_source(
-    dataset: str, path: Path, item_file: Path | None = None, sort_rows: bool = False
-) -> Source:
+def find_source(dataset: str, path: Path, item_file: Path | None = None, sort_rows: bool = False) -> Source:
     """What stands at `path`: an archive, an unpacked archive, an interactions file, or a folder of
     one of these (also under the name of the dataset). Raises UserError if it is none of them;
     reading raises it if `dataset` is the name of other data, such as ml-1m.

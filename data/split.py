@@ -33,8 +33,7 @@ def user_split(histories: Ragged, seed: int) -> Split:
     n = len(rows)
     if n < 10:
         raise UserError(
-            f"{n} users are left after filtering, a user split needs 10; "
-            "give more data, or split leave-one-out."
+            f"{n} users are left after filtering, a user split needs 10; give more data, or split leave-one-out."
         )
     shuffled = rows[np.random.default_rng(seed).permutation(n)]
     # the order of users carries nothing, and that of the source reads better

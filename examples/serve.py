@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from retrieval import IndexRecommender, load_index, load_scorer  # noqa: E402
-from retrieval.onnx_query import OnnxQuery  # noqa: E402
+from retrieval.engines.onnx_query import OnnxQuery  # noqa: E402
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("run", type=Path, help="folder with query.onnx, scorer.npz and index/")

@@ -35,7 +35,7 @@ from benchmarks.measuring import Engine, compete
 from benchmarks.search_engines import index_engine, judge
 from benchmarks.trained import Trained, on_cpu
 from metric import measure
-from retrieval import frontier
+from retrieval.scale import frontier
 from retrieval.search import available_cores
 
 CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400)
@@ -68,7 +68,9 @@ def main(arguments=None):
         users, engines = sparcode.data.test, []
         exhaustive = measure(sparcode.ranking(users, args.k, True), users.targets, [args.k])
         for trained, make in (
-            (sparcode, sparcode_engines), (two_tower, two_tower_engines), (all_to_all, all_to_all_engines)
+            (sparcode, sparcode_engines),
+            (two_tower, two_tower_engines),
+            (all_to_all, all_to_all_engines),
         ):
             asked, ranking = trained.asked(users), trained.ranking(users, args.k, True)
             for engine in make(trained, asked.take(np.arange(args.batch) % len(users)), args):
@@ -123,10 +125,10 @@ def all_to_all_engines(trained, asked, args):
     scorer, h, n_items = trained.model.scorer(), trained.h, trained.data.catalogue.n_items
 
     def answer(asked, threads):  # the scorer takes all cores, whatever it is told
-        n_users, n_tokens, width = asked.points.shape                               # (U, K_u, D)
+        n_users, n_tokens, width = asked.points.shape  # (U, K_u, D)
         scores = scorer.token_scores(asked.points.reshape(-1, width)).reshape(n_users, n_tokens, n_items).sum(1)
-        scores[asked.seen.row_of_value(), asked.seen.values - 1] = -np.inf           # (U, n_items)
-        best = np.argpartition(-scores, args.k - 1, axis=1)[:, : args.k]             # (U, k)
+        scores[asked.seen.row_of_value(), asked.seen.values - 1] = -np.inf  # (U, n_items)
+        best = np.argpartition(-scores, args.k - 1, axis=1)[:, : args.k]  # (U, k)
         order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
         best = np.take_along_axis(best, order, 1)
         return (best + 1).astype(np.int32), np.take_along_axis(scores, best, 1)

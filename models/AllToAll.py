@@ -41,7 +41,7 @@ class AllToAll(BaseModel):
         self.interaction = INTERACTIONS[interaction](self.embedding_size, token_size, k_i, interaction_hidden)
 
     def tokens(self, history, noise=None):
-        segments = history.reshape(-1, self.seq_len // self.k_u)                     # (B * K_u, L / K_u)
+        segments = history.reshape(-1, self.seq_len // self.k_u)  # (B * K_u, L / K_u)
         if noise is not None:
             noise = noise.reshape(segments.shape[0], -1)
         vectors = self.user_vector(segments, noise).reshape(-1, self.k_u, self.embedding_size)
@@ -49,7 +49,7 @@ class AllToAll(BaseModel):
         return tokens.swapaxes(0, 1)
 
     def score(self, tokens, items):
-        scores = self.interaction(tokens, ops.gather(self.item_table, items, 0))     # (B, K_u, C)
+        scores = self.interaction(tokens, ops.gather(self.item_table, items, 0))  # (B, K_u, C)
         if self.score_bias is not None:
             scores = ops.relu(scores + self.score_bias)
         return scores.sum(1)

@@ -29,13 +29,14 @@ class BaseModel(nn.Cell):
     score_bias = None  # set where the score is a sum of ReLUs
     has_quantiser = False
 
-    def __init__(self, *, n_items, embedding_size, embedding_std, encoder, hidden, dropout, history_dropout, l2,
-                 seq_len, rng):
+    def __init__(
+        self, *, n_items, embedding_size, embedding_std, encoder, hidden, dropout, history_dropout, l2, seq_len, rng
+    ):
         super().__init__()
         self.n_items, self.embedding_size, self.seq_len, self.l2 = n_items, embedding_size, seq_len, l2
         table = rng.normal(0, embedding_std, (n_items + 1, embedding_size)).astype(np.float32)
         table[0] = 0
-        self.item_table = ms.Parameter(ms.Tensor(table), name="item_table")          # (n_items + 1, D)
+        self.item_table = ms.Parameter(ms.Tensor(table), name="item_table")  # (n_items + 1, D)
         self.encoder = ENCODERS[encoder](embedding_size, hidden, dropout, history_dropout)
         self.noise_width = self.encoder.noise_width
 
@@ -85,7 +86,7 @@ class BaseModel(nn.Cell):
         tokens, penalty = self.tokens(history, noise), 0.0
         if quantised:
             tokens, penalty = self.quantise(tokens)
-        collision = ops.equal(positive.expand_dims(1), negative)                     # (B, N)
+        collision = ops.equal(positive.expand_dims(1), negative)  # (B, N)
         softmax = sampled_softmax(
             self.score(tokens, positive.expand_dims(1)), self.score(tokens, negative), log_expected, collision
         )

@@ -12,7 +12,7 @@ class TwoTower(BaseModel):
     """score(user, item) = encoder(history) . item embedding; see `BaseModel` for the arguments."""
 
     def tokens(self, history, noise=None):
-        return self.user_vector(history, noise).expand_dims(1)                              # (B, 1, D)
+        return self.user_vector(history, noise).expand_dims(1)  # (B, 1, D)
 
     def score(self, tokens, items):
         return dot(tokens, ops.gather(self.item_table, items, 0)).squeeze(1)

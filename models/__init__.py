@@ -30,7 +30,9 @@ def build(hyperparameters, n_items):
     """
     h = hyperparameters
     for kind, name, known in (
-        ("model", h.model, MODELS), ("encoder", h.encoder, ENCODERS), ("interaction", h.interaction, INTERACTIONS),
+        ("model", h.model, MODELS),
+        ("encoder", h.encoder, ENCODERS),
+        ("interaction", h.interaction, INTERACTIONS),
         ("quantiser", h.quantiser, QUANTISERS),
     ):
         if name not in known:

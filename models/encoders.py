@@ -31,7 +31,7 @@ class DNN(nn.Cell):
 
     def construct(self, embeddings, mask, noise):
         """embeddings (B, L, D), mask (B, L) with 1 at items, noise (B, noise_width) or None -> (B, D) float32."""
-        mean = self.mean(embeddings, mask)                                           # (B, D)
+        mean = self.mean(embeddings, mask)  # (B, D)
         rest = None
         if noise is not None:
             mean, rest = dropout(mean, noise[:, : self.width], self.history_dropout), noise[:, self.width :]

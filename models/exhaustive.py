@@ -28,7 +28,7 @@ class Exhaustive:
             ids (U, k) int32 and scores (U, k) float32; where fewer items have a score, id 0 and -inf. An item that
             every ReLU has silenced has none.
         """
-        scores = self.scores(queries)                                                # (U, n_items)
+        scores = self.scores(queries)  # (U, n_items)
         if self.model.score_bias is not None:
             scores[scores <= 0] = -np.inf
         if exclude_seen:
@@ -39,10 +39,10 @@ class Exhaustive:
 
     def scores(self, queries):
         """Scores of all items, (U, n_items) float32; column j is item j + 1."""
-        tokens = self.query_side.tokens(queries.histories)                           # (U, K_u, D)
+        tokens = self.query_side.tokens(queries.histories)  # (U, K_u, D)
         n_queries, n_tokens, width = tokens.shape
         # Quantised tokens repeat: each different one is scored once.
         distinct, place = np.unique(tokens.reshape(-1, width), axis=0, return_inverse=True)
         place = place.reshape(n_queries, n_tokens)
-        by_token = self.model.scorer().token_scores(distinct)                               # (R, n_items)
+        by_token = self.model.scorer().token_scores(distinct)  # (R, n_items)
         return sum(by_token[place[:, token]] for token in range(n_tokens))

@@ -47,10 +47,10 @@ class DNN(nn.Cell):
 
     def construct(self, tokens, items):
         """tokens (B, K, D), item embeddings (C, E) shared by the batch or (B, C, E) -> scores (B, K, C) float32."""
-        scores = dot(tokens, self.project(items))                                    # (B, K, C)
+        scores = dot(tokens, self.project(items))  # (B, K, C)
         if self.has_hidden:
-            item_half = self.item_half(self.item_heads(items))                       # (C, H) or (B, C, H)
-            hidden = ops.relu(_sums(self.token_half(tokens), item_half))             # (H, B * K * C)
+            item_half = self.item_half(self.item_heads(items))  # (C, H) or (B, C, H)
+            hidden = ops.relu(_sums(self.token_half(tokens), item_half))  # (H, B * K * C)
             for layer in self.deeper:
                 hidden = ops.relu(ops.matmul(layer.weight, hidden) + layer.bias.expand_dims(1))
             scores = scores + (ops.matmul(self.out.weight, hidden) + self.out.bias).reshape(scores.shape)
@@ -89,12 +89,12 @@ def _sums(token_half, item_half):
     """
     batch, n_tokens, width = token_half.shape
     if item_half.ndim == 2:
-        tokens = token_half.reshape(-1, width).T.expand_dims(2)                      # (H, B * K, 1)
-        items = item_half.T.expand_dims(1)                                           # (H, 1, C)
+        tokens = token_half.reshape(-1, width).T.expand_dims(2)  # (H, B * K, 1)
+        items = item_half.T.expand_dims(1)  # (H, 1, C)
         left = ops.concat((tokens, ops.ones_like(tokens)), 2)
         right = ops.concat((ops.ones_like(items), items), 1)
         return ops.BatchMatMul()(left, right).reshape(width, -1)
-    pairs = token_half.expand_dims(2) + item_half.expand_dims(1)                     # (B, K, C, H)
+    pairs = token_half.expand_dims(2) + item_half.expand_dims(1)  # (B, K, C, H)
     return pairs.reshape(-1, width).T
 
 

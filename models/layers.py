@@ -87,5 +87,5 @@ class MaskedMean(nn.Cell):
     """Mean of the rows whose mask is one; an empty row gives zeros."""
 
     def construct(self, rows, mask):
-        weights = mask / ops.clamp(mask.sum(1, keepdims=True), min=1.0)             # (B, L)
-        return ops.bmm(weights.expand_dims(1), rows).squeeze(1)                     # (B, D)
+        weights = mask / ops.clamp(mask.sum(1, keepdims=True), min=1.0)  # (B, L)
+        return ops.bmm(weights.expand_dims(1), rows).squeeze(1)  # (B, D)

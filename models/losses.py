@@ -21,5 +21,5 @@ def sampled_softmax(positive, negative, log_expected, collision):
         float32 scalar, the mean over the batch.
     """
     negative = ops.masked_fill(negative - log_expected, collision, ms.Tensor(-1e9, ms.float32))
-    logits = ops.concat((positive, negative), 1)                                     # (B, 1 + N)
+    logits = ops.concat((positive, negative), 1)  # (B, 1 + N)
     return (ops.logsumexp(logits, 1) - positive.squeeze(1)).mean()

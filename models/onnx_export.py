@@ -11,7 +11,7 @@ import numpy as np
 from errors import UserError
 from models.encoders import DNN
 
-FORMAT = 1  # of the metadata; `retrieval.onnx_query` reads it
+FORMAT = 1  # of the metadata; `retrieval.engines.onnx_query` reads it
 OPSET, IR_VERSION = 17, 8  # what onnxruntime 1.13 and later run
 
 
@@ -46,10 +46,15 @@ def export_query_side(model, path):
     graph = _Graph(onnx)
     codes = _codes(graph, model.quantiser, _tokens(graph, model, "history"), model.k_u)
     exported = graph.model(
-        {"history": ("batch", model.seq_len)}, {codes: ("batch", model.k_u)},
+        {"history": ("batch", model.seq_len)},
+        {codes: ("batch", model.k_u)},
         {
-            "sparcode_format": FORMAT, "seq_len": model.seq_len, "K_u": model.k_u, "n_items": model.n_items,
-            "num_codebooks": model.quantiser.num_codebooks, "K_c": model.quantiser.n_codewords,
+            "sparcode_format": FORMAT,
+            "seq_len": model.seq_len,
+            "K_u": model.k_u,
+            "n_items": model.n_items,
+            "num_codebooks": model.quantiser.num_codebooks,
+            "K_c": model.quantiser.n_codewords,
             "history": "item ids 1..n_items, oldest first, left-padded with 0",
             "codes": "one per token: sum over m of index_m * K_c^(num_codebooks-1-m), a key of the inverted index",
         },
@@ -96,14 +101,14 @@ class _Graph:
 
 def _tokens(graph, model, history):
     """`AllToAll.tokens`, history (B, L) -> (K_u, B, D)."""
-    segments = graph("Reshape", history, [-1, model.seq_len // model.k_u])           # (B * K_u, L / K_u)
+    segments = graph("Reshape", history, [-1, model.seq_len // model.k_u])  # (B * K_u, L / K_u)
     mask = graph("Cast", graph("Greater", segments, 0), to=graph.onnx.TensorProto.FLOAT)
     # Gather counts a negative id from the end of the table; sent beyond the end it is an error, like one too large.
     ids = graph("Where", graph("Less", segments, 0), model.n_items + 1, segments)
-    embeddings = graph("Gather", model.item_table.asnumpy(), ids)                    # (B * K_u, L / K_u, E), row 0 is 0
+    embeddings = graph("Gather", model.item_table.asnumpy(), ids)  # (B * K_u, L / K_u, E), row 0 is 0
     vectors = ENCODERS[type(model.encoder)](graph, model.encoder, embeddings, mask)  # (B * K_u, E)
     vectors = graph("Reshape", vectors, [-1, model.k_u, model.embedding_size])
-    vectors = graph("Transpose", vectors, perm=[1, 0, 2])                            # (K_u, B, E)
+    vectors = graph("Transpose", vectors, perm=[1, 0, 2])  # (K_u, B, E)
     tokens = graph("MatMul", vectors, model.user_heads.asnumpy())
     return graph("Add", tokens, model.user_bias.asnumpy())
 
@@ -114,22 +119,22 @@ def _codes(graph, quantiser, tokens, k_u):
     Every codebook answers what those before it have left over. This is the residual quantiser, and on tables of full
     width the product quantiser too: a codeword is zero outside its own part, so it leaves the other parts alone.
     """
-    tables, n = quantiser.tables(), quantiser.n_codewords                            # (M, N, D)
+    tables, n = quantiser.tables(), quantiser.n_codewords  # (M, N, D)
     books = [
         (graph.constant(table.T), graph.constant(0.5 * np.square(table).sum(1)), graph.constant(table))
         for table in tables
     ]
-    nothing = np.zeros(tables.shape[2], np.float32)                                  # (D,)
+    nothing = np.zeros(tables.shape[2], np.float32)  # (D,)
     columns, lost = [], nothing
     for k in range(k_u):
-        wanted = missing = graph("Add", graph("Gather", tokens, k), lost)            # (B, D)
+        wanted = missing = graph("Add", graph("Gather", tokens, k), lost)  # (B, D)
         found, code = nothing, 0
         for transposed, half_norm, table in books:
             closeness = graph("Sub", graph("MatMul", missing, transposed), half_norm)  # (B, N)
-            nearest = graph("ArgMax", closeness, axis=1)                             # (B, 1)
+            nearest = graph("ArgMax", closeness, axis=1)  # (B, 1)
             found = graph("Add", found, graph("Squeeze", graph("Gather", table, nearest), [1]))  # (B, D)
             missing = graph("Sub", wanted, found)
-            code = graph("Add", graph("Mul", code, n), nearest)                      # (B, 1)
+            code = graph("Add", graph("Mul", code, n), nearest)  # (B, 1)
         lost = missing
         columns.append(code)
     return graph("Concat", *columns, axis=1, output="codes")
@@ -138,7 +143,7 @@ def _codes(graph, quantiser, tokens, k_u):
 def _mean(graph, rows, mask):
     """`MaskedMean`, rows (B, L, D) and mask (B, L) -> (B, D)."""
     count = graph("Max", graph("ReduceSum", mask, [1], keepdims=1), np.float32(1))
-    weights = graph("Unsqueeze", graph("Div", mask, count), [1])                     # (B, 1, L)
+    weights = graph("Unsqueeze", graph("Div", mask, count), [1])  # (B, 1, L)
     return graph("Squeeze", graph("MatMul", weights, rows), [1])
 
 

@@ -34,7 +34,7 @@ class QuerySide:
     def _run(self, method, histories):
         cell = self._compiled.setdefault(method, _Method(self.model, method))
         cell.set_train(False)
-        rows = histories.tail(self.model.seq_len)                                    # (U, L)
+        rows = histories.tail(self.model.seq_len)  # (U, L)
         # A few queries need no full batch; a power of two keeps the number of compiled shapes small.
         size = min(self.batch_size, 1 << max(len(rows) - 1, 0).bit_length())
         parts = []

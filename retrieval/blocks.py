@@ -28,18 +28,12 @@ def codes_per_block(n_items: int, block_bytes: int | None = None) -> int:
 def checked_codes(codes) -> np.ndarray:
     """Codes as int64, ascending, each once."""
     codes = np.asarray(codes)
-    if codes.size and (
-        codes.dtype.kind not in "iu" or not np.can_cast(codes.dtype, np.int64) or codes.min() < 0
-    ):
-        raise ValueError(
-            f"Codes must be non-negative integers (int64), not such {codes.dtype} values."
-        )
+    if codes.size and (codes.dtype.kind not in "iu" or not np.can_cast(codes.dtype, np.int64) or codes.min() < 0):
+        raise ValueError(f"Codes must be non-negative integers (int64), not such {codes.dtype} values.")
     return np.unique(codes.astype(np.int64))
 
 
-def checked_scores(
-    scorer: Scorer, codes: np.ndarray, n_items: int, relu: bool, first_item: int = 1
-) -> np.ndarray:
+def checked_scores(scorer: Scorer, codes: np.ndarray, n_items: int, relu: bool, first_item: int = 1) -> np.ndarray:
     """One block of scores, checked: float32 [c, n_items]; column 0 is `first_item`."""
     scores = np.asarray(scorer.scores(codes))
     if scores.shape != (len(codes), n_items) or scores.dtype.kind != "f":
@@ -58,8 +52,7 @@ def checked_scores(
         )
     if relu and lowest < 0:
         raise ValueError(
-            f"With relu=True the scorer must return ReLU(score + bias), yet one of its scores is "
-            f"{lowest}."
+            f"With relu=True the scorer must return ReLU(score + bias), yet one of its scores is {lowest}."
         )
     return scores
 

@@ -55,9 +55,7 @@ def choose_pruning(
     """The options of build_index as a Pruning; scores a sample of the codes where one is needed."""
     threshold = None
     if keep_share is not None and not 0 < keep_share <= 1:
-        raise ValueError(
-            f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}."
-        )
+        raise ValueError(f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}.")
     if max_bytes is not None and len(codes):
         pairs = len(codes) * n_items
         share = postings_within(max_bytes, len(codes), n_items) / pairs
@@ -89,16 +87,12 @@ def build_pruned(
         blocks.append(pruning.compact(checked_scores(scorer, part, n_items, pruning.relu)))
     if not blocks:
         blocks.append(pruning.compact(np.zeros((0, n_items), np.float32)))
-    lengths, floors, cuts, items, scores = (
-        np.concatenate(column) for column in zip(*blocks, strict=True)
-    )
+    lengths, floors, cuts, items, scores = (np.concatenate(column) for column in zip(*blocks, strict=True))
     offsets = offsets_of(lengths)
     return SparseInvertedIndex(codes, offsets, items, scores, floors, n_items, pruning, cuts)
 
 
-def choose_threshold(
-    scorer: Scorer, codes, n_items: int, relu: bool, keep_share: float
-) -> float | None:
+def choose_threshold(scorer: Scorer, codes, n_items: int, relu: bool, keep_share: float) -> float | None:
     """The score that `keep_share` of all pairs exceed, judged by codes spread evenly over `codes`.
 
     None where nothing need be cut: everything is to be kept, or (relu) no more than that share is
@@ -111,14 +105,9 @@ def choose_threshold(
     sample = codes[np.linspace(0, len(codes) - 1, n_sample).astype(np.int64)]
     block = codes_per_block(n_items)
     scores = np.concatenate(
-        [
-            checked_scores(scorer, sample[at : at + block], n_items, relu).ravel()
-            for at in range(0, n_sample, block)
-        ]
+        [checked_scores(scorer, sample[at : at + block], n_items, relu).ravel() for at in range(0, n_sample, block)]
     )
-    cut = (
-        len(scores) - 1 - round(keep_share * len(scores))
-    )  # as many scores stand above this position
+    cut = len(scores) - 1 - round(keep_share * len(scores))  # as many scores stand above this position
     if cut < 0:
         return None
     threshold = float(np.partition(scores, cut)[cut])

@@ -22,15 +22,12 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
     if progress:
         starts = blocks.with_progress(starts, n_codes, block)
     first = index.n_items + 1
-    grown = [(np.zeros(0, np.int64), *np.zeros((2, 0), np.float32), np.zeros(0, np.uint32),
-              np.zeros(0, np.float32))]  # fmt: skip
+    grown = [(np.zeros(0, np.int64), *np.zeros((2, 0), np.float32), np.zeros(0, np.uint32), np.zeros(0, np.float32))]
     for start in starts:
         rows = slice(start, start + block)
         new = blocks.checked_scores(scorer, index.codes[rows], n_new, pruning.relu, first)
         floors, gaps = index.floors[rows].copy(), index.cuts[rows].copy()
-        whole = {
-            row: _grow_whole(index, start + row, new[row]) for row in np.flatnonzero(gaps < 0)
-        }
+        whole = {row: _grow_whole(index, start + row, new[row]) for row in np.flatnonzero(gaps < 0)}
         offsets = index.offsets[start : start + len(new) + 1]
         lengths = np.zeros(len(new), np.int64)
         cap = pruning.max_postings or 0
@@ -40,25 +37,27 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
         ends = offsets_of(lengths)
         items, scores = np.empty(ends[-1], np.uint32), np.empty(ends[-1], np.float32)
         old_gaps = index.cuts[rows]
-        _grow(offsets, index.items, index.scores, new, first, floors, old_gaps, gaps, ends,
-              items, scores)  # fmt: skip
+        _grow(offsets, index.items, index.scores, new, first, floors, old_gaps, gaps, ends, items, scores)
         for row, (_, _, list_items, list_scores) in whole.items():
             items[ends[row] : ends[row + 1]] = list_items
             scores[ends[row] : ends[row + 1]] = list_scores
         grown.append((lengths, floors, gaps, items, scores))
     lengths, floors, gaps, items, scores = map(np.concatenate, zip(*grown, strict=True))
     return {
-        "offsets": offsets_of(lengths), "items": items, "scores": scores,
-        "floors": floors, "cuts": gaps,
-    }  # fmt: skip
+        "offsets": offsets_of(lengths),
+        "items": items,
+        "scores": scores,
+        "floors": floors,
+        "cuts": gaps,
+    }
 
 
 def _grow_whole(index, row: int, new: np.ndarray):
     """A list that left nothing out, cut as in a build: floor, gap, items, scores."""
     part = slice(index.offsets[row], index.offsets[row + 1])
-    ids = np.concatenate(
-        [index.items[part], np.arange(index.n_items + 1, index.n_items + 1 + len(new))]
-    ).astype(np.uint32)
+    ids = np.concatenate([index.items[part], np.arange(index.n_items + 1, index.n_items + 1 + len(new))]).astype(
+        np.uint32
+    )
     pool = np.concatenate([index.floors[row] + index.scores[part], new])
     _, floors, cuts, kept, stored = index.pruning.compact(pool[None])
     return floors[0], cuts[0], ids[kept - 1], stored
@@ -92,8 +91,7 @@ def _measure_growth(offsets, scores, new, floors, gaps, cap, lengths):
 
 
 @numba.njit(nogil=True, cache=True)
-def _grow(offsets, items, scores, new, first_new, floors, old_gaps, gaps, ends, to_items,
-          to_scores):  # fmt: skip
+def _grow(offsets, items, scores, new, first_new, floors, old_gaps, gaps, ends, to_items, to_scores):
     for row in range(new.shape[0]):
         if old_gaps[row] < 0:
             continue
@@ -166,8 +164,7 @@ def merge_lists(parts):
     for part in parts[1:]:
         both = offsets + part.offsets
         to_items, to_scores = np.empty(both[-1], np.uint32), np.empty(both[-1], np.float32)
-        _merge(offsets, items, scores, part.offsets, part.items, part.scores, both, to_items,
-               to_scores)  # fmt: skip
+        _merge(offsets, items, scores, part.offsets, part.items, part.scores, both, to_items, to_scores)
         offsets, items, scores = both, to_items, to_scores
     return offsets, items, scores
 
@@ -198,14 +195,10 @@ def limits(index, threshold, max_postings, keep_share, max_bytes, by: str, forma
     most = len(index.items)
     if keep_share is not None:
         if not 0 < keep_share <= 1:
-            raise ValueError(
-                f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}."
-            )
+            raise ValueError(f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}.")
         most = min(most, round(keep_share * len(index) * index.n_items))
     if max_bytes is not None:
-        fits = postings_within(
-            max_bytes, len(index), index.n_items, format, n_removed=len(index.removed)
-        )
+        fits = postings_within(max_bytes, len(index), index.n_items, format, n_removed=len(index.removed))
         if by == "threshold":
             most = min(most, fits)
         elif fits < len(index.items):
@@ -239,16 +232,27 @@ def prune(index, pruning) -> dict:
     gaps = index.cuts.copy()
     shifts = np.zeros(len(index), np.float32)
     lengths = np.zeros(len(index), np.int64)
-    _measure_cut(index.offsets, index.scores, index.floors, threshold, pruning.max_postings or 0,
-                 np.maximum(left_out, 0), gaps, shifts, lengths)  # fmt: skip
+    _measure_cut(
+        index.offsets,
+        index.scores,
+        index.floors,
+        threshold,
+        pruning.max_postings or 0,
+        np.maximum(left_out, 0),
+        gaps,
+        shifts,
+        lengths,
+    )
     offsets = offsets_of(lengths)
     items, scores = np.empty(offsets[-1], np.uint32), np.empty(offsets[-1], np.float32)
-    _cut(index.offsets, index.items, index.scores, index.floors, threshold, gaps, shifts, offsets,
-         items, scores)  # fmt: skip
+    _cut(index.offsets, index.items, index.scores, index.floors, threshold, gaps, shifts, offsets, items, scores)
     return {
-        "offsets": offsets, "items": items, "scores": scores,
-        "floors": index.floors + shifts, "cuts": gaps - shifts,
-    }  # fmt: skip
+        "offsets": offsets,
+        "items": items,
+        "scores": scores,
+        "floors": index.floors + shifts,
+        "cuts": gaps - shifts,
+    }
 
 
 @numba.njit(nogil=True, cache=True)

@@ -41,46 +41,64 @@ class CompactIndex(Postings):
         if self.format not in FORMATS:
             raise ValueError(f"Scores of a compact index are uint16 or uint8, not {self.format}.")
         self.dtypes = self.dtypes_of(self.format)
-        arrays = {"codes": codes, "offsets": offsets, "items": items, "scores": scores,
-                  "lows": lows, "steps": steps, "floors": floors, "cuts": cuts,
-                  "removed": removed}  # fmt: skip
+        arrays = {
+            "codes": codes,
+            "offsets": offsets,
+            "items": items,
+            "scores": scores,
+            "lows": lows,
+            "steps": steps,
+            "floors": floors,
+            "cuts": cuts,
+            "removed": removed,
+        }
         self._adopt(arrays, n_items, pruning)
         used = np.diff(self.offsets[:: self.n_blocks]) > 0
         highest = self.lows + self.steps.astype(np.float64) * np.iinfo(self.format).max
-        if not np.all(self.lows[used] > 0) or not np.all(
-            (self.steps >= 0) & (highest <= 2 * LARGEST_SCORE)
-        ):
+        if not np.all(self.lows[used] > 0) or not np.all((self.steps >= 0) & (highest <= 2 * LARGEST_SCORE)):
             raise ValueError("A score is not a positive number (its low or step is wrong).")
 
     @classmethod
     def of(cls, index: SparseInvertedIndex, format: str) -> CompactIndex:
         if format not in FORMATS:
-            raise ValueError(
-                f"Unknown compact format {format!r}; there are {' and '.join(FORMATS)}."
-            )
+            raise ValueError(f"Unknown compact format {format!r}; there are {' and '.join(FORMATS)}.")
         n_blocks = blocks_of(format, index.n_items)
         lows, steps = np.zeros((2, len(index)), np.float32)
         lengths = np.zeros((len(index), n_blocks), np.int64)
         items = np.empty(len(index.items), np.uint16)
         scores = np.empty(len(index.items), format)
-        _pack(index.offsets, index.items, index.scores, np.iinfo(format).max, lows, steps, lengths,
-              items, scores)  # fmt: skip
+        _pack(index.offsets, index.items, index.scores, np.iinfo(format).max, lows, steps, lengths, items, scores)
         return cls(
-            index.codes, offsets_of(lengths.ravel()), items, scores, lows, steps, index.floors,
-            index.cuts, index.removed, index.n_items, index.pruning,
-        )  # fmt: skip
+            index.codes,
+            offsets_of(lengths.ravel()),
+            items,
+            scores,
+            lows,
+            steps,
+            index.floors,
+            index.cuts,
+            index.removed,
+            index.n_items,
+            index.pruning,
+        )
 
     def decode(self) -> SparseInvertedIndex:
         """The exact index of the rounded scores: the same answers as this one, bit by bit."""
         items = np.empty(len(self.items), np.uint32)
         scores = np.empty(len(self.items), np.float32)
-        _unpack(self.offsets, self.items, self.scores, self.lows, self.steps, self.n_blocks, items,
-                scores)  # fmt: skip
+        _unpack(self.offsets, self.items, self.scores, self.lows, self.steps, self.n_blocks, items, scores)
         offsets = np.ascontiguousarray(self.offsets[:: self.n_blocks])
         return SparseInvertedIndex(
-            self.codes, offsets, items, scores, self.floors, self.n_items, self.pruning, self.cuts,
+            self.codes,
+            offsets,
+            items,
+            scores,
+            self.floors,
+            self.n_items,
+            self.pruning,
+            self.cuts,
             self.removed,
-        )  # fmt: skip
+        )
 
     def extend(self, other: SparseInvertedIndex | CompactIndex) -> CompactIndex:
         """A new index with the posting lists of both: the same items, no code in common."""
@@ -101,10 +119,16 @@ class CompactIndex(Postings):
     def dtypes_of(cls, format: str) -> dict:
         scores = {"uint16": np.uint16, "uint8": np.uint8}[format]
         return {
-            "codes": np.int64, "offsets": np.int64, "items": np.uint16, "scores": scores,
-            "lows": np.float32, "steps": np.float32, "floors": np.float32, "cuts": np.float32,
+            "codes": np.int64,
+            "offsets": np.int64,
+            "items": np.uint16,
+            "scores": scores,
+            "lows": np.float32,
+            "steps": np.float32,
+            "floors": np.float32,
+            "cuts": np.float32,
             "removed": np.uint32,
-        }  # fmt: skip
+        }
 
 
 def overlap(exact, other, codes, k: int, seen=None, threads: int | None = None) -> dict:

@@ -62,8 +62,15 @@ class SparseInvertedIndex(Postings):
             cuts = (pruning or Pruning()).default_cuts(np.asarray(floors))
         if removed is None:
             removed = np.zeros(0, np.uint32)
-        arrays = {"codes": codes, "offsets": offsets, "items": items, "scores": scores,
-                  "floors": floors, "cuts": cuts, "removed": removed}  # fmt: skip
+        arrays = {
+            "codes": codes,
+            "offsets": offsets,
+            "items": items,
+            "scores": scores,
+            "floors": floors,
+            "cuts": cuts,
+            "removed": removed,
+        }
         self._adopt(arrays, n_items, pruning)
 
     def extend(self, other: SparseInvertedIndex) -> SparseInvertedIndex:
@@ -73,9 +80,7 @@ class SparseInvertedIndex(Postings):
         """
         return self._with(**self._joined(self._match_items(other)))
 
-    def add_items(
-        self, scorer, n_new: int, *, block: int | None = None, progress: bool = False
-    ) -> SparseInvertedIndex:
+    def add_items(self, scorer, n_new: int, *, block: int | None = None, progress: bool = False) -> SparseInvertedIndex:
         """A new index of n_new more items, which get the ids n_items + 1, n_items + 2, ...
 
         scorer.scores(codes) -> float32 [c, n_new] scores the new items alone, column j being item
@@ -139,10 +144,12 @@ class SparseInvertedIndex(Postings):
             raise ValueError(f"Two of the indexes to merge hold item {item}.")
         offsets, items, scores = changes.merge_lists(parts)
         return self._with(
-            offsets=offsets, items=items, scores=scores,
+            offsets=offsets,
+            items=items,
+            scores=scores,
             cuts=np.max([part.cuts for part in parts], axis=0),
             removed=np.flatnonzero(held[1:] == 0).astype(np.uint32) + np.uint32(1),
-        )  # fmt: skip
+        )
 
     def prune(
         self,
@@ -161,9 +168,7 @@ class SparseInvertedIndex(Postings):
         `by` one "threshold" for all codes or by one cap, "max_postings"; never exceeded. Limits
         hold together. Raises ValueError for limits that can't be met.
         """
-        threshold, max_postings = changes.limits(
-            self, threshold, max_postings, keep_share, max_bytes, by, format
-        )
+        threshold, max_postings = changes.limits(self, threshold, max_postings, keep_share, max_bytes, by, format)
         pruning = self.pruning.tightened(threshold, max_postings)
         return self._with(**changes.prune(self, pruning), pruning=pruning)
 
@@ -190,8 +195,7 @@ class SparseInvertedIndex(Postings):
         stored = storage.about(folder).get("format", cls.format)
         if stored != cls.format:
             raise storage.IndexFileError(
-                f"The index in {folder} has posting format {stored!r}, not {cls.format!r}; read it "
-                "with load_index."
+                f"The index in {folder} has posting format {stored!r}, not {cls.format!r}; read it with load_index."
             )
         return cls._read(folder, mmap, cls.format)
 
@@ -206,9 +210,7 @@ def load_index(folder, mmap: bool = True):
     return SparseInvertedIndex.load(folder, mmap)
 
 
-def bytes_of(
-    n_codes: int, n_postings: int, n_items: int, format: str = "float32", n_removed: int = 0
-) -> int:
+def bytes_of(n_codes: int, n_postings: int, n_items: int, format: str = "float32", n_removed: int = 0) -> int:
     """Bytes that an index of these sizes takes, in memory and (headers aside) on disk."""
     if format not in BYTES_PER_POSTING:
         known = ", ".join(BYTES_PER_POSTING)
@@ -218,16 +220,13 @@ def bytes_of(
     return BYTES_PER_POSTING[format] * n_postings + per_code * n_codes + 8 * lists + 4 * n_removed
 
 
-def postings_within(
-    max_bytes: int, n_codes: int, n_items: int, format: str = "float32", n_removed: int = 0
-) -> int:
+def postings_within(max_bytes: int, n_codes: int, n_items: int, format: str = "float32", n_removed: int = 0) -> int:
     """The postings that fit into so many bytes; a ValueError if not even one per code does."""
     needed = bytes_of(n_codes, 0, n_items, format, n_removed)
     postings = (int(max_bytes) - needed) // BYTES_PER_POSTING[format]
     if postings < n_codes:
         least = needed + BYTES_PER_POSTING[format] * n_codes
         raise ValueError(
-            f"{max_bytes} bytes are too few for {n_codes} codes in format {format}: one posting "
-            f"each takes {least}."
+            f"{max_bytes} bytes are too few for {n_codes} codes in format {format}: one posting each takes {least}."
         )
     return postings

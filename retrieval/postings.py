@@ -44,21 +44,23 @@ class Postings:
         if offsets[0] != 0 or offsets[-1] != len(self.items) or np.any(offsets[1:] < offsets[:-1]):
             raise ValueError("Offsets must rise from 0 to the number of postings.")
         if not np.all(np.abs(self.floors) <= LARGEST_SCORE):
-            raise ValueError(
-                f"Floors must be numbers of at most {LARGEST_SCORE:g} in size (one is not)."
-            )
+            raise ValueError(f"Floors must be numbers of at most {LARGEST_SCORE:g} in size (one is not).")
         if np.any(np.isnan(self.cuts) | (self.cuts > 2 * LARGEST_SCORE)):
             raise ValueError(f"Cuts must be numbers of at most {2 * LARGEST_SCORE:g} (or -inf).")
-        if len(removed) and (
-            removed[0] < 1 or removed[-1] > self.n_items or np.any(removed[1:] <= removed[:-1])
-        ):
+        if len(removed) and (removed[0] < 1 or removed[-1] > self.n_items or np.any(removed[1:] <= removed[:-1])):
             raise ValueError("Removed items must be ids of the catalogue, ascending.")
         gone = np.zeros(self.n_items + 1 if len(removed) else 0, bool)  # empty: nothing to look up
         gone[removed] = True
         row, fault = _first_bad_posting(
-            offsets, self.items, self.scores, self.n_blocks, self.n_items, gone,
-            np.float32(LARGEST_SCORE), self.format == "float32",
-        )  # fmt: skip
+            offsets,
+            self.items,
+            self.scores,
+            self.n_blocks,
+            self.n_items,
+            gone,
+            np.float32(LARGEST_SCORE),
+            self.format == "float32",
+        )
         if row >= 0:
             raise ValueError(f"The posting list of code {codes[row]} is wrong: {_FAULTS[fault]}.")
         names = ("codes", "offsets", "items", "scores", "floors")
@@ -94,10 +96,7 @@ class Postings:
         """
         codes = _query_codes(codes)
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= self.n_items:
-            raise ValueError(
-                f"k must be a whole number from 1 to the {self.n_items} items of the index, not "
-                f"{k!r}."
-            )
+            raise ValueError(f"k must be a whole number from 1 to the {self.n_items} items of the index, not {k!r}.")
         seen_offsets, seen_values = _histories(seen, len(codes))
         return self._searcher.top_k(codes, int(k), seen_offsets, seen_values, threads)
 
@@ -126,9 +125,7 @@ class Postings:
         offsets = offsets_of(lengths)
         places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
         arrays = {name: getattr(self, name)[rows] for name in ("codes", *self._per_code())}
-        return self._with(
-            **arrays, offsets=offsets, items=self.items[places], scores=self.scores[places]
-        )
+        return self._with(**arrays, offsets=offsets, items=self.items[places], scores=self.scores[places])
 
     def _with(self, **changed):
         kept = {name: getattr(self, name) for name in (*self.dtypes, "n_items", "pruning")}
@@ -139,17 +136,14 @@ class Postings:
         shared = other.codes[self.contains(other.codes)]
         if len(shared):
             raise ValueError(
-                f"Both indexes hold code {shared[0]} ({len(shared)} codes in all); extend by new "
-                "codes only."
+                f"Both indexes hold code {shared[0]} ({len(shared)} codes in all); extend by new codes only."
             )
         order = np.argsort(np.concatenate([self.codes, other.codes]), kind="stable")
         arrays = {
             name: np.concatenate([getattr(self, name), getattr(other, name)])[order]
             for name in ("codes", *self._per_code())
         }
-        lengths = np.concatenate(
-            [np.diff(index.offsets).reshape(-1, self.n_blocks) for index in (self, other)]
-        )[order]
+        lengths = np.concatenate([np.diff(index.offsets).reshape(-1, self.n_blocks) for index in (self, other)])[order]
         offsets = offsets_of(lengths.ravel())
         items = np.empty(offsets[-1], self.dtypes["items"])
         scores = np.empty(offsets[-1], self.dtypes["scores"])
@@ -158,17 +152,12 @@ class Postings:
             starts = offsets[rows * self.n_blocks]
             ends = index.offsets[:: self.n_blocks]
             _copy_lists(ends, index.items, index.scores, starts, items, scores)
-        return {
-            **arrays, "offsets": offsets, "items": items, "scores": scores, "removed": self.removed
-        }  # fmt: skip
+        return {**arrays, "offsets": offsets, "items": items, "scores": scores, "removed": self.removed}
 
     def _match_items(self, other):
         """`other` without the items removed here; a ValueError if its items are others."""
         if other.n_items != self.n_items:
-            raise ValueError(
-                f"An index of {self.n_items} items can't be extended by one of {other.n_items} "
-                "items."
-            )
+            raise ValueError(f"An index of {self.n_items} items can't be extended by one of {other.n_items} items.")
         if np.array_equal(other.removed, self.removed):
             return other
         if not np.isin(other.removed, self.removed).all():
@@ -207,10 +196,7 @@ class Postings:
     def _read(cls, folder, mmap: bool, format: str):
         described, arrays = storage.load(folder, cls.dtypes_of(format), mmap)
         try:
-            if (
-                described.keys() != {"n_items", "pruning", "format"}
-                or type(described["n_items"]) is not int
-            ):
+            if described.keys() != {"n_items", "pruning", "format"} or type(described["n_items"]) is not int:
                 raise ValueError("Its description does not fit this version.")
             pruning = Pruning(**described["pruning"])
             index = cls(**arrays, n_items=described["n_items"], pruning=pruning)
@@ -218,9 +204,7 @@ class Postings:
                 raise ValueError("Its arrays are of another posting format.")
             return index
         except (ValueError, TypeError) as error:
-            raise storage.IndexFileError(
-                f"The index in {folder} is damaged; build it anew. {error}"
-            ) from error
+            raise storage.IndexFileError(f"The index in {folder} is damaged; build it anew. {error}") from error
 
 
 def about(n_items: int, pruning: Pruning, format: str) -> dict:
@@ -263,8 +247,7 @@ def _read_only(name: str, array, dtype) -> np.ndarray:
     array = np.asarray(array)
     if array.ndim != 1 or array.dtype != dtype:
         raise ValueError(
-            f"Index array '{name}' must be one row of {np.dtype(dtype)}, not {array.dtype} of "
-            f"shape {array.shape}."
+            f"Index array '{name}' must be one row of {np.dtype(dtype)}, not {array.dtype} of shape {array.shape}."
         )
     view = np.ascontiguousarray(array).view(np.ndarray)[:]
     view.flags.writeable = False
@@ -322,9 +305,7 @@ def _integers(codes) -> np.ndarray:
 def _query_codes(codes) -> np.ndarray:
     codes = _integers(codes)
     if codes.ndim != 2 or codes.shape[1] == 0:
-        raise ValueError(
-            f"Query codes must have the shape [queries, codes per query], not {list(codes.shape)}."
-        )
+        raise ValueError(f"Query codes must have the shape [queries, codes per query], not {list(codes.shape)}.")
     return np.ascontiguousarray(codes)
 
 
@@ -336,15 +317,9 @@ def _histories(seen, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
     if values.dtype != np.int32:
         if values.dtype.kind not in "iu" and values.size:
             raise ValueError(f"Seen items must be integers, not {values.dtype}.")
-        values = np.clip(values, -1, 2**31 - 1).astype(
-            np.int32
-        )  # what is clipped is out of range for any catalogue
+        values = np.clip(values, -1, 2**31 - 1).astype(np.int32)  # what is clipped is out of range for any catalogue
     if offsets.shape != (n_queries + 1,):
-        raise ValueError(
-            f"{n_queries} queries need {n_queries + 1} offsets of seen items, not {offsets.size}."
-        )
+        raise ValueError(f"{n_queries} queries need {n_queries + 1} offsets of seen items, not {offsets.size}.")
     if offsets[0] < 0 or offsets[-1] > values.size or np.any(offsets[1:] < offsets[:-1]):
-        raise ValueError(
-            f"Offsets of seen items must rise within 0..{values.size}, the number of values."
-        )
+        raise ValueError(f"Offsets of seen items must rise within 0..{values.size}, the number of values.")
     return offsets, np.ascontiguousarray(values)

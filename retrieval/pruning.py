@@ -29,13 +29,9 @@ class Pruning:
 
     def __post_init__(self):
         if self.threshold is not None and not np.isfinite(self.threshold):
-            raise ValueError(
-                f"The pruning threshold must be a finite number, not {self.threshold}."
-            )
+            raise ValueError(f"The pruning threshold must be a finite number, not {self.threshold}.")
         if self.max_postings is not None and self.max_postings < 1:
-            raise ValueError(
-                f"max_postings must be at least 1 (or None for no cap), not {self.max_postings}."
-            )
+            raise ValueError(f"max_postings must be at least 1 (or None for no cap), not {self.max_postings}.")
 
     def as_dict(self) -> dict:
         return asdict(self)

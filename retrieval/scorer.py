@@ -66,10 +66,7 @@ class PairScorer:
         hidden = (token_hidden_weight, token_hidden_bias, item_hidden, out_weight)
         self.has_hidden = all(part is not None for part in hidden)
         if not self.has_hidden and (layers or any(part is not None for part in hidden)):
-            raise ValueError(
-                "The hidden part of a scorer needs its first layer, item_hidden and out_weight "
-                "together."
-            )
+            raise ValueError("The hidden part of a scorer needs its first layer, item_hidden and out_weight together.")
         if (token_dot is None) != (item_dot is None):
             raise ValueError("The dot part of a scorer needs token_dot and item_dot together.")
         if not self.has_hidden and token_dot is None:
@@ -83,17 +80,13 @@ class PairScorer:
         if self.has_hidden:
             self.item_hidden = _finite("item_hidden", item_hidden, (n_items, None))
             last = self.item_hidden.shape[1]
-            self.token_hidden_weight = _finite(
-                "token_hidden_weight", token_hidden_weight, (last, self.token_width)
-            )
+            self.token_hidden_weight = _finite("token_hidden_weight", token_hidden_weight, (last, self.token_width))
             self.token_hidden_bias = _finite("token_hidden_bias", token_hidden_bias, (last,))
             self.layers = []
             for depth, (weight, bias) in enumerate(layers, start=2):
                 weight = _finite(f"weight of hidden layer {depth}", weight, (None, last))
                 last = len(weight)
-                self.layers.append(
-                    (weight, _finite(f"bias of hidden layer {depth}", bias, (last,)))
-                )
+                self.layers.append((weight, _finite(f"bias of hidden layer {depth}", bias, (last,))))
             self.out_weight = _finite("out_weight", out_weight, (last,))
         self.has_dot = token_dot is not None
         if self.has_dot:
@@ -121,17 +114,12 @@ class PairScorer:
             raise ValueError("This scorer has no codewords; give it some, or score tokens.")
         codes = np.asarray(codes)
         if codes.ndim != 1 or codes.dtype.kind not in "iu":
-            raise ValueError(
-                f"Codes must be one row of integers, not {codes.dtype} of shape {codes.shape}."
-            )
+            raise ValueError(f"Codes must be one row of integers, not {codes.dtype} of shape {codes.shape}.")
         n_books, n_codewords, _ = self.codewords.shape
         n_codes = n_codewords**n_books
         outside = (codes < 0) | (codes >= n_codes)
         if outside.any():
-            raise ValueError(
-                f"Code {codes[outside][0]} is outside 0..{n_codes - 1}, the codes of these "
-                "codebooks."
-            )
+            raise ValueError(f"Code {codes[outside][0]} is outside 0..{n_codes - 1}, the codes of these codebooks.")
         words = np.empty((len(codes), n_books), np.int64)
         for book in range(n_books - 1, -1, -1):  # the last codebook is the lowest digit
             codes, words[:, book] = np.divmod(codes, n_codewords)
@@ -144,11 +132,7 @@ class PairScorer:
     def token_scores(self, tokens) -> np.ndarray:
         """Scores of all items for any tokens: float32 [c, D] -> float32 [c, n_items]."""
         out = np.empty((len(tokens), self.n_items), np.float32)
-        offset = (
-            np.float32(self.out_bias)
-            if self.item_bias is None
-            else self.item_bias + np.float32(self.out_bias)
-        )
+        offset = np.float32(self.out_bias) if self.item_bias is None else self.item_bias + np.float32(self.out_bias)
         if self.has_hidden:
             firsts = tokens @ self.token_hidden_weight.T + self.token_hidden_bias  # (c, H1)
         if self.has_dot:
@@ -253,17 +237,13 @@ def _codebooks(codewords) -> np.ndarray:
     codewords = _finite("codewords", codewords, (None, None, None))
     n_books, n_codewords, _ = codewords.shape
     if n_codewords**n_books > 2**63 - 1:
-        raise ValueError(
-            f"{n_books} codebooks of {n_codewords} codewords give more codes than 64 bits can count."
-        )
+        raise ValueError(f"{n_books} codebooks of {n_codewords} codewords give more codes than 64 bits can count.")
     return codewords
 
 
 def _finite(name: str, array, shape: tuple) -> np.ndarray:
     array = np.ascontiguousarray(array, np.float32)
-    if array.ndim != len(shape) or any(
-        want not in (None, got) for want, got in zip(shape, array.shape, strict=False)
-    ):
+    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=False)):
         wanted = " x ".join("any" if want is None else str(want) for want in shape)
         raise ValueError(f"Scorer: {name} has shape {array.shape}, expected {wanted}.")
     if array.size == 0 or not np.isfinite(array).all():

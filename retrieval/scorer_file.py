@@ -12,9 +12,16 @@ from retrieval.scorer import PairScorer
 
 VERSION = 1
 PARTS = (  # arguments of PairScorer that it keeps under their names
-    "codewords", "token_hidden_weight", "token_hidden_bias", "item_hidden", "out_weight", "out_bias",
-    "item_dot", "item_bias", "score_bias",
-)  # fmt: skip
+    "codewords",
+    "token_hidden_weight",
+    "token_hidden_bias",
+    "item_hidden",
+    "out_weight",
+    "out_bias",
+    "item_dot",
+    "item_bias",
+    "score_bias",
+)
 
 
 def save_scorer(scorer: PairScorer, path) -> None:

@@ -84,8 +84,25 @@ def _find(codes, code):
 
 
 @numba.njit(nogil=True, cache=True)
-def _search(first, last, query_codes, seen_offsets, seen_values, codes, offsets, items, scores,
-            floors, lows, steps, n_blocks, n_items, accumulator, out_ids, out_scores):  # fmt: skip
+def _search(
+    first,
+    last,
+    query_codes,
+    seen_offsets,
+    seen_values,
+    codes,
+    offsets,
+    items,
+    scores,
+    floors,
+    lows,
+    steps,
+    n_blocks,
+    n_items,
+    accumulator,
+    out_ids,
+    out_scores,
+):
     """Answer queries first..last-1: (status, query, bad value). Leaves the accumulator all zero.
 
     Where lows is None, scores are floats and taken as they are (numba drops the other branch).
@@ -178,14 +195,10 @@ class Searcher:
     b holds ids less b * 2^16.
     """
 
-    def __init__(
-        self, codes, offsets, items, scores, floors, n_items: int, lows=None, steps=None, n_blocks=1
-    ):
+    def __init__(self, codes, offsets, items, scores, floors, n_items: int, lows=None, steps=None, n_blocks=1):
         self._arrays = (codes, offsets, items, scores, floors, lows, steps, n_blocks)
         self._n_items = n_items
-        self._accumulators: list[
-            np.ndarray
-        ] = []  # spare ones, all zero; list.pop and append are atomic
+        self._accumulators: list[np.ndarray] = []  # spare ones, all zero; list.pop and append are atomic
 
     def top_k(self, query_codes, k: int, seen_offsets, seen_values, threads: int | None = None):
         """Best k items of every query.
@@ -206,10 +219,7 @@ class Searcher:
             return ids, scores
         cuts = np.linspace(0, n_queries, min(n_tasks, 8 * threads) + 1).astype(np.int64)
         with ThreadPoolExecutor(threads) as pool:
-            tasks = [
-                pool.submit(self._run, a, b, *arguments)
-                for a, b in zip(cuts, cuts[1:], strict=False)
-            ]
+            tasks = [pool.submit(self._run, a, b, *arguments) for a, b in zip(cuts, cuts[1:], strict=False)]
             for task in tasks:
                 task.result()
         return ids, scores
@@ -220,19 +230,25 @@ class Searcher:
         except IndexError:
             accumulator = np.zeros(self._n_items + 1, np.float32)
         status, query, value = _search(
-            first, last, query_codes, seen_offsets, seen_values, *self._arrays,
-            self._n_items, accumulator, ids, scores,
-        )  # fmt: skip
+            first,
+            last,
+            query_codes,
+            seen_offsets,
+            seen_values,
+            *self._arrays,
+            self._n_items,
+            accumulator,
+            ids,
+            scores,
+        )
         self._accumulators.append(accumulator)
         if status == CODE_MISSING:
             raise ValueError(
-                f"Query {query} holds code {value}, which is not in the index; score it first "
-                "(missing, extend)."
+                f"Query {query} holds code {value}, which is not in the index; score it first (missing, extend)."
             )
         if status == ITEM_OUT_OF_RANGE:
             raise ValueError(
-                f"The history of query {query} holds item {value}; this index knows the items "
-                f"1..{self._n_items}."
+                f"The history of query {query} holds item {value}; this index knows the items 1..{self._n_items}."
             )
 
 

@@ -45,9 +45,7 @@ def save(folder, about: dict, arrays: dict[str, np.ndarray]) -> None:
         put_in_place(fresh, folder)
     except OSError as error:
         reason = error.strerror or error
-        raise OSError(
-            error.errno, f"The index could not be written to {folder}: {reason}."
-        ) from error
+        raise OSError(error.errno, f"The index could not be written to {folder}: {reason}.") from error
     finally:
         if fresh is not None:
             shutil.rmtree(fresh, ignore_errors=True)  # a no-op once it was renamed
@@ -72,11 +70,7 @@ def new_file(path: Path):
 def place_for(folder) -> Path:
     """The absolute path of `folder`, if an index may be put there; a ValueError otherwise."""
     folder = Path(os.path.abspath(folder))
-    if (
-        folder.exists()
-        and not (folder / HEADER).is_file()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
+    if folder.exists() and not (folder / HEADER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not an index; name another folder or remove it.")
     return folder
 
@@ -155,9 +149,7 @@ def load(folder, names, mmap: bool) -> tuple[dict, dict[str, np.ndarray]]:
     header = _read_header(folder)
     described = header["arrays"]
     if not isinstance(described, dict) or described.keys() != set(names):
-        raise IndexFileError(
-            f"{folder / HEADER} does not describe the arrays of an index; build it anew."
-        )
+        raise IndexFileError(f"{folder / HEADER} does not describe the arrays of an index; build it anew.")
     arrays = {name: _read_array(folder / f"{name}.npy", described[name], mmap) for name in names}
     return header["about"], arrays
 
@@ -173,15 +165,11 @@ def _read_header(folder: Path) -> dict:
         with open(path, "rb") as file:
             raw = file.read(LARGEST_HEADER + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(
-            f"There is no index in {folder} ({HEADER} is missing); build it first."
-        ) from None
+        raise FileNotFoundError(f"There is no index in {folder} ({HEADER} is missing); build it first.") from None
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError):
-        raise IndexFileError(
-            f"{path} is damaged or not of an index; build the index anew."
-        ) from None
+        raise IndexFileError(f"{path} is damaged or not of an index; build the index anew.") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise IndexFileError(f"{path} is not the header of a {FORMAT}.")
     if header.get("version") != VERSION:
@@ -202,26 +190,18 @@ def _read_array(path: Path, described, mmap: bool) -> np.ndarray:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise IndexFileError(
-            f"{path} can't be read ({error.strerror}); build the index anew."
-        ) from error
+        raise IndexFileError(f"{path} can't be read ({error.strerror}); build the index anew.") from error
     expected = described.get("bytes") if isinstance(described, dict) else None
     if size != expected:
-        raise IndexFileError(
-            f"{path} has {size} bytes instead of {expected}; build the index anew."
-        )
+        raise IndexFileError(f"{path} has {size} bytes instead of {expected}; build the index anew.")
     try:
         if _sha256(path) != described.get("sha256"):
-            raise IndexFileError(
-                f"{path} is damaged (its checksum is wrong); build the index anew."
-            )
+            raise IndexFileError(f"{path} is damaged (its checksum is wrong); build the index anew.")
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except IndexFileError:
         raise
     except Exception as error:  # what np.load raises on a forged array header is not documented
-        raise IndexFileError(
-            f"{path} can't be read as an array ({error}); build the index anew."
-        ) from error
+        raise IndexFileError(f"{path} can't be read as an array ({error}); build the index anew.") from error
     return array if sys.byteorder == "little" else array.astype(array.dtype.newbyteorder("="))
 
 
@@ -229,10 +209,7 @@ def _header_bytes(header: dict) -> bytes:
     """The one spelling of a header, its own SHA-256 included."""
     bare = json.dumps(header, sort_keys=True).encode()
     return (
-        json.dumps(
-            {**header, "checksum": hashlib.sha256(bare).hexdigest()}, sort_keys=True, indent=1
-        )
-        + "\n"
+        json.dumps({**header, "checksum": hashlib.sha256(bare).hexdigest()}, sort_keys=True, indent=1) + "\n"
     ).encode()
 
 

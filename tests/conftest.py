@@ -29,9 +29,19 @@ def make_model(graph_mode):
 
     def make(name="DQMatch", n_items=N_ITEMS, **changes):
         small = {
-            "embedding_size": 8, "token_embedding_size": 8, "hidden": (16,), "interaction_hidden": (12, 6), "K_u": 3,
-            "K_i": 2, "K_c": 16, "seq_len": 6, "dropout": 0.0, "history_dropout": 0.0, "embedding_std": 1.0,
-            "neg_num": 20, "batch_size": 32,
+            "embedding_size": 8,
+            "token_embedding_size": 8,
+            "hidden": (16,),
+            "interaction_hidden": (12, 6),
+            "K_u": 3,
+            "K_i": 2,
+            "K_c": 16,
+            "seq_len": 6,
+            "dropout": 0.0,
+            "history_dropout": 0.0,
+            "embedding_std": 1.0,
+            "neg_num": 20,
+            "batch_size": 32,
         }
         return models.build(Hyperparameters(model=name, **{**small, **changes}), n_items)
 

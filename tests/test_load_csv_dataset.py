@@ -32,11 +32,7 @@ def sequences() -> TrainingSequences:
 
 def epoch(training, seed=0, batch_size=64, seq_len=5, neg_num=7, positions=4, neg_power=0.0):
     """The batches, and history and positive of all of them."""
-    batches = list(
-        training.epoch(
-            np.random.default_rng(seed), batch_size, seq_len, neg_num, positions, neg_power
-        )
-    )
+    batches = list(training.epoch(np.random.default_rng(seed), batch_size, seq_len, neg_num, positions, neg_power))
     history, positive = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
     return batches, history, positive
 
@@ -82,16 +78,12 @@ def test_positions_are_uniform():
 
 def test_epochs_differ_and_a_seed_repeats_them(sequences):
     def batches(rng):
-        return [
-            [part.tolist() for part in batch] for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.5)
-        ]
+        return [[part.tolist() for part in batch] for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.5)]
 
     rng = np.random.default_rng(3)
     first, second, again = batches(rng), batches(rng), batches(np.random.default_rng(3))
     assert first == again
-    assert all(
-        a[part] != b[part] for a, b in zip(first, second, strict=False) for part in (0, 1, 2)
-    )
+    assert all(a[part] != b[part] for a, b in zip(first, second, strict=False) for part in (0, 1, 2))
     targets = [set().union(*(batch[1] for batch in part)) for part in (first, second)]
     assert len(targets[0] & targets[1]) < 0.5 * len(targets[0])  # drawn anew, not only shuffled
 
@@ -131,9 +123,7 @@ def test_sequences_file(tmp_path):
 
 @pytest.fixture
 def release_rows(tmp_path) -> TrainingRows:
-    text = (
-        ROWS + '"[0, 0, 1, 2]",3,"[4, 5]"\n"[5, 4, 0, 0]",1,"[2, 3]"\n"[1, 2, 3, 4]",5,"[6, 6]"\n'
-    )
+    text = ROWS + '"[0, 0, 1, 2]",3,"[4, 5]"\n"[5, 4, 0, 0]",1,"[2, 3]"\n"[1, 2, 3, 4]",5,"[6, 6]"\n'
     return load_training(write(tmp_path, text), 6)
 
 

@@ -33,9 +33,7 @@ class Queries:
         return len(self.targets.lists)
 
     def take(self, rows):
-        return Queries(
-            [self.histories.lists[row] for row in rows], [self.targets.lists[row] for row in rows]
-        )
+        return Queries([self.histories.lists[row] for row in rows], [self.targets.lists[row] for row in rows])
 
 
 class Fixed:
@@ -141,11 +139,7 @@ def test_against_scikit_learn(rng):
 def test_against_ir_measures(rng):
     items, targets = random_case(rng)
     measured = measure(items, Rows(targets), TOPK)
-    qrels = [
-        ir_measures.Qrel(str(user), str(item), 1)
-        for user, one in enumerate(targets)
-        for item in one
-    ]
+    qrels = [ir_measures.Qrel(str(user), str(item), 1) for user, one in enumerate(targets) for item in one]
     run = [
         ir_measures.ScoredDoc(str(user), str(item), -float(rank))
         for user, ranking in enumerate(items)
@@ -160,11 +154,7 @@ def test_against_ir_measures(rng):
         "map": "AP",
         "mrr": "RR",
     }
-    measures = {
-        ir_measures.parse_measure(f"{their}@{k}"): (name, k)
-        for name, their in theirs.items()
-        for k in TOPK
-    }
+    measures = {ir_measures.parse_measure(f"{their}@{k}"): (name, k) for name, their in theirs.items() for k in TOPK}
     values = list(ir_measures.iter_calc(measures, qrels, run))
     assert len(values) == len(items) * len(measures)
     for value in values:
@@ -213,9 +203,7 @@ def test_means_intervals_rows_and_table(rng):
     values = measured.per_user("recall", 20)
     assert measured.mean("recall", 20) == pytest.approx(values.mean())
     assert measured.mean()["recall@20"] == measured.mean("recall", 20)
-    low, high = student.interval(
-        0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values))
-    )
+    low, high = student.interval(0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values)))
     assert measured.interval("recall", 20) == pytest.approx((low, high))
     rows = measured.rows(model="DQMatch")
     assert len(rows) == 6 * len(TOPK)

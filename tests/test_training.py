@@ -15,8 +15,22 @@ from training import Trainer, load_checkpoint
 from work import Hyperparameters
 
 SETTINGS = Hyperparameters(
-    embedding_size=8, token_embedding_size=8, hidden=(8,), interaction_hidden=(4,), K_u=2, K_i=2, K_c=16, seq_len=6,
-    batch_size=32, neg_num=10, positions_per_user=4, epoch=4, pretrain_epoch=1, lr=0.01, patience=10, dropout=0.2,
+    embedding_size=8,
+    token_embedding_size=8,
+    hidden=(8,),
+    interaction_hidden=(4,),
+    K_u=2,
+    K_i=2,
+    K_c=16,
+    seq_len=6,
+    batch_size=32,
+    neg_num=10,
+    positions_per_user=4,
+    epoch=4,
+    pretrain_epoch=1,
+    lr=0.01,
+    patience=10,
+    dropout=0.2,
 )
 
 

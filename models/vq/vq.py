@@ -27,11 +27,11 @@ class VectorQuantiser(nn.Cell):
         self.n_codewords, self.width = codewords, width
         self.decay, self.restart_below = decay, restart_below
         table = rng.normal(0, 1 / np.sqrt(width), (codewords, width)).astype(np.float32)
-        self.table = ms.Parameter(ms.Tensor(table), name="table", requires_grad=False)                       # (N, d)
-        self.ema_sum = ms.Parameter(ms.Tensor(table.copy()), name="ema_sum", requires_grad=False)            # (N, d)
+        self.table = ms.Parameter(ms.Tensor(table), name="table", requires_grad=False)  # (N, d)
+        self.ema_sum = ms.Parameter(ms.Tensor(table.copy()), name="ema_sum", requires_grad=False)  # (N, d)
         self.ema_count = ms.Parameter(ms.Tensor(np.ones(codewords, np.float32)), name="ema_count", requires_grad=False)
         # Batches are shuffled, so fixed places in the batch hold random vectors.
-        self.restart_places = ms.Tensor(rng.permutation(codewords) / codewords, ms.float32)                  # (N,)
+        self.restart_places = ms.Tensor(rng.permutation(codewords) / codewords, ms.float32)  # (N,)
 
     def nearest(self, vectors):
         """Index of the codeword with the least squared distance, (R, d) float32 -> (R,) int32."""
@@ -50,13 +50,13 @@ class VectorQuantiser(nn.Cell):
             vectors: (R, d) float32, without gradient.
             indices: (R,) int32, the codeword each vector was assigned to.
         """
-        one_hot = ops.one_hot(indices, self.n_codewords, ms.Tensor(1.0), ms.Tensor(0.0))                     # (R, N)
+        one_hot = ops.one_hot(indices, self.n_codewords, ms.Tensor(1.0), ms.Tensor(0.0))  # (R, N)
         count = self.decay * self.ema_count + (1 - self.decay) * one_hot.sum(0)
         total = self.decay * self.ema_sum + (1 - self.decay) * ops.MatMul(transpose_a=True)(one_hot, vectors)
         fair = vectors.shape[0] / self.n_codewords
-        alive = (count >= self.restart_below * fair).astype(ms.float32)                                      # (N,)
+        alive = (count >= self.restart_below * fair).astype(ms.float32)  # (N,)
         places = (self.restart_places * vectors.shape[0]).astype(ms.int32)
-        fresh = ops.gather(vectors, places, 0)                                                               # (N, d)
+        fresh = ops.gather(vectors, places, 0)  # (N, d)
         count = alive * count + (1 - alive) * fair
         alive = alive.expand_dims(1)
         total = alive * total + (1 - alive) * fair * fresh

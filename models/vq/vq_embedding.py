@@ -36,8 +36,7 @@ class TokenQuantiser(nn.Cell):
         )
 
     def _match(self, rows):
-        """One vector each, (R, D) -> what each codebook was asked for (R, M, d), its answers (R, M), their sum (R, D).
-        """
+        """Vectors (R, D) -> what each codebook was asked for (R, M, d), its answers (R, M), their sum (R, D)."""
         raise NotImplementedError
 
     def start(self, tokens, batch_rows, seed):
@@ -64,12 +63,12 @@ class TokenQuantiser(nn.Cell):
             its gradient moves the token only.
         """
         lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens))
-        lost, codewords = ops.stack(lost, 1), ops.stack(codewords, 1)                # (B, K, D)
+        lost, codewords = ops.stack(lost, 1), ops.stack(codewords, 1)  # (B, K, D)
         if self.training:
-            asked = ops.depend(ops.concat(asked, 0), codewords)                      # (K * B, M, d)
+            asked = ops.depend(ops.concat(asked, 0), codewords)  # (K * B, M, d)
             codewords = ops.depend(codewords, self._update(asked, ops.concat(indices, 0)))
         codewords = ops.stop_gradient(codewords)
-        straight = tokens - ops.stop_gradient(tokens)                                # zero, with the gradient of tokens
+        straight = tokens - ops.stop_gradient(tokens)  # zero, with the gradient of tokens
         return codewords + straight, ops.square(ops.stop_gradient(lost) + straight).mean()
 
     def _quantise(self, tokens):
@@ -133,7 +132,7 @@ class ProductQuantiser(TokenQuantiser):
         self.part_width = token_size // num_codebooks
 
     def _match(self, rows):
-        parts = ops.split(rows, self.part_width, 1)                                  # M x (R, D/M)
+        parts = ops.split(rows, self.part_width, 1)  # M x (R, D/M)
         nearest = [book.nearest(part) for book, part in zip(self.codebooks, parts)]
         found = [book.look_up(index) for book, index in zip(self.codebooks, nearest)]
         return ops.stack(parts, 1), ops.stack(nearest, 1), ops.concat(found, 1)
@@ -143,8 +142,8 @@ class ProductQuantiser(TokenQuantiser):
             book.start(np.ascontiguousarray(part), batch_rows, seed)
 
     def tables(self):
-        parts = np.eye(self.num_codebooks, dtype=np.float32)                         # part m of a codeword of book m
-        books = np.stack([book.table.asnumpy() for book in self.codebooks])          # (M, N, D/M)
+        parts = np.eye(self.num_codebooks, dtype=np.float32)  # part m of a codeword of book m
+        books = np.stack([book.table.asnumpy() for book in self.codebooks])  # (M, N, D/M)
         return np.einsum("mp,mnd->mnpd", parts, books).reshape(*books.shape[:2], -1)
 
 

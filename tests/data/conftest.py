@@ -41,13 +41,8 @@ def movielens_text(users: int = 20, items: int = 12, each: int = 8) -> dict[str,
     rows = []
     for user in range(1, users + 1):
         for item in rng.permutation(items)[:each]:
-            rows.append(
-                f"{user}::{item + 1}::{rng.integers(1, 6)}::{rng.integers(10**9, 10**9 + 50)}"
-            )
-    movies = [
-        f"{i}::Film \u00e9 {i} (1999)::{'Drama|War' if i % 2 else 'Comedy'}"
-        for i in range(1, items + 1)
-    ]
+            rows.append(f"{user}::{item + 1}::{rng.integers(1, 6)}::{rng.integers(10**9, 10**9 + 50)}")
+    movies = [f"{i}::Film \u00e9 {i} (1999)::{'Drama|War' if i % 2 else 'Comedy'}" for i in range(1, items + 1)]
     people = [f"{i}::F::1::10::48067" for i in range(1, users + 1)]
     return {
         "ratings.dat": ("\n".join(rows) + "\n").encode(),

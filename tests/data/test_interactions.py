@@ -89,9 +89,7 @@ def test_bad_files_are_refused_with_the_place(tmp_path, text, parts):
         assert part in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[:-30], lambda b: b"PK" + b, lambda b: b[:-8] + b"00000000"]
-)
+@pytest.mark.parametrize("damage", [lambda b: b[:-30], lambda b: b"PK" + b, lambda b: b[:-8] + b"00000000"])
 def test_damaged_gzip_is_refused(tmp_path, damage):
     path = tmp_path / "interactions.csv.gz"
     rows = "".join(f"{i % 50},{i},{i}\n" for i in range(5000))

@@ -97,8 +97,7 @@ def test_what_is_written_follows_the_source(tmp_path, interactions):
     original = {int(row["id"]): row["original_id"] for row in rows(prepared.folder / "items.csv")}
     assert sorted(original) == list(range(1, 16))
     train = {
-        row["user_id"]: [original[i] for i in json.loads(row["items"])]
-        for row in rows(prepared.folder / "data.csv")
+        row["user_id"]: [original[i] for i in json.loads(row["items"])] for row in rows(prepared.folder / "data.csv")
     }
     tests = rows(prepared.folder / "test.csv")
     assert list(tests[0]) == ["hist_items", "target_items"]
@@ -260,9 +259,7 @@ def test_source_may_be_a_folder_of_datasets(tmp_path, interactions):
     assert prepare("mine", tmp_path, tmp_path / "out").label == "mine, file interactions.csv"
 
 
-def test_given_source_goes_before_the_environment(
-    tmp_path, interactions, movielens_zip, monkeypatch
-):
+def test_given_source_goes_before_the_environment(tmp_path, interactions, movielens_zip, monkeypatch):
     monkeypatch.setenv("SPARCODE_DATA", str(tmp_path))
     assert prepare("mine", movielens_zip, tmp_path / "out").label == "mine, file ml-1m.zip"
 

@@ -32,7 +32,8 @@ def recall(trained, model):
 def test_exact_engines_reach_what_their_model_reaches(rows, trained):
     """The run's own index was capped at 300; "all" is built anew and is exhaustive scoring again."""
     for engine, model in (
-        (("SparCode float32", "all"), "DQMatch"), (("two-tower Flat", ""), "TwoTower"),
+        (("SparCode float32", "all"), "DQMatch"),
+        (("two-tower Flat", ""), "TwoTower"),
         (("all-to-all", "every item"), "AllToAll"),
     ):
         assert float(rows[engine]["R@20"]) == pytest.approx(recall(trained, model), abs=1e-5), engine

@@ -121,7 +121,7 @@ def test_unpruned_index_recommends_what_exhaustive_scoring_does(quantiser, score
         expected_items, expected_scores = exhaustive.recommend(queries(), 20, exclude_seen)
         np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
         gaps = np.abs(np.diff(np.maximum(expected_scores, -1e9), axis=1, prepend=1e9, append=-2e9))
-        settled = np.minimum(gaps[:, 1:], gaps[:, :-1]) > 1e-5                       # ids may swap only at a tie
+        settled = np.minimum(gaps[:, 1:], gaps[:, :-1]) > 1e-5  # ids may swap only at a tie
         settled |= np.isneginf(expected_scores)
         assert (items == expected_items)[settled].all() and settled.mean() > 0.9
 
@@ -200,8 +200,14 @@ def test_codebooks_of_any_size(make_model, make_batch):
 
 @pytest.mark.parametrize(
     "change",
-    [{"model": "SimpleX"}, {"encoder": "LSTM"}, {"interaction": "FM"}, {"quantiser": "binary"}, {"K_u": 4},
-     {"quantiser": "product", "num_codebooks": 3}],
+    [
+        {"model": "SimpleX"},
+        {"encoder": "LSTM"},
+        {"interaction": "FM"},
+        {"quantiser": "binary"},
+        {"K_u": 4},
+        {"quantiser": "product", "num_codebooks": 3},
+    ],
 )
 def test_what_cannot_be_built_is_refused(change, make_model):
     with pytest.raises(UserError, match="choose one of|cannot be built"):

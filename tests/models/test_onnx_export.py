@@ -14,7 +14,7 @@ from errors import UserError
 from models import onnx_export
 from models.onnx_export import export_query_side
 from models.vq import QUANTISERS
-from retrieval.onnx_query import OnnxQuery
+from retrieval.engines.onnx_query import OnnxQuery
 
 
 def random_histories(n=1000, longest=30, seed=3):

@@ -25,7 +25,7 @@ def nearest(rows, table):
 
 def match(kind, quantiser, rows):
     """Code tuples and codewords of rows (R, D), by the definition of either quantiser."""
-    tables = quantiser.tables()                                                      # (M, N, D)
+    tables = quantiser.tables()  # (M, N, D)
     parts = np.array_split(np.arange(rows.shape[1]), len(tables))
     indices, rest = [], rows
     for table, part in zip(tables, parts, strict=True):
@@ -200,7 +200,7 @@ def test_code_tuples_and_integers_are_one_to_one(codebooks):
     indices = quantiser.decode(codes)
     assert (quantiser.encode(indices) == codes).all()
     assert len(np.unique(indices, axis=0)) == len(codes)
-    assert (indices[1] == [0] * (codebooks - 1) + [1]).all()                         # the last codebook counts fastest
+    assert (indices[1] == [0] * (codebooks - 1) + [1]).all()  # the last codebook counts fastest
 
 
 def test_codes_outside_are_refused():

@@ -26,8 +26,7 @@ def run(script, *arguments, prelude=""):
 
 
 def test_the_dry_run_stays_within_its_memory():
-    done = run("million_items.py", "--items", "3000", "--codes", "16", "--postings", "50",
-               "--queries", "20")  # fmt: skip
+    done = run("million_items.py", "--items", "3000", "--codes", "16", "--postings", "50", "--queries", "20")
     assert done.returncode == 0, done.stderr
     assert "3,000 items, 16 codes" in done.stdout and "postings            800" in done.stdout
 
@@ -38,9 +37,27 @@ def test_a_missing_faiss_is_told_with_the_command_that_installs_it():
 
 
 def test_the_comparison_runs_with_faiss(tmp_path):
-    done = run("search_engines.py", "--items", "300", "--codes", "20", "--postings", "30",
-               "--batch", "8", "--seconds", "0.01", "--rounds", "1", "--k", "5", "--threads", "1",
-               "--json", str(tmp_path / "out.json"))  # fmt: skip
+    done = run(
+        "search_engines.py",
+        "--items",
+        "300",
+        "--codes",
+        "20",
+        "--postings",
+        "30",
+        "--batch",
+        "8",
+        "--seconds",
+        "0.01",
+        "--rounds",
+        "1",
+        "--k",
+        "5",
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "out.json"),
+    )
     assert done.returncode == 0, done.stderr
     assert "index float32 / faiss Flat" in done.stdout and (tmp_path / "out.json").exists()
 
@@ -105,8 +122,20 @@ def test_growth_finds_known_exponents_and_prints_real_ones():
     sizes = np.array([10, 100, 1000])
     assert exponent(sizes, 3 * sizes) == pytest.approx(1)
     assert exponent(sizes, sizes**-0.5) == pytest.approx(-0.5)
-    done = run("growth.py", "--items", "2000", "500", "--codes", "16", "--postings", "20",
-               "--queries", "8", "--seconds", "0.01")  # fmt: skip
+    done = run(
+        "growth.py",
+        "--items",
+        "2000",
+        "500",
+        "--codes",
+        "16",
+        "--postings",
+        "20",
+        "--queries",
+        "8",
+        "--seconds",
+        "0.01",
+    )
     assert done.returncode == 0, done.stderr
     table = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
     assert table["500"][2] == table["2,000"][2] == "20"  # postings per code: the cap, at every size

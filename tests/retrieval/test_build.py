@@ -30,9 +30,7 @@ def dense(index):
 
 def build(table, relu, **options):
     scorer = Table(np.asarray(table, np.float32))
-    return build_index(
-        scorer, np.arange(len(table)), len(table[0]), relu=relu, progress=False, **options
-    )
+    return build_index(scorer, np.arange(len(table)), len(table[0]), relu=relu, progress=False, **options)
 
 
 def test_relu_stores_exactly_the_positive_scores(rng):

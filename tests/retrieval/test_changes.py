@@ -230,13 +230,19 @@ def test_bad_items_to_remove_are_refused(rng, items):
 
 def test_arrays_that_hold_removed_items_are_refused():
     arrays = {
-        "codes": np.array([3]), "offsets": np.array([0, 2]), "items": np.array([1, 4], np.uint32),
-        "scores": np.ones(2, np.float32), "floors": np.zeros(1, np.float32), "n_items": 4,
-    }  # fmt: skip
+        "codes": np.array([3]),
+        "offsets": np.array([0, 2]),
+        "items": np.array([1, 4], np.uint32),
+        "scores": np.ones(2, np.float32),
+        "floors": np.zeros(1, np.float32),
+        "n_items": 4,
+    }
     for removed, message in (
-        ([4], "holds an item that was removed"), ([5], "ids of the catalogue"),
-        ([0], "ids of the catalogue"), ([3, 2], "ids of the catalogue"),
-    ):  # fmt: skip
+        ([4], "holds an item that was removed"),
+        ([5], "ids of the catalogue"),
+        ([0], "ids of the catalogue"),
+        ([3, 2], "ids of the catalogue"),
+    ):
         with pytest.raises(ValueError, match=message):
             SparseInvertedIndex(**arrays, removed=np.array(removed, np.uint32))
     for cut in (np.nan, np.inf):

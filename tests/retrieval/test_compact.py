@@ -31,16 +31,13 @@ class Table:
 
 def build(table, relu=True, **options):
     table = np.asarray(table, np.float32)
-    return build_index(
-        Table(table), np.arange(len(table)), table.shape[1], relu=relu, progress=False, **options
-    )
+    return build_index(Table(table), np.arange(len(table)), table.shape[1], relu=relu, progress=False, **options)
 
 
 def random_index(rng, n_codes, n_items, per_code, lowest=0):
     """Lists across many blocks of items, some of them empty."""
     lists = [
-        np.sort(rng.choice(np.arange(lowest, n_items), rng.integers(0, per_code), False)) + 1
-        for _ in range(n_codes)
+        np.sort(rng.choice(np.arange(lowest, n_items), rng.integers(0, per_code), False)) + 1 for _ in range(n_codes)
     ]
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])]).astype(np.int64)
     scores = rng.gamma(2, 1, offsets[-1]).astype(np.float32) + np.float32(1e-3)
@@ -107,10 +104,14 @@ def test_overlap_by_hand():
     assert found["overlap"] == pytest.approx((1 / 2 + 0 + 1) / 3)
     found = overlap(exact, other, [[0], [1]], 3)
     assert found == {
-        "queries": 2, "k": 3, "overlap": pytest.approx((1 + 1 / 3) / 2),
-        "overlap_min": pytest.approx(1 / 3), "same_items": 0.5, "same_order": 0.0,
+        "queries": 2,
+        "k": 3,
+        "overlap": pytest.approx((1 + 1 / 3) / 2),
+        "overlap_min": pytest.approx(1 / 3),
+        "same_items": 0.5,
+        "same_order": 0.0,
         "score_error": 0.0,
-    }  # fmt: skip
+    }
     same = overlap(exact, exact, [[0], [1], [2]], 6)
     assert same["overlap"] == same["same_order"] == 1 and same["score_error"] == 0
     with pytest.raises(ValueError, match="without queries"):
@@ -131,10 +132,7 @@ def test_the_loss_is_small_and_reported(rng):
 def test_extend_equals_compacting_the_whole(rng, format):
     table = np.maximum(rng.normal(size=(12, 70_000)) - 2, 0).astype(np.float32)
     some, more = np.array([1, 4, 5, 11]), np.array([0, 2, 7])
-    parts = [
-        build_index(Table(table), codes, 70_000, relu=True, progress=False)
-        for codes in (some, more)
-    ]
+    parts = [build_index(Table(table), codes, 70_000, relu=True, progress=False) for codes in (some, more)]
     whole = parts[0].extend(parts[1]).compact(format)
     for other in (parts[1], parts[1].compact(format)):
         both = parts[0].compact(format).extend(other)

@@ -51,9 +51,7 @@ def grid(rng, shape, low, high):
 
 
 def index_of(table, relu, **options):
-    return build_index(
-        Table(table), np.arange(len(table)), table.shape[1], relu=relu, progress=False, **options
-    )
+    return build_index(Table(table), np.arange(len(table)), table.shape[1], relu=relu, progress=False, **options)
 
 
 @pytest.mark.parametrize("k", [1, 7, 60])  # 60 is the whole catalogue

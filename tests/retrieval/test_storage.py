@@ -25,9 +25,7 @@ class Table:
 @pytest.fixture
 def index(rng):
     table = rng.normal(size=(30, 40)).astype(np.float32)
-    return build_index(
-        Table(table), range(30), 40, relu=False, keep_share=0.3, max_postings=20, progress=False
-    )
+    return build_index(Table(table), range(30), 40, relu=False, keep_share=0.3, max_postings=20, progress=False)
 
 
 def same(a, b):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.arrays import ArrayLibrary
+from retrieval.gpu.library import ArrayLibrary
 from retrieval.scorer import PairScorer
 
 
@@ -40,7 +40,7 @@ class ArrayScorer:
 
     def array_scores(self, codes):
         """`scores`, left on the device as an array of the library."""
-        tokens = self.library.put(self._scorer.tokens(codes))                       # (c, D)
+        tokens = self.library.put(self._scorer.tokens(codes))  # (c, D)
         scores = self.library.zeros((len(codes), self.n_items))
         with self.library.full_precision():
             if self._scorer.has_dot:
@@ -60,9 +60,9 @@ class ArrayScorer:
         for code in range(0, len(firsts), n_codes):
             for item in range(0, self.n_items, n_items):
                 codes, items = slice(code, code + n_codes), slice(item, item + n_items)
-                block = scores[codes, items]                                        # a view
+                block = scores[codes, items]  # a view
                 hidden = firsts[codes, None] + self._item_hidden[items]
-                hidden = hidden.reshape(-1, hidden.shape[-1])                       # (pairs, H1)
+                hidden = hidden.reshape(-1, hidden.shape[-1])  # (pairs, H1)
                 self._relu(hidden)
                 for weight, bias in self._layers:
                     hidden = hidden @ weight

@@ -73,8 +73,7 @@ def build_to_disk(
         job = _resumable(work, wanted, scorer, codes)
         if job is None:
             pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share)
-            job = {**wanted, "threshold": pruning.threshold,
-                   "probe": _probe(scorer, codes, n_items, relu)}  # fmt: skip
+            job = {**wanted, "threshold": pruning.threshold, "probe": _probe(scorer, codes, n_items, relu)}
             (work / "index").mkdir(parents=True)
             _write(work / JOB, job)
         pruning = Pruning(relu=relu, threshold=job["threshold"], max_postings=max_postings)
@@ -91,9 +90,7 @@ def build_to_disk(
         shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         reason = error.strerror or error
-        raise OSError(
-            error.errno, f"The index could not be written to {folder}: {reason}."
-        ) from error
+        raise OSError(error.errno, f"The index could not be written to {folder}: {reason}.") from error
     return SparseInvertedIndex.load(folder)
 
 

@@ -18,9 +18,7 @@ class Table:
 
 
 def build(table, relu=True, **options):
-    return build_index(
-        Table(table), np.arange(len(table)), table.shape[1], relu=relu, progress=False, **options
-    )
+    return build_index(Table(table), np.arange(len(table)), table.shape[1], relu=relu, progress=False, **options)
 
 
 @pytest.fixture(params=[True, False])
@@ -77,17 +75,14 @@ def test_a_budget_that_everything_fits_cuts_nothing(table, relu):
 @pytest.mark.parametrize("budget", [-1, 0, OVERHEAD, bytes_of(30, 29, 200)])
 def test_budgets_too_small_are_refused_with_the_least(table, relu, budget):
     least = bytes_of(30, 30, 200)
-    for cut in (lambda: build(table, relu).prune(max_bytes=budget),
-                lambda: build(table, relu, max_bytes=budget)):  # fmt: skip
+    for cut in (lambda: build(table, relu).prune(max_bytes=budget), lambda: build(table, relu, max_bytes=budget)):
         with pytest.raises(ValueError, match=f"{budget} bytes are too few .* takes {least}"):
             cut()
 
 
 @pytest.mark.parametrize("options", [{}, {"max_postings": 30}, {"keep_share": 0.3}])
 @pytest.mark.parametrize("postings", [40, 900])
-def test_a_build_keeps_to_its_budget_whatever_the_sample_said(
-    table, relu, postings, options, monkeypatch
-):
+def test_a_build_keeps_to_its_budget_whatever_the_sample_said(table, relu, postings, options, monkeypatch):
     budget = bytes_of(30, postings, 200)
     exact = build(table, relu, max_bytes=budget, **options)
     assert (0 if options else 0.8 * postings) <= len(exact.items) <= postings
@@ -129,8 +124,13 @@ def test_the_budget_counts_removed_items(table, relu):
 def test_frontier_rows(table, relu, rng):
     index = build(table, relu)
     codes = rng.integers(0, 30, (40, 3))
-    settings = [{}, {"max_postings": 30}, {"keep_share": 0.02}, {"format": "uint8"},
-                {"max_bytes": bytes_of(30, 600, 200, "uint16"), "format": "uint16"}]  # fmt: skip
+    settings = [
+        {},
+        {"max_postings": 30},
+        {"keep_share": 0.02},
+        {"format": "uint8"},
+        {"max_bytes": bytes_of(30, 600, 200, "uint16"), "format": "uint16"},
+    ]
     seen = []
 
     def evaluate(one):

@@ -24,17 +24,13 @@ class OnnxQuery:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ImportError(
-                "Serving from query.onnx needs onnxruntime: pip install onnxruntime"
-            ) from error
+            raise ImportError("Serving from query.onnx needs onnxruntime: pip install onnxruntime") from error
         with open(path, "rb") as file:
             model = file.read()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         try:
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             about = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime has a kind for each way a file can be damaged
             raise ValueError(f"{path} cannot be read as an ONNX model: {error}") from error
@@ -43,9 +39,7 @@ class OnnxQuery:
                 f"{path} is not a query side of format {FORMAT}; write it again with "
                 "`python work.py --mode export` of this version."
             )
-        self.seq_len, self.k_u, self.n_items = (
-            int(about[name]) for name in ("seq_len", "K_u", "n_items")
-        )
+        self.seq_len, self.k_u, self.n_items = (int(about[name]) for name in ("seq_len", "K_u", "n_items"))
 
     def codes(self, histories) -> np.ndarray:
         """Codes int64 [U, K_u] of U sequences of item ids, each oldest first and of any length.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from retrieval import SparseInvertedIndex, build_index, build_to_disk, storage
-from retrieval.streaming import JOB, JOURNAL
+from retrieval.scale.streaming import JOB, JOURNAL
 
 NAMES = ("codes", "offsets", "items", "scores", "floors", "cuts", "removed")
 BLOCK = {"block_bytes": 3 * 4 * 50}  # three codes at a time
@@ -44,23 +44,24 @@ def table(rng):
 
 def to_disk(table, folder, relu=True, before=lambda codes: None, **options):
     return build_to_disk(
-        Table(table, before), np.arange(len(table)), table.shape[1], folder, relu=relu,
-        progress=False, **{**BLOCK, **options},
-    )  # fmt: skip
+        Table(table, before),
+        np.arange(len(table)),
+        table.shape[1],
+        folder,
+        relu=relu,
+        progress=False,
+        **{**BLOCK, **options},
+    )
 
 
 def in_memory(table, relu=True, **options):
-    return build_index(
-        Table(table), np.arange(len(table)), table.shape[1], relu=relu, progress=False, **options
-    )
+    return build_index(Table(table), np.arange(len(table)), table.shape[1], relu=relu, progress=False, **options)
 
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("options", [{}, {"max_postings": 9}, {"keep_share": 0.2}])
 @pytest.mark.parametrize("block_bytes", [1, 3 * 4 * 50, None])
-def test_the_index_on_disk_is_that_of_a_build_in_memory(
-    rng, tmp_path, relu, options, block_bytes
-):
+def test_the_index_on_disk_is_that_of_a_build_in_memory(rng, tmp_path, relu, options, block_bytes):
     table = rng.normal(size=(20, 50)).astype(np.float32)
     table = np.maximum(table, 0) if relu else table
     index = to_disk(table, tmp_path / "deep" / "index", relu, block_bytes=block_bytes, **options)
@@ -93,9 +94,15 @@ def test_an_interrupted_build_goes_on_where_it_stopped(table, tmp_path, at, erro
         assert not (tmp_path / "index").exists()
     scorer = Table(table)
     index = build_to_disk(
-        scorer, np.arange(20), 50, tmp_path / "index", relu=True, keep_share=0.2, progress=False,
+        scorer,
+        np.arange(20),
+        50,
+        tmp_path / "index",
+        relu=True,
+        keep_share=0.2,
+        progress=False,
         **BLOCK,
-    )  # fmt: skip
+    )
     assert scorer.asked == [1] + [min(3, 20 - start) for start in range(at // 3 * 3, 20, 3)]
     assert same(index, in_memory(table, keep_share=0.2))
     assert os.listdir(tmp_path) == ["index"]
@@ -108,7 +115,7 @@ def interrupt_after(interrupt):
 
 def test_a_crash_at_any_moment_costs_no_more_than_the_last_blocks(table, tmp_path, monkeypatch):
     """What lies on the disk at every call of the scorer, and at every write of the journal."""
-    monkeypatch.setattr("retrieval.streaming.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("retrieval.scale.streaming.CHECKPOINT_SECONDS", 0.0)
     states = []
 
     def photograph(*_):
@@ -130,8 +137,7 @@ def test_a_crash_at_any_moment_costs_no_more_than_the_last_blocks(table, tmp_pat
     scored = []
     for state in states:
         scorer = Table(table)
-        index = build_to_disk(scorer, np.arange(20), 50, state / "index", relu=True,
-                              progress=False, **BLOCK)  # fmt: skip
+        index = build_to_disk(scorer, np.arange(20), 50, state / "index", relu=True, progress=False, **BLOCK)
         assert same(index, expected)
         assert os.listdir(state) == ["index"]
         scored.append(sum(scorer.asked))
@@ -174,7 +180,8 @@ def test_a_killed_process(table, tmp_path):
 import os, sys
 import numpy as np
 sys.path.insert(0, {str(Path(storage.__file__).parent.parent)!r})
-from retrieval import build_to_disk, streaming
+from retrieval import build_to_disk
+from retrieval.scale import streaming
 streaming.CHECKPOINT_SECONDS = 0.0
 table = np.load({str(tmp_path / "table.npy")!r})
 class Scorer:
@@ -197,8 +204,11 @@ def test_another_build_is_not_gone_on_with(table, tmp_path):
             to_disk(table, tmp_path / "index", before=stop_at(9), max_postings=9)
 
     interrupted()
-    for options, what in (({}, "max_postings"), ({"max_postings": 9, "relu": False}, "relu"),
-                          ({"max_postings": 9, "keep_share": 0.1}, "keep_share")):  # fmt: skip
+    for options, what in (
+        ({}, "max_postings"),
+        ({"max_postings": 9, "relu": False}, "relu"),
+        ({"max_postings": 9, "keep_share": 0.1}, "keep_share"),
+    ):
         with pytest.raises(ValueError, match=rf"other arguments \({what}\).*restart=True"):
             to_disk(table, tmp_path / "index", **options)
     with pytest.raises(ValueError, match=r"other arguments \(codes, n_codes\)"):

@@ -16,7 +16,7 @@ from time import sleep
 
 import numpy as np
 
-from retrieval.export import decoded, item_vectors
+from retrieval.engines.export import decoded, item_vectors
 from retrieval.index import SparseInvertedIndex
 from retrieval.postings import Postings
 
@@ -86,8 +86,7 @@ class MilvusIndex(Postings):
     def _with(self, **changed):
         """Not here: one new code would rewrite every item's row."""
         raise ValueError(
-            "A Milvus collection can't be extended by codes; extend the index itself and load it "
-            "into a new collection."
+            "A Milvus collection can't be extended by codes; extend the index itself and load it into a new collection."
         )
 
 
@@ -140,8 +139,7 @@ class MilvusSearcher:
             raise ValueError(f"Query {at} holds code {codes[~known][0]}, which is not in Milvus.")
         if len(seen) and not 0 <= seen.min() <= seen.max() <= self._n_items:
             raise ValueError(
-                f"The history of query {at} holds an item outside 1..{self._n_items}, those of "
-                "this index."
+                f"The history of query {at} holds an item outside 1..{self._n_items}, those of this index."
             )
         base = 0.0  # added up one by one in float64, as the index does
         for row, n in zip(rows, times, strict=True):
@@ -212,9 +210,7 @@ class _Collection:
         self._ask("load_collection")
         started = self.count() > 0
         offsets, rows, scores = item_vectors(index)
-        with tqdm(
-            total=len(self._items), desc="milvus", unit="item", leave=False, disable=not progress
-        ) as bar:
+        with tqdm(total=len(self._items), desc="milvus", unit="item", leave=False, disable=not progress) as bar:
             for items in self._requests(offsets):
                 missing = np.setdiff1d(items, self._present(items)) if started else items
                 vectors = []
@@ -247,30 +243,30 @@ class _Collection:
         n_rows = self.count()
         if n_rows != len(self._items):
             raise ValueError(
-                f"The {self._where} holds {n_rows} of {len(self._items)} items; load_into_milvus "
-                "completes it."
+                f"The {self._where} holds {n_rows} of {len(self._items)} items; load_into_milvus completes it."
             )
 
     def search(self, queries: list[dict[int, float]], limit: int):
         """For each query at most `limit` hits, best first, each with ITEM and "distance"."""
         return self._ask(
-            "search", data=queries, anns_field=self._field, limit=limit, output_fields=[ITEM],
-            search_params={"metric_type": "IP"}, consistency_level="Strong",
-        )  # fmt: skip
+            "search",
+            data=queries,
+            anns_field=self._field,
+            limit=limit,
+            output_fields=[ITEM],
+            search_params={"metric_type": "IP"},
+            consistency_level="Strong",
+        )
 
     def count(self) -> int:
-        found = self._ask(
-            "query", filter="", output_fields=["count(*)"], consistency_level="Strong"
-        )
+        found = self._ask("query", filter="", output_fields=["count(*)"], consistency_level="Strong")
         return found[0]["count(*)"]
 
     def close(self) -> None:
         self._client.close()
 
     def _present(self, items) -> list[int]:
-        found = self._ask(
-            "query", ids=items.tolist(), output_fields=[ITEM], consistency_level="Strong"
-        )
+        found = self._ask("query", ids=items.tolist(), output_fields=[ITEM], consistency_level="Strong")
         return [row[ITEM] for row in found]
 
     def _check_schema(self) -> None:
@@ -278,9 +274,7 @@ class _Collection:
         if fields != {ITEM, self._field}:
             ours = any(name.startswith("codes_") for name in fields)
             what = "another index, or another state of this one" if ours else "something else"
-            raise ValueError(
-                f"The {self._where} holds {what}; name another collection or drop this one."
-            )
+            raise ValueError(f"The {self._where} holds {what}; name another collection or drop this one.")
 
     def _ask(self, method: str, **options):
         for pause in (*PAUSES, None):

@@ -21,7 +21,7 @@ from retrieval import (
     build_index,
     gpu_library,
 )
-from retrieval.array_index import EMPTY, LAST_ID, _decode, turned
+from retrieval.gpu.index import EMPTY, LAST_ID, _decode, turned
 
 N_ITEMS, N_CODES = 90, 49
 ARRAYS = ("codes", "offsets", "items", "scores", "floors", "cuts", "removed")
@@ -139,9 +139,7 @@ def test_without_a_gpu_one_sentence_says_what_is_missing(monkeypatch):
 HIDDEN = ("token_hidden_weight", "token_hidden_bias", "item_hidden", "layers", "out_weight")
 
 
-@pytest.mark.parametrize(
-    "without", [(), HIDDEN, ("token_dot", "item_dot"), ("item_bias",), ("layers",)], ids=str
-)
+@pytest.mark.parametrize("without", [(), HIDDEN, ("token_dot", "item_dot"), ("item_bias",), ("layers",)], ids=str)
 @pytest.mark.parametrize("score_bias", [None, -0.5])
 def test_scores_are_those_of_the_pair_scorer(library, rng, without, score_bias):
     pairs = scorer(rng, without=without, score_bias=score_bias)
@@ -153,10 +151,17 @@ def test_scores_are_those_of_the_pair_scorer(library, rng, without, score_bias):
 
 
 @pytest.mark.parametrize("work_bytes", [None, 2000])  # all codes at once, one at a time
-@pytest.mark.parametrize("options", [
-    {}, {"max_postings": 9}, {"max_postings": N_ITEMS}, {"keep_share": 0.2},
-    {"keep_share": 0.4, "max_postings": 20},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_postings": 9},
+        {"max_postings": N_ITEMS},
+        {"keep_share": 0.2},
+        {"keep_share": 0.4, "max_postings": 20},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("score_bias", [None, -1.0])
 def test_lists_floors_and_cuts_are_those_of_the_cpu(library, rng, score_bias, options, work_bytes):
     library.work_bytes = work_bytes or library.work_bytes
@@ -340,7 +345,7 @@ def test_blocks_of_pairs_stay_within_the_work_bytes(rng):
 
 
 def test_the_benchmark_runs_and_both_paths_agree():
-    script = Path(__file__).resolve().parents[2] / "benchmarks" / "array_backend.py"
+    script = Path(__file__).resolve().parents[3] / "benchmarks" / "array_backend.py"
     sizes = "--items 300 --codes 20 --build_codes 2 --numba_codes 2 --batch 9 --square 64"
     small = f"--on numpy {sizes} --seconds 0.01 --rounds 1".split()
     command = [sys.executable, str(script), *small]

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from retrieval.array_scorer import ArrayScorer
-from retrieval.arrays import ArrayLibrary
 from retrieval.blocks import checked_codes, checked_scores, codes_per_block, with_progress
 from retrieval.build import choose_pruning
+from retrieval.gpu.library import ArrayLibrary
+from retrieval.gpu.scorer import ArrayScorer
 from retrieval.index import SparseInvertedIndex
 from retrieval.postings import LARGEST_SCORE, offsets_of
 from retrieval.pruning import Pruning
@@ -53,7 +53,7 @@ def compact(library: ArrayLibrary, scores, pruning: Pruning):
     cuts = replace(pruning, max_postings=None).cuts(np.empty((n_codes, 0)))
     if cap is not None and cap < n_items:
         cuts = np.maximum(cuts, get(library.best(scores, cap + 1)[:, cap]))
-    kept = scores > put(cuts)[:, None]                                              # (c, n_items)
+    kept = scores > put(cuts)[:, None]  # (c, n_items)
     lengths = get(xp.sum(kept, axis=1, dtype=xp.int64))
     left_out = get(xp.sum(xp.where(kept, 0.0, scores), axis=1, dtype=xp.float64))
     lowest, highest = get(xp.amin(scores, axis=1)), get(xp.amax(scores, axis=1))

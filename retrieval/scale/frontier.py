@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from retrieval.index import SparseInvertedIndex
 
 
-def frontier(
-    index: SparseInvertedIndex | Callable, settings: Iterable[dict], evaluate: Callable
-) -> list[dict]:
+def frontier(index: SparseInvertedIndex | Callable, settings: Iterable[dict], evaluate: Callable) -> list[dict]:
     """The index under each of the settings, and evaluate(it): one row per setting, in their order.
 
     A setting holds limits of SparseInvertedIndex.prune and may name a compact format to store the

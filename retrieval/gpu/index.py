@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.arrays import ArrayLibrary
+from retrieval.gpu.library import ArrayLibrary
 from retrieval.index import SparseInvertedIndex
 from retrieval.search import LAST_ID, Searcher, turned
 
@@ -64,13 +64,13 @@ class ArraySearcher(Searcher):
     def top_k(self, query_codes, k: int, seen_offsets, seen_values, threads: int | None = None):
         """As Searcher.top_k; `threads` is for the CPU and has no meaning here."""
         codes, offsets, _, _, floors = self._arrays[:5]
-        rows = np.searchsorted(codes, query_codes)                                  # (U, K_u)
+        rows = np.searchsorted(codes, query_codes)  # (U, K_u)
         known = np.searchsorted(codes, query_codes, side="right") > rows
         masked = seen_values[seen_offsets[0] : seen_offsets[-1]]
         if not known.all() or np.any((masked < 0) | (masked > self._n_items)):
             return super().top_k(query_codes, k, seen_offsets, seen_values, 1)  # raises the error
         rows.sort(axis=1)
-        weights = _weights(rows)                                                    # (U, K_u)
+        weights = _weights(rows)  # (U, K_u)
         starts = offsets[rows]
         lengths = np.where(weights > 0, offsets[rows + 1] - starts, 0)
         base = np.zeros(len(rows))
@@ -89,9 +89,14 @@ class ArraySearcher(Searcher):
             bounds = seen_offsets[first : first + batch + 1]
             places = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)) * (self._n_items + 1)
             keys = self._keys(
-                accumulator, starts[part], lengths[part], weights[part],
-                base[part].astype(np.float32), places + seen_values[bounds[0] : bounds[-1]], k,
-            )  # fmt: skip
+                accumulator,
+                starts[part],
+                lengths[part],
+                weights[part],
+                base[part].astype(np.float32),
+                places + seen_values[bounds[0] : bounds[-1]],
+                k,
+            )
             _decode(keys, ids[part], scores[part])
         return ids, scores
 
@@ -103,8 +108,8 @@ class ArraySearcher(Searcher):
         """
         library, xp = self._library, self._library.xp
         put = library.put
-        steps = library.range(max(1, int(lengths.max())))                           # (W,)
-        lists = put(starts)[..., None] + steps                                      # (Q, K_u, W)
+        steps = library.range(max(1, int(lengths.max())))  # (W,)
+        lists = put(starts)[..., None] + steps  # (Q, K_u, W)
         lists = xp.where(steps < put(lengths)[..., None], lists, len(self._items) - 1)
         items = self._items[lists]
         cells = items + (library.range(len(starts)) * (self._n_items + 1))[:, None, None]

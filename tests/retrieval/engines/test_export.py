@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 
 from retrieval import IndexFileError, build_index
-from retrieval.export import export_index, import_index, item_vectors
+from retrieval.engines.export import export_index, import_index, item_vectors
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -81,7 +81,7 @@ def test_scipy_reads_the_scores_of_each_item(index, tmp_path):
 
 
 def test_parquet_rows_are_items_and_row_0_the_floors(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.export.ITEMS_PER_GROUP", 7)  # several groups, the last one short
+    monkeypatch.setattr("retrieval.engines.export.ITEMS_PER_GROUP", 7)  # several groups, the last one short
     index = built(rng)
     export_index(index, tmp_path / "index.parquet")
     rows = pa.parquet.read_table(tmp_path / "index.parquet").to_pylist()

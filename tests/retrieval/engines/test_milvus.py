@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import metric
-from retrieval import IndexRecommender, ShardedIndex, SparseInvertedIndex, milvus
-from retrieval.milvus import MilvusIndex, load_into_milvus
+from retrieval import IndexRecommender, ShardedIndex, SparseInvertedIndex
+from retrieval.engines import milvus
+from retrieval.engines.milvus import MilvusIndex, load_into_milvus
 
 N_ITEMS = 60
 

@@ -21,9 +21,16 @@ from retrieval.postings import offsets_of
 VERSION = 1
 ITEMS_PER_GROUP = 10_000  # of a Parquet file, which is written group by group
 NPZ_TYPES = {
-    "format": "S", "shape": "i", "indptr": "i", "indices": "i", "data": "f",  # scipy's
-    "item_ids": "i", "codes": "i", "floors": "f", "version": "i",
-}  # fmt: skip
+    "format": "S",
+    "shape": "i",
+    "indptr": "i",
+    "indices": "i",
+    "data": "f",  # scipy's
+    "item_ids": "i",
+    "codes": "i",
+    "floors": "f",
+    "version": "i",
+}
 
 
 def export_index(index, path) -> None:
@@ -64,9 +71,7 @@ def import_index(path) -> SparseInvertedIndex:
             raise ValueError(f"Its version is {version}, and this program reads {VERSION}.")
         return _index(codes, floors, offsets, columns, scores)
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise storage.IndexFileError(
-            f"{path} is not an exported index, or damaged; export it anew. {error}"
-        ) from error
+        raise storage.IndexFileError(f"{path} is not an exported index, or damaged; export it anew. {error}") from error
 
 
 def item_vectors(index: SparseInvertedIndex):
@@ -97,9 +102,7 @@ def _index(codes, floors, offsets, columns, scores) -> SparseInvertedIndex:
     items = np.empty(len(columns), np.uint32)
     by_code = np.empty(len(columns), np.float32)
     _turn(offsets, columns, scores, 0, starts[:-1].copy(), items, by_code)
-    return SparseInvertedIndex(
-        codes, starts, items + np.uint32(1), by_code, floors, len(offsets) - 1
-    )
+    return SparseInvertedIndex(codes, starts, items + np.uint32(1), by_code, floors, len(offsets) - 1)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -116,11 +119,17 @@ def _turn(offsets, columns, scores, first_column, ends, to_rows, to_scores):
 def _write_npz(index, file) -> None:
     offsets, rows, scores = item_vectors(index)
     np.savez(
-        file, format=np.array(b"csr"), shape=np.array([index.n_items, len(index)]), data=scores,
-        indices=rows.astype(np.int32), indptr=offsets,
-        item_ids=np.arange(1, index.n_items + 1), codes=index.codes, floors=index.floors,
+        file,
+        format=np.array(b"csr"),
+        shape=np.array([index.n_items, len(index)]),
+        data=scores,
+        indices=rows.astype(np.int32),
+        indptr=offsets,
+        item_ids=np.arange(1, index.n_items + 1),
+        codes=index.codes,
+        floors=index.floors,
         version=np.array(VERSION),
-    )  # fmt: skip
+    )
 
 
 def _read_npz(file):
@@ -194,7 +203,5 @@ def _pyarrow():
         import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
-        raise ModuleNotFoundError(
-            f'Parquet files need pyarrow: pip install "pyarrow>=15,<26". ({error})'
-        ) from error
+        raise ModuleNotFoundError(f'Parquet files need pyarrow: pip install "pyarrow>=15,<26". ({error})') from error
     return pyarrow, pyarrow.parquet

@@ -1,0 +1,1 @@
+"""Build and search on an array library: NumPy, torch or CuPy."""
