@@ -56,7 +56,7 @@ class DNN(nn.Cell):
             scores = scores + (ops.matmul(self.out.weight, hidden) + self.out.bias).reshape(scores.shape)
         return scores
 
-    def scorer(self, items, score_bias):
+    def scorer(self, items, score_bias, codewords=None):
         """The same scores outside the graph: a `PairScorer` without codewords over items (n_items, E) float32."""
         weight = self.project.weight.asnumpy()
         identity, no_bias = np.eye(len(weight), dtype=np.float32), np.zeros(len(weight), np.float32)
@@ -73,7 +73,7 @@ class DNN(nn.Cell):
                 "out_weight": out_weight[0],
                 "out_bias": out_bias[0],
             }
-        return PairScorer(**parts)
+        return PairScorer(codewords=codewords, **parts)
 
 
 def _arrays(dense):
@@ -99,3 +99,31 @@ def _sums(token_half, item_half):
 
 
 INTERACTIONS = {"DNN": DNN}
+
+
+class _Dot(nn.Cell):
+    def construct(self, tokens, items):
+        return dot(tokens, items)
+
+    def scorer(self, items, score_bias=None, codewords=None):
+        d = items.shape[1]
+        return PairScorer(
+            token_dot=(np.eye(d, dtype=np.float32), np.zeros(d, np.float32)), item_dot=items, codewords=codewords
+        )
+
+
+class _Made:
+    def __init__(self, embedding_size, token_embedding_size, K_i, interaction_hidden):
+        self.made = DNN(embedding_size, token_embedding_size, K_i, interaction_hidden)
+
+
+class _MadeDot:
+    def __init__(self):
+        self.made = _Dot()
+
+
+def Interaction(f, rng):
+    return f.made
+
+
+INTERACTIONS = {"DNN": _Made, "dot": _MadeDot}
