@@ -137,7 +137,7 @@ class Trainer:
         losses, softmaxes, quantised = [], [], self.model.is_quantised
         for batch in batches:
             noise = rng.random((s.batch_size, self.model.noise_width), np.float32)
-            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch, noise)), quantised)
+            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised)
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):
