@@ -30,6 +30,8 @@ MEANT = {  # what an older version meant by saying nothing, and what a newer one
         "error_feedback": True,
         "loss": "softmax",
         "lr_decay": True,
+        "att_layer": 2,
+        "num_heads": 1,
     }
 }
 

@@ -95,7 +95,7 @@ class Trainer:
         s, progress = self.settings, self.progress
         if not progress.epoch:
             self.save("last.ckpt")
-        samples = self.training_data.steps(s.batch_size, s.positions_per_user) * s.batch_size
+        samples = self._steps() * s.batch_size
         with tqdm(
             total=samples * s.epoch,
             initial=samples * progress.epoch,
@@ -103,6 +103,7 @@ class Trainer:
             unit_scale=True,
             desc=s.model,
             leave=False,
+            disable=None,  # no bar where there is no terminal
         ) as bar:
             while progress.epoch < s.epoch and not self._out_of_patience():
                 if self.model.has_quantiser and progress.epoch == s.pretrain_epoch:
@@ -142,12 +143,11 @@ class Trainer:
         self.optimizer.learning_rate.set_data(ms.Tensor(lr, ms.float32))
         # All randomness of an epoch depends on seed and epoch alone, so a resumed run repeats it.
         rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
-        steps = self.training_data.steps(s.batch_size, s.positions_per_user)
         losses, softmaxes, quantised = [], [], self.model.is_quantised
         numbers = s.batch_size * self.model.noise_rows + self.model.noise_width
         for batch in batches:
             noise = rng.random(numbers, np.float32)
-            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch, noise)), quantised)
+            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised)
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):
@@ -157,7 +157,7 @@ class Trainer:
                 bar.set_postfix_str(f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.3f}", refresh=False)
         if not all(np.isfinite(p.asnumpy()).all() for p in self.model.trainable_params()):
             raise self._diverged(epoch, "a weight is no longer a finite number")
-        return float(np.mean(losses)), float(np.mean(softmaxes)), steps * s.batch_size
+        return float(np.mean(losses)), float(np.mean(softmaxes)), self._steps() * s.batch_size
 
     def _diverged(self, epoch, what):
         return UserError(
@@ -168,12 +168,18 @@ class Trainer:
     def _batches(self, epoch):
         s = self.settings
         rng = np.random.default_rng([s.seed, epoch])
-        return self.training_data.epoch(rng, s.batch_size, s.seq_len, s.neg_num, s.positions_per_user, s.neg_power)
+        return self.training_data.epoch(
+            rng, s.batch_size, s.seq_len, s.neg_num, s.positions_per_user, s.neg_power, self.model.every_position
+        )
+
+    def _steps(self):
+        s = self.settings
+        return self.training_data.steps(s.batch_size, s.positions_per_user, self.model.every_position, s.seq_len)
 
     def _start_quantiser(self):
         s, histories = self.settings, []
-        for history, *_ in self._batches(self.progress.epoch):
-            histories.extend(row[row > 0] for row in history)
+        for batch in self._batches(self.progress.epoch):
+            histories.extend(row[row > 0] for row in batch.history)
             if len(histories) >= QUANTISER_BATCHES * s.batch_size:
                 break
         tokens = self.query_side.raw_tokens(Ragged.from_rows(histories))

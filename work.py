@@ -43,6 +43,8 @@ class Hyperparameters:
     hidden: tuple = _parameter(
         (256, 256, 256), "model", "hidden layers of the user encoder, as in 256,256,256", least=1
     )
+    att_layer: int = _parameter(2, "model", "blocks of the SASRec encoder", least=1)
+    num_heads: int = _parameter(1, "model", "attention heads of the SASRec encoder", least=1)
     dropout: float = _parameter(0.1, "model", "share of hidden activations zeroed in training", least=0, below=1)
     history_dropout: float = _parameter(
         0.2, "model", "share of the pooled history zeroed in training", least=0, below=1
@@ -79,7 +81,9 @@ class Hyperparameters:
     lr: float = _parameter(3e-3, "training", "learning rate of Adam in the first epoch", above=0)
     lr_decay: bool = _parameter(True, "training", "1: the learning rate falls linearly to 0 over the epochs")
     l2: float = _parameter(1e-6, "training", "weight of the squared norm of the history's item embeddings", least=0)
-    batch_size: int = _parameter(512, "training", "positions per step", least=2)
+    batch_size: int = _parameter(
+        512, "training", "rows per step: positions, or for causal encoders whole sequences", least=2
+    )
     epoch: int = _parameter(40, "training", "epochs", least=1)
     patience: int = _parameter(
         15, "training", "epochs without a better value of the monitor before training stops", least=1

@@ -7,7 +7,9 @@ it, and trains on all positions of a sequence in one pass.
 
 from mindspore import nn
 
+from models.gru4rec import GRU4Rec
 from models.layers import MLP, Dense, MaskedMean, dropout
+from models.sasrec import SASRec
 
 
 class DNN(nn.Cell):
@@ -45,7 +47,7 @@ class DNN(nn.Cell):
         user = self.out(self.mlp(mean, rest))
         return mean + user if self.shortcut else user
 
-    def onnx(self, graph, embeddings, mask):
+    def onnx(self, graph, embeddings, mask, length):
         """`construct` without dropout as nodes of an ONNX graph; see `models.onnx_export`."""
         mean = x = self.mean.onnx(graph, embeddings, mask)
         for layer in self.mlp.layers:
@@ -54,4 +56,12 @@ class DNN(nn.Cell):
         return graph("Add", mean, user) if self.shortcut else user
 
 
-ENCODERS = {"DNN": DNN}
+class YoutubeDNN(DNN):
+    """Mean of the history, then an MLP without a shortcut (Covington et al., "Deep Neural Networks for YouTube
+    Recommendations", 2016, without its side features); arguments as those of `DNN`."""
+
+    def __init__(self, embedding_size, hidden, dropout, history_dropout):
+        super().__init__(embedding_size, hidden, False, dropout, history_dropout)
+
+
+ENCODERS = {"DNN": DNN, "YoutubeDNN": YoutubeDNN, "GRU4Rec": GRU4Rec, "SASRec": SASRec}

@@ -45,7 +45,9 @@ def export_query_side(model, path):
                 f"{type(part).__name__} has no method onnx and cannot be exported; train with another part."
             )
     graph = _Graph(onnx)
-    codes = _codes(graph, model.quantiser, model.tokeniser.onnx(graph, model.items, "history"), model.K_u)
+    codes = _codes(
+        graph, model.quantiser, model.tokeniser.onnx(graph, model.items, "history", model.seq_len), model.K_u
+    )
     exported = graph.model(
         {"history": ("batch", model.seq_len)},
         {codes: ("batch", model.K_u)},
