@@ -33,7 +33,7 @@ class Hyperparameters:
         choices="models.tokenisers:TOKENISERS",
     )
     interaction: str = _parameter(
-        "DNN", "model", "token x item scorer of AllToAll and DQMatch", choices="models.interactions:INTERACTIONS"
+        "DNN", "model", "token x item scorer of AllToAll and DQMatch", choices="retrieval.interactions:INTERACTIONS"
     )
     interaction_dot: bool = _parameter(True, "model", "1: a dot product stands beside the interaction")
     interaction_hidden: tuple = _parameter((16,), "model", "hidden layers of the interaction", least=1)

@@ -13,7 +13,7 @@ class BaseModel(nn.Cell):
     Args:
         items: `models.items.ItemTable`.
         tokeniser: one of `models.tokenisers`.
-        interaction: `models.interactions.Interaction`, the scores s of tokens and items.
+        interaction: `models.interactions.InteractionCell`, the scores s of tokens and items.
         loss: a function of `models.losses`.
         score_bias: the bias, or None for the plain sum. More negative means sparser scores.
         l2: weight of the mean squared norm of the history's item embeddings.

@@ -11,13 +11,14 @@ from models.AllToAll import AllToAll
 from models.DQMatch import DQMatch
 from models.encoders import ENCODERS
 from models.exhaustive import Exhaustive
-from models.interactions import INTERACTIONS, Interaction
+from models.interactions import InteractionCell
 from models.items import ItemTable
 from models.losses import LOSSES
 from models.query_side import QuerySide
 from models.tokenisers import TOKENISERS
 from models.TwoTower import TwoTower
 from models.vq import QUANTISERS
+from retrieval.interactions import INTERACTIONS
 
 __all__ = ["MODELS", "PARTS", "AllToAll", "DQMatch", "Exhaustive", "QuerySide", "TwoTower", "build"]
 
@@ -66,8 +67,8 @@ class _Builder:
     def part(self, kind):
         """The part of this kind that the settings name, as an object; a loss is a function and stays one."""
         found = self._known(kind)
-        if kind == "interaction":
-            return Interaction(self._made(found), self.settings["rng"])
+        if kind == "interaction":  # a formula, whatever computes it
+            return InteractionCell(self.settings[kind], self.settings, self.settings["rng"])
         return self._made(found) if inspect.isclass(found) else found
 
     def _known(self, kind):

@@ -8,7 +8,7 @@ import numpy as np
 from mindspore import nn, ops
 
 
-class _AddBias(nn.Cell):
+class AddBias(nn.Cell):
     """`x + bias` with the bias gradient as one sum: the built-in BiasAddGrad is several times slower on the CPU."""
 
     def construct(self, x, bias):
@@ -35,7 +35,7 @@ class Dense(nn.Cell):
         self.weight = ms.Parameter(init.initializer(init.Uniform(scale), [width_out, width_in]), name="weight")
         if has_bias:
             self.bias = ms.Parameter(init.initializer("zeros", [width_out]), name="bias")
-            self.add_bias = _AddBias()
+            self.add_bias = AddBias()
 
     def construct(self, x):
         rows = x.reshape(-1, self.width_in)
