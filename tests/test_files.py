@@ -35,19 +35,19 @@ def test_an_exception_leaves_the_old_file_and_no_litter(tmp_path):
 
 def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
     target = tmp_path / "metrics.csv"
-    with pytest.raises(OSError, match=r"metrics.csv could not be written: No space left on device\.") as caught:
-        with files.fresh(target) as file:
-            file.write(b"half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    told = r"metrics.csv could not be written: No space left on device\."
+    with pytest.raises(OSError, match=told) as caught, files.fresh(target) as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.errno == errno.ENOSPC and names(tmp_path) == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_a_disk_that_is_full_when_flushed_is_told_too(tmp_path):
-    with pytest.raises(OSError, match="named could not be written: No space left"), files.writing(tmp_path / "named"):
-        with open("/dev/full", "wb") as file:
-            file.write(b"x")
-            files.flush(file)
+    target, told = tmp_path / "named", "named could not be written: No space left"
+    with pytest.raises(OSError, match=told), files.writing(target), open("/dev/full", "wb") as file:
+        file.write(b"x")
+        files.flush(file)
 
 
 def test_a_folder_that_is_a_file_is_told(tmp_path):
@@ -59,7 +59,7 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
 def test_the_error_of_another_file_stays_what_it_is(tmp_path):
     (tmp_path / "place").mkdir()
     with pytest.raises(FileNotFoundError, match="elsewhere"), files.fresh(tmp_path / "place" / "new"):
-        open(tmp_path / "place" / "elsewhere")
+        (tmp_path / "place" / "elsewhere").read_bytes()
     assert names(tmp_path / "place") == []
 
 
