@@ -20,8 +20,9 @@ from retrieval import (
     build_index,
     gpu_library,
 )
-from retrieval.gpu.index import EMPTY, LAST_ID, _decode, turned
+from retrieval.gpu.index import EMPTY, LAST_ID, _decode
 from retrieval.interactions import interaction
+from retrieval.search import sortable
 
 N_ITEMS, N_CODES = 90, 49
 ARRAYS = ("codes", "offsets", "items", "scores", "floors", "cuts", "removed")
@@ -247,7 +248,7 @@ def test_keys_order_as_scores_and_ids_do(rng):
     scores = np.concatenate([[0.0, 1e-45, -1e-45, 4e30, -4e30], rng.normal(size=95)])
     scores = np.repeat(scores.astype(np.float32), 3)
     ids = np.tile([1, 2**31 - 2, 77], 100)
-    keys = turned(scores.view(np.int32)).astype(np.int64) * 2**32 + (LAST_ID - ids)
+    keys = sortable(scores.view(np.int32)).astype(np.int64) * 2**32 + (LAST_ID - ids)
     order = np.argsort(-keys)
     np.testing.assert_array_equal(order, np.lexsort((ids, -scores)))
     got_ids, got_scores = np.zeros((1, 301), np.int32), np.zeros((1, 301), np.float32)
@@ -260,7 +261,7 @@ def test_keys_order_as_scores_and_ids_do(rng):
     ("codes", "seen", "k", "message"),
     [
         ([[0], [3]], None, 1, "Query 1 holds code 3, which is not in the index"),
-        ([[0], [-1]], None, 1, "Query 1 holds code -1"),
+        ([[0], [-2]], None, 1, "Query 1 holds code -2"),
         ([[0], [3]], [[9], []], 1, "history of query 0 holds item 9"),
         ([[0], [1]], [[], [-2]], 1, "history of query 1 holds item -2"),
         ([[0.5]], None, 1, "must be integers"),
