@@ -1,0 +1,111 @@
+"""Exact top-k of score rows, in the one order of the project: falling score, then rising id."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+from retrieval.search import LAST_ID, _keep_best, _key, _score, available_cores
+
+QUERIES_PER_TASK = 16  # a query walks the whole catalogue: a few are long against their hand-over
+
+OK, NOT_A_NUMBER, ITEM_OUT_OF_RANGE = 0, 1, 2
+
+
+def top_k(
+    scores: np.ndarray, k: int, seen=None, *, rows: np.ndarray | None = None, above: float = -np.inf, threads=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items of every query.
+
+    Args:
+        scores: float32 (R, n_items), left as it is; column j is item j + 1.
+        k: at least 1.
+        seen: items to leave out, U rows with .offsets and .values (0 is skipped); None for none.
+        rows: int64 (U, K), the rows of `scores` whose sum, taken from left to right, is the score of a query; None:
+            row u is query u.
+        above: only items that score more than this are taken.
+        threads: all cores unless told.
+
+    Returns:
+        ids int32 (U, k) and scores float32 (U, k), by falling score and of equal scores by rising id; where fewer items
+        score, id 0 and -inf.
+
+    Raises:
+        ValueError: shapes that do not fit, a score that is not a number, a seen item outside the catalogue.
+    """
+    scores = np.ascontiguousarray(scores, np.float32)
+    if scores.ndim != 2 or k < 1:
+        raise ValueError(f"A ranking needs scores (queries, items) and k of at least 1, not {scores.shape} and {k}.")
+    rows = np.arange(len(scores))[:, None] if rows is None else np.ascontiguousarray(rows, np.int64)  # (U, K)
+    if rows.ndim != 2 or (rows.size and not 0 <= rows.min() <= rows.max() < len(scores)):
+        raise ValueError(f"Rows of a ranking must be (queries, terms) within the {len(scores)} rows of scores.")
+    n_queries = len(rows)
+    offsets = np.zeros(n_queries + 1, np.int64) if seen is None else np.asarray(seen.offsets, np.int64)
+    values = np.empty(0, np.int32) if seen is None else np.asarray(seen.values, np.int32)
+    if offsets.shape != (n_queries + 1,):
+        raise ValueError(f"There are {n_queries} queries and {len(offsets) - 1} histories to leave out.")
+    ids = np.empty((n_queries, k), np.int32)
+    best = np.empty((n_queries, k), np.float32)
+
+    def rank(first: int, last: int) -> None:
+        status, query, value = _top_k(first, last, scores, rows, offsets, values, np.float32(above), ids, best)
+        if status == NOT_A_NUMBER:
+            raise ValueError(f"Query {query} scores item {value} with NaN, which has no place in a ranking.")
+        if status == ITEM_OUT_OF_RANGE:
+            raise ValueError(f"Query {query} has seen item {value}, but the items are 1..{scores.shape[1]}.")
+
+    n_tasks = -(-n_queries // QUERIES_PER_TASK)
+    threads = min(threads or available_cores(), n_tasks)
+    if threads <= 1:
+        rank(0, n_queries)
+        return ids, best
+    cuts = np.linspace(0, n_queries, min(n_tasks, 8 * threads) + 1).astype(np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(rank, cuts[:-1], cuts[1:]))
+    return ids, best
+
+
+@numba.njit(nogil=True, cache=True)
+def _top_k(first, last, scores, rows, seen_offsets, seen_values, above, out_ids, out_scores):
+    """Answer queries first..last-1: (status, query, bad value)."""
+    n_items, k = scores.shape[1], out_ids.shape[1]
+    total = np.empty(n_items, np.float32)
+    keys = np.empty(max(2 * k, 256), np.int64)
+    for query in range(first, last):
+        total[:] = np.float32(0)  # adding to zero also makes -0 and 0 the tie that they are
+        for term in range(rows.shape[1]):
+            row = scores[rows[query, term]]
+            for item in range(n_items):
+                total[item] += row[item]
+        for p in range(seen_offsets[query], seen_offsets[query + 1]):
+            if seen_values[p] < 0 or seen_values[p] > n_items:
+                return ITEM_OUT_OF_RANGE, query, np.int64(seen_values[p])
+            if seen_values[p] > 0:
+                total[seen_values[p] - 1] = -np.inf
+
+        size, cut = 0, above
+        for item in range(n_items):
+            # Ids rise, so an equal score comes too late. A processor foretells this branch well; NaN takes the other.
+            if total[item] <= cut:
+                continue
+            if np.isnan(total[item]):
+                return NOT_A_NUMBER, query, np.int64(item + 1)
+            keys[size] = _key(total[item], np.int64(item + 1))
+            size += 1
+            if size == keys.size:
+                _keep_best(keys, size, k)
+                size, cut = k, _score(keys[k - 1])
+        if size > k:
+            _keep_best(keys, size, k)
+            size = k
+        keys[:size].sort()
+        for at in range(size):
+            key = keys[size - 1 - at]
+            out_scores[query, at] = _score(key)
+            out_ids[query, at] = LAST_ID - (key & 0xFFFFFFFF)
+        for empty in range(size, k):
+            out_scores[query, empty] = -np.inf
+            out_ids[query, empty] = 0
+    return OK, 0, np.int64(0)
