@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.ranking import best_items
 from data.queries import Queries
 from data.ragged import Ragged
+from recommender import recommend_by_scores
 
 
 class GlobalHot:
@@ -20,6 +20,6 @@ class GlobalHot:
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The k most popular items, without those of each history: ids int32 (U, k), scores float32 (U, k)."""
         n_items = len(self.popularity)
-        return best_items(
-            lambda histories: np.tile(self.popularity, (len(histories), 1)), queries, k, exclude_seen, n_items
+        return recommend_by_scores(
+            lambda block: np.tile(self.popularity, (len(block), 1)), queries, k, exclude_seen, n_items
         )

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from baselines.item_to_item import ItemToItem
-from baselines.similarity import cosine
+from baselines.similarity import cosine, incidence
 from data.ragged import Ragged
 
 
@@ -23,4 +23,5 @@ class ItemCF(ItemToItem):
 
     def similarity(self, sequences: Ragged, n_items: int) -> sparse.csr_matrix:
         """Cosines of the columns of the users' weighted incidence matrix."""
-        return cosine(sequences, n_items, 1 / np.sqrt(np.maximum(sequences.lengths(), 1)), self.neighbours)
+        taken = incidence(sequences, n_items)
+        return cosine(taken, 1 / np.sqrt(np.maximum(taken.getnnz(1), 1)), self.neighbours)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from baselines.item_to_item import ItemToItem
-from baselines.similarity import cosine
+from baselines.similarity import cosine, incidence
 from data.ragged import Ragged
 
 
@@ -21,4 +21,4 @@ class ItemKNN(ItemToItem):
 
     def similarity(self, sequences: Ragged, n_items: int) -> sparse.csr_matrix:
         """Cosines of the columns of the incidence matrix."""
-        return cosine(sequences, n_items, np.ones(len(sequences)), self.neighbours)
+        return cosine(incidence(sequences, n_items), np.ones(len(sequences)), self.neighbours)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from scipy import sparse
 
-from baselines.ranking import best_items
 from data.queries import Queries
 from data.ragged import Ragged
+from recommender import recommend_by_scores
 
 
 class ItemToItem:
     """score(item | history) = sum over the history's last items h of lists[h, item].
 
-    A subclass gives the lists; `similarity(sequences, n_items)` -> (n_items, n_items), any sparse matrix. An item
-    that stands in none of the lists has no score and is not recommended. The same sum is a look-up in an inverted
-    index whose keys are items: see `item_lists` and `query_keys`.
+    A subclass gives the lists by `similarity`. An item that stands in none of the lists asked for has no score and is
+    not recommended. The sum is also a look-up in an inverted index whose keys are items (`item_lists`, `query_keys`).
 
     Args:
         neighbours: items that a list keeps, its best; None for all.
@@ -26,12 +26,13 @@ class ItemToItem:
     """
 
     def __init__(self, neighbours: int | None = None, last_items: int | None = None):
-        if last_items is not None and last_items < 1:
-            raise ValueError(f"last_items is {last_items}; look at 1 item or more, or None for the whole history.")
+        for name, value in (("neighbours", neighbours), ("last_items", last_items)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give 1 or more, or None for all.")
         self.neighbours, self.last_items = neighbours, last_items
 
     def fit(self, sequences: Ragged, n_items: int) -> ItemToItem:
-        """Learn the lists from the users' items, oldest first; returns itself."""
+        """Learn the lists from what each user took, oldest first; returns itself."""
         self.lists = self.similarity(sequences, n_items)
         return self
 
@@ -40,11 +41,11 @@ class ItemToItem:
         raise NotImplementedError(f"{type(self).__name__} gives no similarity of items.")
 
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """The k best items of each query: ids int32 (U, k), scores float32 (U, k), as every recommender."""
-        return best_items(self._scores, queries, k, exclude_seen, self.lists.shape[1])
+        """The k best items of each query, as every `Recommender`: ids int32 (U, k), scores float32 (U, k)."""
+        return recommend_by_scores(self._scores, queries, k, exclude_seen, self.lists.shape[1])
 
     def item_lists(self) -> sparse.csr_matrix:
-        """The posting lists: float32 CSR (n_items, n_items); row j is the key of item j + 1, column j is item j + 1."""
+        """The posting lists: float32 CSR (n_items, n_items); row j is those of key j, item j + 1."""
         return self.lists
 
     def query_keys(self, histories: Ragged) -> tuple[np.ndarray, np.ndarray]:
@@ -54,21 +55,28 @@ class ItemToItem:
             histories: U rows of item ids, oldest first.
 
         Returns:
-            int64 (U, K) rows, -1 an empty slot, and float32 (U, K) weights, 0 there. K is last_items, or the length
-            of the longest history.
+            int64 (U, K) rows, -1 an empty slot, and float32 (U, K) weights, 0 there. K is last_items, or the length of
+            the longest history.
         """
         width = self.last_items or max(int(histories.lengths().max(initial=0)), 1)
         keys = histories.tail(width).astype(np.int64) - 1  # (U, K)
         return keys, (keys >= 0).astype(np.float32)
 
-    def _scores(self, histories: Ragged) -> np.ndarray:
+    def _scores(self, queries: Queries) -> np.ndarray:
         """float32 (U, n_items), -inf where no list holds the item."""
-        keys, weights = self.query_keys(histories)
-        query, slot = np.nonzero(keys >= 0)
-        asked = sparse.csr_matrix(
-            (weights[query, slot], (query, keys[query, slot])), (len(keys), self.lists.shape[0]), np.float32
-        )
-        found = (asked @ self.lists).tocoo()
-        scores = np.full(found.shape, -np.inf, np.float32)
-        scores[found.row, found.col] = found.data
+        scores = np.full((len(queries), self.lists.shape[1]), -np.inf, np.float32)
+        _add_lists(*self.query_keys(queries.histories), self.lists.indptr, self.lists.indices, self.lists.data, scores)
         return scores
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_lists(keys, weights, offsets, items, values, scores):
+    for query in range(keys.shape[0]):
+        for slot in range(keys.shape[1]):
+            key = keys[query, slot]
+            if key < 0:
+                continue
+            for p in range(offsets[key], offsets[key + 1]):
+                value = weights[query, slot] * values[p]
+                before = scores[query, items[p]]
+                scores[query, items[p]] = value if before == -np.inf else before + value

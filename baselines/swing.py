@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from baselines.item_to_item import ItemToItem
-from baselines.similarity import BLOCK_BYTES, best_of_rows, even_cuts, incidence, stacked
+from baselines.similarity import incidence, similar_items
 from data.ragged import Ragged
 
 
@@ -30,23 +30,19 @@ class Swing(ItemToItem):
         self.smoothing = smoothing
 
     def similarity(self, sequences: Ragged, n_items: int) -> sparse.csr_matrix:
-        """The scores, in blocks of rows that take BLOCK_BYTES each."""
+        """The scores above; few large blocks, for each meets its pairs of users anew."""
         taken = incidence(sequences, n_items)
         by_item = taken.T.tocsr()
         weights = (1 / np.sqrt(np.maximum(taken.getnnz(1), 1))).astype(np.float32)
         arguments = (by_item.indptr, by_item.indices, taken.indptr, taken.indices, weights, np.float32(self.smoothing))
-
-        def rows(first: int, last: int) -> sparse.csr_matrix:
-            scores = np.zeros((last - first, n_items), np.float32)
-            _swing_rows(first, *arguments, scores)
-            return best_of_rows(scores, self.neighbours)
-
-        pairs = by_item.getnnz(1).astype(float) ** 2
-        return stacked(rows, even_cuts(pairs, max(1, BLOCK_BYTES // (4 * n_items)), 1))
+        pairs = np.square(by_item.getnnz(1), dtype=np.float64)
+        return similar_items(
+            lambda first, scores: _add_pairs(first, *arguments, scores), pairs, self.neighbours, blocks_per_core=1
+        )
 
 
 @numba.njit(nogil=True, cache=True)
-def _swing_rows(first, user_offsets, users, item_offsets, items, weights, smoothing, scores):
+def _add_pairs(first, user_offsets, users, item_offsets, items, weights, smoothing, scores):
     """Add to scores (rows, n_items) the pairs of the items first, first + 1 ...
 
     For one user u after the other: what u shares with every earlier user v is gathered in a table of u's own items,
@@ -94,7 +90,6 @@ def _swing_rows(first, user_offsets, users, item_offsets, items, weights, smooth
                         table[row, shared[b]] += weight
         for p in range(low, high):
             for q in range(start, stop):
-                if p != q:
-                    scores[items[p] - first, items[q]] += table[p - low, q - start]
+                scores[items[p] - first, items[q]] += table[p - low, q - start]
         for p in range(start, stop):
             place[items[p]] = -1
