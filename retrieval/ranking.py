@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from retrieval.search import LAST_ID, _keep_best, _key, _score, available_cores
+from retrieval.search import LAST_ID, _keep_best, _rank, _score, available_cores
 
 QUERIES_PER_TASK = 16  # a query walks the whole catalogue: a few are long against their hand-over
 
@@ -92,7 +92,7 @@ def _top_k(first, last, scores, rows, seen_offsets, seen_values, above, out_ids,
                 continue
             if np.isnan(total[item]):
                 return NOT_A_NUMBER, query, np.int64(item + 1)
-            keys[size] = _key(total[item], np.int64(item + 1))
+            keys[size] = _rank(total[item], np.int64(item + 1))
             size += 1
             if size == keys.size:
                 _keep_best(keys, size, k)
