@@ -27,7 +27,8 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
     for start in starts:
         rows = slice(start, start + block)
         # Plain scores will do: a list of ReLU scores takes only what is above 0, and others may be of another kind.
-        new = blocks.checked_scores(scorer, index.codes[rows], n_new, False, first)
+        codes = index.codes[rows]
+        new = blocks.checked_scores(scorer.scores(codes), codes, n_new, False, first)
         floors, gaps = index.floors[rows].copy(), index.cuts[rows].copy()
         whole = {row: _grow_whole(index, start + row, new[row]) for row in np.flatnonzero(gaps < 0)}
         offsets = index.offsets[start : start + len(new) + 1]

@@ -154,7 +154,7 @@ def test_added_items_are_found_and_masked(rng):
 
 def test_items_join_an_index_without_codes_and_one_that_was_loaded(rng, tmp_path):
     table = scores_of(rng, True)
-    empty = build_index(Table(table), [], 60, relu=True, progress=False)
+    empty = pruned(table, Pruning()).only([])
     assert empty.add_items(Table(table), 60).n_items == 120
     index = pruned(table[:, :40], Pruning(max_postings=9))
     index.save(tmp_path / "index")
@@ -213,7 +213,7 @@ def test_removed_items_stay_removed(rng, tmp_path):
     grown = index.add_items(Table(table[:, :4]), 4)
     np.testing.assert_array_equal(grown.removed, [7, 8])
     with pytest.raises(ValueError, match="more items removed"):
-        whole.extend(build_index(scorer, [], 60, relu=True, progress=False).remove_items([3]))
+        whole.extend(whole.only([]).remove_items([3]))
 
 
 def test_removing_nothing_and_everything(rng):
