@@ -10,6 +10,7 @@ from retrieval.gpu.library import ArrayLibrary, NoGpuError, gpu_library
 from retrieval.index import SparseInvertedIndex, bytes_of, load_index
 from retrieval.pruning import Pruning
 from retrieval.recommender import IndexRecommender
+from retrieval.rows import SparseRows, index_of_rows
 from retrieval.scale.frontier import frontier, frontier_table
 from retrieval.scale.sharding import ShardedIndex, merge_results
 from retrieval.scale.streaming import build_to_disk
@@ -28,6 +29,7 @@ __all__ = [
     "Pruning",
     "ShardedIndex",
     "SparseInvertedIndex",
+    "SparseRows",
     "build_array_index",
     "build_index",
     "build_to_disk",
@@ -37,6 +39,7 @@ __all__ = [
     "frontier_table",
     "gpu_library",
     "import_index",
+    "index_of_rows",
     "load_index",
     "load_into_milvus",
     "load_scorer",

@@ -12,6 +12,8 @@ from retrieval.search import EMPTY_SLOT, Searcher
 LARGEST_SCORE = 1e30  # sums of many scores must stay finite
 LARGEST_WEIGHT = 1e6  # likewise, weighted
 LARGEST_CATALOGUE = 2**31 - 2  # ids leave the index as int32
+SMALL_CATALOGUE = 2**26  # a search takes 256 MiB for so many items; a file that claims more must hold something
+MOST_ITEMS_PER_POSTING = 1000
 BLOCK_ITEMS = 1 << 16  # ids within a block of so many items fit uint16
 
 
@@ -260,6 +262,8 @@ class Postings:
         try:
             if described.keys() != {"n_items", "pruning", "format"} or type(described["n_items"]) is not int:
                 raise ValueError("Its description does not fit this version.")
+            if described["n_items"] > max(SMALL_CATALOGUE, MOST_ITEMS_PER_POSTING * len(arrays["items"])):
+                raise ValueError(f"It claims {described['n_items']} items, and holds {len(arrays['items'])} postings.")
             pruning = Pruning(**described["pruning"])
             index = cls(**arrays, n_items=described["n_items"], pruning=pruning)
             if index.format != described["format"]:
