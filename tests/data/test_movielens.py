@@ -2,7 +2,7 @@ import zipfile
 
 import pytest
 
-from data.movielens import open_archive, read_movies, read_ratings
+from data.movielens import open_archive, read_movies, read_people, read_ratings
 from data.sourcefile import SourceFile
 from errors import UserError
 
@@ -47,7 +47,7 @@ def test_bad_ratings_are_refused_with_the_place(tmp_path, text, parts):
 def test_titles_in_either_encoding(tmp_path, encoding):
     text = "1::Les Mis\u00e9rables (1995)::Drama|Musical\n7::B::(no genres listed)\n"
     movies = read_movies(write(tmp_path, "movies.dat", text.encode(encoding)))
-    assert movies == {"1": ("Les Mis\u00e9rables (1995)", "Drama|Musical"), "7": ("B", "")}
+    assert movies == {"1": ("Les Mis\u00e9rables (1995)", "Drama|Musical", "1995"), "7": ("B", "", "")}
 
 
 @pytest.mark.parametrize("text", ["1::A::Drama\n1::B::War\n", "1::A::Drama\nA film\n"])
@@ -57,8 +57,9 @@ def test_bad_movies_are_refused(tmp_path, text):
 
 
 def test_archive_is_read_without_unpacking(movielens_zip, movielens_files):
-    ratings, movies = open_archive(movielens_zip)
+    ratings, movies, people = open_archive(movielens_zip)
     assert len(read_ratings(ratings)) == movielens_files["ratings.dat"].count(b"\n")
+    assert read_people(people).rows["3"] == ("F", "1", "10")
     assert read_movies(movies)["1"][0] == "Film \u00e9 1 (1999)"
     assert [path.name for path in movielens_zip.parent.iterdir()] == ["ml-1m.zip"]
 
