@@ -16,7 +16,7 @@ import numpy as np
 from data.batches import Batch, TrainingRows, TrainingSequences
 from data.features import Features, FeatureTable, feature_table
 from data.idlists import read_lists
-from data.prepared import require_unchanged
+from data.prepared import is_prepared, require_unchanged
 from data.queries import Queries
 from data.sourcefile import SourceFile, shown
 from data.userfile import read_users
@@ -68,7 +68,7 @@ def load_catalogue(folder: str | Path) -> Catalogue:
     """Read items.csv of a prepared folder; without it cate_item.txt of a release folder: only ids and categories."""
     file = SourceFile(Path(folder) / "items.csv")
     categories_only = SourceFile(Path(folder) / "cate_item.txt")
-    if categories_only.path.exists() and not file.path.exists():
+    if categories_only.path.exists() and not file.path.exists() and not is_prepared(file.path.parent):
         return _catalogue_of_categories(categories_only)
     require_unchanged(file.path)
     has_year = "year" in file.header()
@@ -96,7 +96,6 @@ def load_catalogue(folder: str | Path) -> Catalogue:
 
 def _catalogue_of_categories(file: SourceFile) -> Catalogue:
     """Read item_id,cate_id lines; an item without a line has an unknown category: the ids of MovieLens have gaps."""
-    require_unchanged(file.path)
     found: dict[int, str] = {}
     for line, text in file.lines("utf-8"):
         item, _, category = (part.strip() for part in text.partition(","))

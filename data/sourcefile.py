@@ -137,17 +137,22 @@ class SourceFile:
                     yield line, fields
                     line = reader.line_num + 1
             except csv.Error as error:
-                at = self._opened_quote(line, reader.line_num)
+                at = self._opened_quote(line, reader.line_num, "end of data" in str(error))
                 raise self.refusal(f"not a CSV row ({error}); mend the quotes", at) from error
 
-    def _opened_quote(self, first: int, last: int) -> int:
-        """Of the lines of a row that is broken the one on which its last open quote begins."""
-        opened, inside = last if first == last else first, False
+    def _opened_quote(self, first: int, last: int, ended: bool) -> int:
+        """Of the lines of a broken row the one on which the quote to blame opens.
+
+        That is the last one if the file ended inside it; else the one that is still open where line `last` begins.
+        """
+        opened, inside = first, False
         with self.open() as stream:
-            for number, line in itertools.islice(enumerate(_csv_lines(stream), start=1), first - 1, last):
-                if line.count('"') % 2:  # a quote inside quotes is written twice
-                    opened = opened if inside else number
-                    inside = not inside
+            lines = enumerate(_csv_lines(stream), start=1)
+            for number, line in itertools.islice(lines, first - 1, last if ended else last - 1):
+                quotes = line.replace('""', "").count('"')  # a quote inside quotes is written twice
+                inside ^= bool(quotes % 2)
+                if quotes and inside:
+                    opened = number
         return opened
 
     @contextmanager
