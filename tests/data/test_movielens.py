@@ -19,6 +19,7 @@ def test_ratings_are_sorted_by_time_and_ties_keep_file_order(tmp_path):
     assert found.user_ids == ["1", "2"]
     # by item id the tie would be 10 before 30: that order leaks
     assert [found.item_ids[i] for i in found.items] == ["20", "30", "10", "20"]
+    assert found.ratings.tolist() == [3, 5, 4.5, 1]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,18 @@ def test_titles_in_either_encoding(tmp_path, encoding):
 def test_bad_movies_are_refused(tmp_path, text):
     with pytest.raises(UserError, match="line 2"):
         read_movies(write(tmp_path, "movies.dat", text))
+
+
+def test_users_without_their_zip_codes(tmp_path):
+    users = read_people(write(tmp_path, "users.dat", "1::F::1::10::48067\n2::M::56::16::70072\n"))
+    assert users.columns == ("gender", "age", "occupation")
+    assert users.rows == {"1": ("F", "1", "10"), "2": ("M", "56", "16")}
+
+
+@pytest.mark.parametrize("text", ["1::F::1::10::4\n2::M::5\n", "1::F::1::10::4\n1::M::1::2::3\n"])
+def test_bad_users_are_refused(tmp_path, text):
+    with pytest.raises(UserError, match="users.dat, line 2"):
+        read_people(write(tmp_path, "users.dat", text))
 
 
 def test_archive_is_read_without_unpacking(movielens_zip, movielens_files):

@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import data.prepare as preparation
 from data.movielens import ARCHIVES, Archive
 from data.prepare import prepare
+from data.prepared import being_prepared
 from errors import UserError
 from load_csv_dataset import load_catalogue, load_queries, load_training
 
@@ -216,13 +218,19 @@ def test_change_of_seed_split_or_source_prepares_anew(tmp_path, interactions):
         prepare("mine", None, tmp_path / "out")
 
 
-def test_full_disk_is_a_sentence_that_names_the_file(tmp_path, interactions, monkeypatch):
+@pytest.mark.parametrize("name", ["data.csv", "test.csv", "cate_item.txt", "users.csv", "dataset.json"])
+def test_full_disk_is_a_sentence_that_names_the_file(tmp_path, interactions, monkeypatch, name):
     first = prepare("mine", interactions, tmp_path / "out").folder
     before = contents(first)
-    monkeypatch.setattr(
-        preparation, "open", lambda _, *how, **more: Path("/dev/full").open(*how, **more), raising=False
-    )
-    with pytest.raises(UserError, match="no disk space left for .*out/.*/data.csv; free some"):
+
+    @contextmanager
+    def on_a_full_disk(folder):
+        with being_prepared(folder) as new:
+            (new / name).symlink_to("/dev/full")
+            yield new
+
+    monkeypatch.setattr(preparation, "being_prepared", on_a_full_disk)
+    with pytest.raises(UserError, match=f"no disk space left for .*out/.*/{name}; free some"):
         prepare("mine", interactions, tmp_path / "out", seed=1)
     assert contents(first) == before
     assert list(first.parent.iterdir()) == [first]
