@@ -361,7 +361,7 @@ def test_release_folder_without_items_file(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "part"),
     [
-        ("1,1\n2000000000,1\n", "line 2, column item_id: item 2000000000 of 2 items.* up to 100000"),
+        ("1,1\n2000000000,1\n", "line 2, column item_id: item 2000000000 of 2 items.*up to 100000"),
         ("1" * 30 + ",1\n", "line 1: not item_id,cate_id"),
         ("1" * 9999 + ",1\n", "line 1: not item_id,cate_id"),
     ],
