@@ -26,7 +26,7 @@ class Exhaustive:
         """The k best items of each query; see `recommender.Recommender`.
 
         An item that every ReLU has silenced has no score. Of the scores, one block stands in memory at a time:
-        `recommender.SCORES_PER_BLOCK`.
+        `recommender.SCORES_PER_BLOCK`; of the tokens, those of all queries.
         """
         above = -np.inf if self.model.score_bias is None else 0.0
         ids, best = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)

@@ -22,7 +22,7 @@ def graph_mode():
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model(graph_mode):
     """make_model("DQMatch", K_u=2, ...) -> a small untrained model with the hyper-parameters given."""
     import models
