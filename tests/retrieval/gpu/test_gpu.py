@@ -178,9 +178,9 @@ def test_floors_of_large_scores_are_means_without_rounding(library, rng):
 
 
 def test_rows_that_are_cut_whole_or_not_at_all(library):
-    """Equal scores have no posting under a cap; a threshold below a row leaves it whole."""
-    flat = [[2, 2, 2], [3, 3, 3]]
-    for table, options in ((flat, {"max_postings": 2}), (np.add(flat, [0, 1, 2]), {"keep_share": 0.5})):
+    """Equal scores (of code 0) have no posting under a cap; a threshold below a row (of code 1) leaves it whole."""
+    half_flat, steep = [[2, 2, 2], [3, 4, 5]], [[2, 3, 4], [3, 4, 5]]
+    for table, options in ((half_flat, {"max_postings": 2}), (steep, {"keep_share": 0.5})):
         pairs = table_scorer(table)
         options = {"relu": False, "progress": False, **options}
         expected = build_index(pairs, [0, 1], 3, **options)
