@@ -21,7 +21,6 @@ from metric import NAMES, evaluate
 from models.onnx_export import export_query_side
 from retrieval import (
     ArrayIndex,
-    ArrayScorer,
     IndexRecommender,
     NoGpuError,
     build_array_index,
@@ -217,7 +216,7 @@ def build(model, h, data, library=None):
         index = build_index(model.scorer(), codes, data.catalogue.n_items, **options)
     else:
         print(f"index by {library}")
-        index = build_array_index(ArrayScorer(model.scorer(), library), codes, **options)
+        index = build_array_index(model.scorer().on(library), codes, **options)
     if h.max_bytes is not None:
         try:
             index = index.prune(max_bytes=h.max_bytes, format=h.index_format)
@@ -233,7 +232,7 @@ def index_recommender(model, h, index, library=None):
     """
     query_side, scorer = models.QuerySide(model, h.inference_batch_size), model.scorer()
     if library is not None:
-        index, scorer = ArrayIndex.of(index, library), ArrayScorer(scorer, library)
+        index, scorer = ArrayIndex.of(index, library), scorer.on(library)
     return IndexRecommender(index, lambda queries: query_side.codes(queries.histories), scorer)
 
 

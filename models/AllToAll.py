@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import ops
 
 from models.BaseModel import BaseModel
-from models.interactions import INTERACTIONS
+from models.interactions import InteractionCell
 
 
 class AllToAll(BaseModel):
@@ -19,8 +19,8 @@ class AllToAll(BaseModel):
     Args:
         k_u, k_i: tokens per user and per item; k_u must divide the length of a history.
         token_size: width of a token.
-        interaction: name of a scorer in `models.interactions`.
-        interaction_hidden: widths of its hidden layers.
+        interaction: name of a formula in `retrieval.interactions`.
+        interaction_hidden, interaction_dot: see there.
         score_bias: the bias, or None for the plain sum. More negative means sparser scores.
         The others are those of `BaseModel`.
 
@@ -28,7 +28,9 @@ class AllToAll(BaseModel):
         ValueError: k_u does not divide seq_len.
     """
 
-    def __init__(self, *, k_u, k_i, token_size, interaction, interaction_hidden, score_bias, rng, **base):
+    def __init__(
+        self, *, k_u, k_i, token_size, interaction, interaction_hidden, interaction_dot, score_bias, rng, **base
+    ):
         super().__init__(rng=rng, **base)
         if self.seq_len % k_u:
             raise ValueError(f"seq_len {self.seq_len} cannot be cut in K_u = {k_u} equal segments")
@@ -38,7 +40,9 @@ class AllToAll(BaseModel):
         heads = np.eye(self.embedding_size, token_size) + rng.normal(0, 0.01, (k_u, self.embedding_size, token_size))
         self.user_heads = ms.Parameter(ms.Tensor(heads.astype(np.float32)), name="user_heads")  # (K_u, E, D)
         self.user_bias = ms.Parameter(ms.Tensor(np.zeros((k_u, 1, token_size), np.float32)), name="user_bias")
-        self.interaction = INTERACTIONS[interaction](self.embedding_size, token_size, k_i, interaction_hidden)
+        flags = {"embedding_size": self.embedding_size, "token_embedding_size": token_size, "K_i": k_i}
+        flags |= {"interaction_hidden": interaction_hidden, "interaction_dot": interaction_dot}
+        self.interaction = InteractionCell(interaction, flags, rng)
 
     def tokens(self, history, noise=None):
         segments = history.reshape(-1, self.seq_len // self.k_u)  # (B * K_u, L / K_u)
@@ -54,5 +58,5 @@ class AllToAll(BaseModel):
             scores = ops.relu(scores + self.score_bias)
         return scores.sum(1)
 
-    def scorer(self):
-        return self.interaction.scorer(self.item_table.asnumpy()[1:], self.score_bias)
+    def scorer(self, codewords=None):
+        return self.interaction.scorer(self.item_table.asnumpy()[1:], self.score_bias, codewords)

@@ -62,7 +62,7 @@ class BaseModel(nn.Cell):
         raise NotImplementedError
 
     def scorer(self):
-        """The same scores outside the graph: a `retrieval.PairScorer` over all items."""
+        """The same scores outside the graph: a `retrieval.CodeScorer` over all items."""
         raise NotImplementedError
 
     def quantise(self, tokens):

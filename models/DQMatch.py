@@ -46,6 +46,4 @@ class DQMatch(AllToAll):
         return bool(self.quantised.asnumpy())
 
     def scorer(self):
-        scorer = super().scorer()
-        scorer.codewords = self.quantiser.tables()
-        return scorer
+        return super().scorer(self.quantiser.tables())

@@ -8,10 +8,10 @@ from models.AllToAll import AllToAll
 from models.DQMatch import DQMatch
 from models.encoders import ENCODERS
 from models.exhaustive import Exhaustive
-from models.interactions import INTERACTIONS
 from models.query_side import QuerySide
 from models.TwoTower import TwoTower
 from models.vq import QUANTISERS
+from retrieval.interactions import INTERACTIONS
 
 __all__ = ["MODELS", "AllToAll", "DQMatch", "Exhaustive", "QuerySide", "TwoTower", "build"]
 
@@ -56,6 +56,7 @@ def build(hyperparameters, n_items):
             "token_size": h.token_embedding_size,
             "interaction": h.interaction,
             "interaction_hidden": h.interaction_hidden,
+            "interaction_dot": h.interaction_dot,
             "score_bias": h.score_bias,
         }
     if h.model == "DQMatch":
