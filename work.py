@@ -59,6 +59,12 @@ class Hyperparameters:
         below=1e6,
     )
 
+    wide: bool | None = _parameter(
+        None, "wide", "1: a wide item-to-item table beside the model; none: the model's own choice, 0 for TwoTower"
+    )
+    wide_lookups: int = _parameter(20, "wide", "items of the history that are looked up in the table", least=1)
+    wide_postings: int = _parameter(400, "wide", "most items in a row of the table", least=1)
+
     quantiser: str = _parameter("residual", "quantiser", "kind; product is the paper's", choices="models.vq:QUANTISERS")
     error_feedback: bool = _parameter(True, "quantiser", "1: a token takes over what quantising those before it lost")
     num_codebooks: int = _parameter(2, "quantiser", "codebooks; a token gets a codeword of each", least=1)
@@ -110,12 +116,23 @@ class Hyperparameters:
         "most codes in the index, those used most in training; others are scored on demand; none: no cap",
         least=1,
     )
-    max_postings: int | None = _parameter(1200, "index", "most items per posting list; none: no cap", least=1)
+    max_postings: int | None = _parameter(
+        None, "index", "most items per posting list; none: as index_loss allows", least=1
+    )
     keep_share: float | None = _parameter(
         None, "index", "share of the (code, item) pairs kept; none: all that score", above=0, most=1
     )
     max_bytes: int | None = _parameter(None, "index", "most bytes of the index; none: no limit", least=1)
-    index_format: str = _parameter("float32", "index", "scores in the postings", choices=("float32", "uint16", "uint8"))
+    index_format: str | None = _parameter(
+        None, "index", "scores in the postings; none: as index_loss allows", choices=("float32", "uint16", "uint8")
+    )
+    index_loss: float | None = _parameter(
+        0.005,
+        "index",
+        "largest relative loss on validation users for which lists are cut; none: they are not",
+        least=0,
+        below=1,
+    )
 
     topk: tuple = _parameter((1, 5, 10, 20, 50), "evaluation", "cut-offs of the metrics", least=1, filled=True)
     exclude_seen: bool = _parameter(True, "evaluation", "whether items of the history are left out: 1 or 0")
@@ -143,7 +160,8 @@ PRESETS = {  # what differs from the defaults above; flags override a preset
         "epoch": 10,
         "neg_num": 10,
         "neg_power": 0.0,
-        "max_postings": None,
+        "index_loss": None,
+        "wide": False,
     },
 }
 
