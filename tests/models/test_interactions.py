@@ -7,7 +7,7 @@ from mindspore import nn
 
 from models.interactions import InteractionCell
 from retrieval import ArrayLibrary, build_index, load_scorer, save_scorer
-from retrieval.interactions import INTERACTIONS, DotBeside, Operations, interaction
+from retrieval.interactions import INTERACTIONS, DotBeside, Interaction, Operations, dense_weights, interaction
 
 E = D = 6
 N_ITEMS, BATCH, TOKENS = 23, 4, 3
@@ -122,11 +122,40 @@ def test_weights_start_alike_from_the_same_seed_and_mlps_start_as_the_dot_produc
         ("FM", {}, "unknown interaction 'FM'; choose one of dot"),
         ("dot", {"token_embedding_size": 5}, "as wide as item embeddings"),
         ("DNN", {"interaction_hidden": ()}, "needs a hidden layer"),
+        ("MoL", {"interaction_hidden": (7, 5)}, "one hidden layer"),
+        ("CrossNet", {"interaction_layers": 0}, "needs a cross layer"),
     ],
 )
 def test_what_does_not_fit_is_refused(name, changes, message):
     with pytest.raises(ValueError, match=message):
         interaction(name, settings_with(changes))
+
+
+class Distance(Interaction):
+    """An interaction of one's own: -|token - P item|^2 with a trained P."""
+
+    def weights(self, rng):
+        return dense_weights(rng, "place", self.embedding_size, self.token_embedding_size)
+
+    def item_side(self, xp, w, items):
+        return (self.dense(xp, w, "place", items),)
+
+    def pairs(self, xp, w, tokens, items):
+        lengths = (items[0] * items[0]).sum(-1)[..., None, :] + (tokens[0] * tokens[0]).sum(-1)[..., :, None]
+        return 2 * xp.inner(tokens[0], items[0]) - lengths
+
+
+def test_an_interaction_takes_one_class_and_one_line(graph_mode, monkeypatch, tmp_path):
+    monkeypatch.setitem(INTERACTIONS, "distance", Distance)
+    rng = np.random.default_rng(0)
+    cell = InteractionCell("distance", settings_with({"interaction_dot": False}), rng)
+    tokens, items = rng.normal(size=(2, 3, D)).astype(np.float32), rng.normal(size=(9, E)).astype(np.float32)
+    save_scorer(cell.scorer(items), tmp_path / "scorer.npz")
+    scores = load_scorer(tmp_path / "scorer.npz").token_scores(tokens[0])
+    w = {name: parameter.asnumpy() for name, parameter in cell.weights.items()}
+    places = items @ w["place.weight"].T + w["place.bias"]
+    close(scores, -((tokens[0][:, None] - places) ** 2).sum(2))
+    close(cell(ms.Tensor(tokens), ms.Tensor(items)).asnumpy()[0], scores)
 
 
 def libraries():
