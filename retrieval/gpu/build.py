@@ -11,8 +11,9 @@ from retrieval.build import choose_pruning, not_empty
 from retrieval.gpu.library import ArrayLibrary
 from retrieval.gpu.scorer import ArrayScorer
 from retrieval.index import SparseInvertedIndex
-from retrieval.postings import LARGEST_SCORE, offsets_of
+from retrieval.postings import LARGEST_SCORE
 from retrieval.pruning import Pruning
+from retrieval.sizes import offsets_of
 
 
 def build_array_index(
