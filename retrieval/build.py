@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from retrieval.blocks import Scorer, checked_codes, checked_scores, codes_per_block, with_progress
-from retrieval.index import SparseInvertedIndex, postings_within
-from retrieval.postings import offsets_of
+from retrieval.index import SparseInvertedIndex
 from retrieval.pruning import Pruning
+from retrieval.sizes import offsets_of
 
 SAMPLE_PAIRS = 16 << 20  # (code, item) pairs whose scores choose a threshold
 SAMPLE_CODES = 1024
@@ -21,26 +21,33 @@ def build_index(
     relu: bool,
     max_postings: int | None = None,
     keep_share: float | None = None,
-    max_bytes: int | None = None,
     block: int | None = None,
     progress: bool = True,
 ) -> SparseInvertedIndex:
-    """The index of `codes` (integers, any order, repeats are dropped) over the items 1..n_items.
+    """The index of some codes, each scored against all items.
 
-    relu: the scorer returns ReLU(score + bias), and only what is above 0 is stored; otherwise its
-    scores are plain and every pair is stored. max_postings caps each posting list; keep_share is
-    the share of all (code, item) pairs to keep, by one threshold for all codes, taken from the
-    scores of an even sample of the codes. max_bytes: the memory the index may take; it lowers the
-    share likewise, and what the sample misjudged is cut from the index once built. block: codes
-    scored at once. Raises ValueError for NaN or infinite scores, for negative ones where relu says
-    there are none, and for bad options.
+    Args:
+        scorer: scores codes x items (see Scorer).
+        codes: integers in any order; repeats are dropped.
+        n_items: the items are 1..n_items.
+        relu: the scorer returns ReLU(score + bias), and only what is above 0 is stored; otherwise its scores are plain
+            and every pair is stored.
+        max_postings: at most so many per posting list.
+        keep_share: the share of all (code, item) pairs to keep, by one threshold for all codes, taken from the scores
+            of an even sample of them.
+        block: codes scored at once; as many as fit 64 MiB unless told.
+        progress: show a bar on standard error.
+
+    Returns:
+        The index.
+
+    Raises:
+        ValueError: scores are NaN, infinite, or negative where relu says there are none; options are bad; or the index
+            would be empty.
     """
     codes = checked_codes(codes)
-    pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share, max_bytes)
-    index = build_pruned(scorer, codes, n_items, pruning, block=block, progress=progress)
-    if max_bytes is not None and index.statistics()["bytes"] > max_bytes:
-        index = index.prune(max_bytes=max_bytes)
-    return not_empty(index)
+    pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share)
+    return not_empty(build_pruned(scorer, codes, n_items, pruning, block=block, progress=progress))
 
 
 def not_empty(index: SparseInvertedIndex) -> SparseInvertedIndex:
@@ -55,6 +62,7 @@ def not_empty(index: SparseInvertedIndex) -> SparseInvertedIndex:
 
 
 def why_empty(n_codes: int, pruning: Pruning) -> str:
+    """The sentence that refuses an index of n_codes without postings."""
     if n_codes == 0:
         return "There are no codes to build an index of."
     if pruning.threshold is not None:
@@ -65,24 +73,13 @@ def why_empty(n_codes: int, pruning: Pruning) -> str:
 
 
 def choose_pruning(
-    scorer: Scorer,
-    codes,
-    n_items: int,
-    relu: bool,
-    max_postings: int | None,
-    keep_share: float | None,
-    max_bytes: int | None = None,
+    scorer: Scorer, codes, n_items: int, relu: bool, max_postings: int | None, keep_share: float | None
 ) -> Pruning:
     """The options of build_index as a Pruning; scores a sample of the codes where one is needed."""
     threshold = None
-    if keep_share is not None and not 0 < keep_share <= 1:
-        raise ValueError(f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}.")
-    if max_bytes is not None and len(codes):
-        pairs = len(codes) * n_items
-        share = postings_within(max_bytes, len(codes), n_items) / pairs
-        if share < min(1, keep_share or 1, (max_postings or n_items) / n_items):
-            keep_share = share
     if keep_share is not None:
+        if not 0 < keep_share <= 1:
+            raise ValueError(f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}.")
         threshold = choose_threshold(scorer, codes, n_items, relu, keep_share)
     return Pruning(relu=relu, threshold=threshold, max_postings=max_postings)
 
@@ -116,8 +113,9 @@ def build_pruned(
 def choose_threshold(scorer: Scorer, codes, n_items: int, relu: bool, keep_share: float) -> float | None:
     """The score that `keep_share` of all pairs exceed, judged by codes spread evenly over `codes`.
 
-    None where nothing need be cut: everything is to be kept, or (relu) no more than that share is
-    above 0 anyway.
+    Returns:
+        The threshold; None where nothing need be cut: everything is to be kept, or (relu) no more than that share is
+        above 0 anyway.
     """
     codes = checked_codes(codes)
     if keep_share == 1 or len(codes) == 0:

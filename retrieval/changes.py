@@ -11,8 +11,8 @@ import numba
 import numpy as np
 
 from retrieval import blocks
-from retrieval.postings import offsets_of
 from retrieval.pruning import Pruning
+from retrieval.sizes import offsets_of, postings_within
 
 
 def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> dict:
@@ -167,15 +167,15 @@ def _count_items(items, counts):
         counts[items[p] - 1] += 1
 
 
-def merge_lists(parts):
-    """Offsets, items, scores of the lists of all parts: same codes, no item in two."""
+def merge_lists(parts) -> dict:
+    """The lists of all parts: same codes, no item in two."""
     offsets, items, scores = parts[0].offsets, parts[0].items, parts[0].scores
     for part in parts[1:]:
         both = offsets + part.offsets
         to_items, to_scores = np.empty(both[-1], np.uint32), np.empty(both[-1], np.float32)
         _merge(offsets, items, scores, part.offsets, part.items, part.scores, both, to_items, to_scores)
         offsets, items, scores = both, to_items, to_scores
-    return offsets, items, scores
+    return {"offsets": offsets, "items": items, "scores": scores}
 
 
 @numba.njit(nogil=True, cache=True)
@@ -194,44 +194,24 @@ def _merge(offsets, items, scores, others, other_items, other_scores, both, to_i
                 q += 1
 
 
-def limits(index, threshold, max_postings, keep_share, max_bytes, by: str, format: str):
-    """The arguments of SparseInvertedIndex.prune as one threshold and one cap (or None)."""
-    from retrieval.index import postings_within
-
-    if by not in ("threshold", "max_postings"):
-        raise ValueError(f"A budget is met by 'threshold' or by 'max_postings', not by {by!r}.")
-    lengths = np.diff(index.offsets)
+def common_threshold(
+    index, threshold: float | None, keep_share: float | None, max_bytes: int | None, format: str
+) -> float | None:
+    """The one threshold for all codes that these arguments of SparseInvertedIndex.prune come to."""
     most = len(index.items)
     if keep_share is not None:
         if not 0 < keep_share <= 1:
             raise ValueError(f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}.")
         most = min(most, round(keep_share * len(index) * index.n_items))
     if max_bytes is not None:
-        fits = postings_within(max_bytes, len(index), index.n_items, format, n_removed=len(index.removed))
-        if by == "threshold":
-            most = min(most, fits)
-        elif fits < len(index.items):
-            cap = _largest_cap(lengths, fits)
-            max_postings = cap if max_postings is None else min(cap, max_postings)
-    if most < len(index.items):
-        scores = np.repeat(index.floors, lengths)
-        scores += index.scores
-        at = len(scores) - 1 - most
-        cut = float(np.partition(scores, at)[at])
-        threshold = cut if threshold is None else max(cut, threshold)
-    return threshold, max_postings
-
-
-def _largest_cap(lengths: np.ndarray, most: int) -> int:
-    """The largest cap that leaves at most `most` postings; `most` >= the number of lists."""
-    low, high = 1, int(lengths.max())
-    while low < high:
-        middle = (low + high + 1) // 2
-        if np.minimum(lengths, middle).sum() <= most:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+        most = min(most, postings_within(max_bytes, len(index), index.n_items, format, len(index.removed)))
+    if most == len(index.items):
+        return threshold
+    scores = np.repeat(index.floors, np.diff(index.offsets))
+    scores += index.scores
+    at = len(scores) - 1 - most
+    cut = float(np.partition(scores, at)[at])
+    return cut if threshold is None else max(cut, threshold)
 
 
 def prune(index, threshold: float | None, max_postings: int | None) -> dict:

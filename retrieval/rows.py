@@ -11,8 +11,9 @@ import numpy as np
 from retrieval.blocks import checked_codes, checked_scores
 from retrieval.build import not_empty
 from retrieval.index import SparseInvertedIndex
-from retrieval.postings import LARGEST_SCORE, offsets_of
+from retrieval.postings import LARGEST_SCORE
 from retrieval.pruning import Pruning
+from retrieval.sizes import offsets_of
 
 
 class SparseRows(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 from retrieval import storage
 from retrieval.compact import CompactIndex
 from retrieval.index import SparseInvertedIndex
-from retrieval.postings import offsets_of
+from retrieval.sizes import offsets_of
 
 VERSION = 1
 ITEMS_PER_GROUP = 10_000  # of a Parquet file, which is written group by group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.postings import item_ids
+from retrieval.queries import item_ids
 
 FORMAT = 1  # of the metadata that models/onnx_export.py writes
 

@@ -10,9 +10,10 @@ from retrieval.blocks import checked_codes, checked_scores, codes_per_block, wit
 from retrieval.build import choose_pruning, not_empty
 from retrieval.gpu.library import ArrayLibrary
 from retrieval.index import SparseInvertedIndex
-from retrieval.postings import LARGEST_SCORE, offsets_of
+from retrieval.postings import LARGEST_SCORE
 from retrieval.pruning import Pruning
 from retrieval.scorer import CodeScorer
+from retrieval.sizes import offsets_of
 
 
 def build_array_index(

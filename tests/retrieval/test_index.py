@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval import Pruning, SparseInvertedIndex, build_index
-from retrieval.index import gini
+from retrieval.sizes import gini
 
 
 class Table:

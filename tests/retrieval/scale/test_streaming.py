@@ -273,7 +273,7 @@ def test_a_full_disk_is_told_and_overcome(table, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(storage.GrowingArray, "append", full)
-        with pytest.raises(OSError, match="could not be written to .*: No space left") as caught:
+        with pytest.raises(OSError, match="index could not be written: No space left") as caught:
             to_disk(table, tmp_path / "index")
     assert caught.value.errno == errno.ENOSPC
     assert same(to_disk(table, tmp_path / "index"), in_memory(table))
