@@ -101,7 +101,7 @@ class Ragged:
         """The last `width` values of each span start..stop, left-padded with 0: (spans, width) int32.
 
         Args:
-            start, stop: (spans,) int64, absolute places in `values`; not checked, for this is the inner step of training.
+            start, stop: (spans,) int64, absolute places in `values`; not checked: this is the inner step of training.
             width: of the result.
         """
         if not len(self.values):
