@@ -155,10 +155,8 @@ def _item_table(folder: Path, names: tuple[str, ...]) -> FeatureTable:
 def _user_table(folder: Path, names: tuple[str, ...]) -> tuple[FeatureTable, dict[str, int]]:
     file = SourceFile(folder / "users.csv")
     if not file.path.exists():
-        raise UserError(
-            f"{folder} holds no users.csv, which --user_features needs; put one there, headed user_id,<columns>, or "
-            "have the data prepared anew, from a source with users."
-        )
+        cure = "move it away to have the data prepared anew" if is_prepared(folder) else "put one there"
+        raise UserError(f"{folder} holds no users.csv, headed user_id,<columns>, for --user_features; {cure}.")
     require_unchanged(file.path)
     users = read_users(file)
     for name in names:
@@ -182,6 +180,14 @@ def load_queries(csv_path: str | Path, n_items: int, features: Features | None =
 
     A history may be padded with 0 at its ends (the release pads to a fixed length); the targets may not: padding is
     never truth. Equal rows are fine: two users can have taken the same items.
+
+    Args:
+        csv_path: the file.
+        n_items: the catalogue is 1 .. n_items.
+        features: with some of users, the queries have `.users`.
+
+    Raises:
+        UserError: the file cannot be read as this, with line and column.
     """
     file = SourceFile(Path(csv_path))
     require_unchanged(file.path)
@@ -201,6 +207,14 @@ def load_training(
     """Read whole sequences (user_id,items) or the release's hist_items,pos_items,neg_items.
 
     Those need a user_id too if there are features of users.
+
+    Args:
+        csv_path: the file.
+        n_items: the catalogue is 1 .. n_items.
+        features: with some of users, the batches have `.user`.
+
+    Raises:
+        UserError: the file cannot be read as this, with line and column.
     """
     file = SourceFile(Path(csv_path))
     require_unchanged(file.path)

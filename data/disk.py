@@ -14,7 +14,11 @@ from errors import UserError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A disk that is full or closed to us becomes a UserError that names `path`."""
+    """A disk that is full or closed to us becomes a sentence that names `path`.
+
+    Raises:
+        UserError: the block raised an OSError.
+    """
     try:
         yield
     except OSError as error:
@@ -36,10 +40,14 @@ def write_text(path: Path, pieces: Iterable[str]) -> None:
 def held(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Keep a folder to this process until the block ends or the process does, however it ends.
 
-    Gives whether that worked: not if another process holds it and `wait` is false, and not on a file system without
-    locks.
+    Args:
+        folder: must exist.
+        wait: for the process that holds it.
+
+    Yields:
+        Whether it is held: not if another process holds it and `wait` is false, nor on a file system without locks.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -69,6 +69,9 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
     Ids are any text. Timestamps are numbers; equal ones keep the order of the file. Every row counts as an interaction
     whatever its rating; a column `rating` is kept if all of it are numbers, other columns are not used. A user whose
     rows go back in time is refused, or sorted if sort_rows is set. The same row twice is refused.
+
+    Raises:
+        UserError: the file cannot be read as this, with line and column.
     """
     file.places(COLUMNS)
     ids = {name: "category" for name in file.header() if name != "timestamp"}
@@ -77,7 +80,13 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
 
 
 def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
-    """pandas.read_csv, made to refuse what it would bend: rows with too many or too few fields."""
+    """pandas.read_csv, made to refuse what it would bend: rows with too many or too few fields.
+
+    Args:
+        file: what to read.
+        explain: finds the line at fault and raises UserError.
+        **options: of read_csv.
+    """
     with file.open() as stream:
         try:
             frame = pd.read_csv(
@@ -101,7 +110,12 @@ def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
 def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: bool, explain: Explain) -> Interactions:
     """Number the ids, put the rows in order, leave repeats out.
 
-    frame: user_id and item_id as categories, timestamp as numbers. first_line: where row 0 stands.
+    Args:
+        file: where the rows are from, for messages.
+        frame: user_id and item_id as categories, timestamp as numbers; perhaps rating.
+        first_line: where row 0 stands.
+        sort_rows: by time, rather than refuse a user whose rows go back in it.
+        explain: finds the line at fault and raises UserError.
     """
     time = frame["timestamp"].to_numpy()
     if time.dtype.kind not in "iuf" or not np.isfinite(time).all():

@@ -21,9 +21,12 @@ BASE_URL = "https://files.grouplens.org/datasets/movielens"
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that can be downloaded; md5 is the sum that GroupLens publishes beside it.
+    """An archive that can be downloaded.
 
-    users, interactions: how many there are; of interactions also the numbers of known editions.
+    Attributes:
+        title: how results name it. file: its name on the server.
+        md5: the sum that GroupLens publishes beside it.
+        users, interactions: how many there are; of interactions also the numbers of known editions.
     """
 
     title: str
@@ -57,8 +60,10 @@ NUMBERS = ("rating", "timestamp")
 def read_ratings(file: SourceFile) -> Interactions:
     """Read UserID::MovieID::Rating::Timestamp; every rating counts as an interaction.
 
-    The original is in no order of time, so it is sorted; equal times (half of ML-1M) keep the order
-    of the file.
+    The original is in no order of time, so it is sorted; equal times (half of ML-1M) keep the order of the file.
+
+    Raises:
+        UserError: the file cannot be read as this, with line and field.
     """
     frame = read_table(
         file,
@@ -117,8 +122,11 @@ def read_people(file: SourceFile) -> Users:
 def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None, SourceFile | None]:
     """ratings.dat, movies.dat and users.dat (None if it is not there) inside a zip archive.
 
-    Nothing is unpacked to disk. Names that would leave an unpacker's folder are refused all the
-    same: such an archive is not what GroupLens made.
+    Nothing is unpacked to disk. Names that would leave an unpacker's folder are refused all the same: such an archive
+    is not what GroupLens made.
+
+    Raises:
+        UserError: it is damaged, holds such names, no ratings.dat, or a file twice.
     """
     whole = SourceFile(path)
     with whole.raw() as stream, zipfile.ZipFile(stream) as archive:

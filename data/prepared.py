@@ -44,7 +44,11 @@ def is_prepared(folder: Path) -> bool:
 
 
 def description(folder: Path) -> dict:
-    """What dataset.json says."""
+    """What dataset.json says.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = folder / ABOUT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -56,7 +60,11 @@ def description(folder: Path) -> dict:
 
 
 def require_unchanged(path: Path) -> None:
-    """Refuse a file that is not the one its folder was prepared with; a folder without dataset.json may hold any."""
+    """Refuse a file that is not the one its folder was prepared with; a folder without dataset.json may hold any.
+
+    Raises:
+        UserError: it is missing or another.
+    """
     folder = path.parent
     if not is_prepared(folder):
         return
@@ -75,6 +83,12 @@ def being_prepared(folder: Path) -> Iterator[Path]:
 
     If another process was faster its folder stays: both were made from the same. What processes that died left here
     is cleaned away first.
+
+    Args:
+        folder: see `folder_of`.
+
+    Raises:
+        UserError: nothing can be written there, or something else stands there.
     """
     parent = folder.parent
     with writing(parent):
