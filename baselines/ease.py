@@ -37,4 +37,4 @@ class EASE(ItemToItem):
         inverse = np.linalg.inv(gram)
         weights = inverse / -np.diag(inverse)
         np.fill_diagonal(weights, 0)
-        return best_of_rows(weights, self.neighbours)
+        return best_of_rows(weights.astype(np.float32), self.neighbours)
