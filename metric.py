@@ -138,25 +138,41 @@ def evaluate(
     queries,
     topk: Sequence[int] = (1, 5, 10, 20, 50),
     exclude_seen: bool = True,
-    batch: int = 1024,
+    block: int = 8192,
 ) -> Metrics:
     """Metrics of `recommender` on `queries`.
 
-    recommender.recommend(queries, k, exclude_seen) -> (item ids int [U, k], scores [U, k]), best
-    first, id 0 an empty slot. queries: histories and targets (rows with .offsets and .values),
-    len(), take(rows). Raises ValueError for users without targets and for recommendations that are
-    no ranking: wrong shape, an item twice, a history item although exclude_seen, NaN or rising
-    scores.
+    The recommender is asked once, for all queries, and sees to its own memory; its answer is checked and measured in
+    blocks.
+
+    Args:
+        recommender: recommend(queries, k, exclude_seen) -> (item ids int (U, k), scores (U, k)), best first, id 0 an
+            empty slot; see `recommender.Recommender`.
+        queries: histories and targets (rows with .offsets and .values), len(), take(rows).
+        topk: cut-offs.
+        exclude_seen: whether items of the history are left out.
+        block: users whose answer is measured at once.
+
+    Raises:
+        ValueError: users without targets, and recommendations that are no ranking: wrong shape, an item twice, a
+            history item although exclude_seen, NaN or rising scores.
     """
     topk = _cuts(topk)
     if len(queries) == 0:
         raise ValueError("There are no queries to evaluate.")
+    items, scores = recommender.recommend(queries, topk[-1], exclude_seen)
+    items, scores = np.asarray(items), np.asarray(scores)
+    shape = (len(queries), topk[-1])
+    if items.shape != shape or scores.shape != shape or items.dtype.kind not in "iu":
+        raise ValueError(
+            f"The recommender returned ids {items.dtype} {items.shape} and scores {scores.shape}, not {shape}."
+        )
     parts = []
-    for start in range(0, len(queries), batch):
-        part = queries.take(np.arange(start, min(start + batch, len(queries))))
-        items, scores = recommender.recommend(part, topk[-1], exclude_seen)
-        items = _checked(items, scores, part, topk[-1], exclude_seen, start)
-        parts.append(measure(items, part.targets, topk))
+    for start in range(0, len(queries), block):
+        users = np.arange(start, min(start + block, len(queries)))
+        part, ranked = queries.take(users), items[users].astype(np.int64)
+        _refuse_no_ranking(ranked, scores[users], part, exclude_seen, start)
+        parts.append(measure(ranked, part.targets, topk))
     return Metrics(topk, {name: np.concatenate([part.values[name] for part in parts]) for name in NAMES})
 
 
@@ -175,7 +191,7 @@ def measure(items, targets, topk: Sequence[int]) -> Metrics:
     if (n_targets == 0).any():
         raise ValueError(f"User {np.flatnonzero(n_targets == 0)[0]} has no target; leave such users out.")
 
-    hits = np.isin(np.arange(len(items))[:, None] * base + items, truth)  # (U, K); id 0 is no target
+    hits = _within(np.arange(len(items))[:, None] * base + items, truth)  # (U, K); id 0 is no target
     ranks = np.arange(1, items.shape[1] + 1)
     so_far = np.cumsum(hits, axis=1)  # (U, K)
     discounts = 1 / np.log2(ranks + 1)
@@ -218,15 +234,16 @@ def _flat(rows, n_users: int) -> tuple[np.ndarray, np.ndarray]:
     return users, np.asarray(rows.values[offsets[0] : offsets[-1]], np.int64)
 
 
-def _checked(items, scores, queries, k: int, exclude_seen: bool, start: int) -> np.ndarray:
-    """The recommended ids as int64, refused when they are no ranking; users count from `start`."""
-    items, scores = np.asarray(items), np.asarray(scores)
-    shape = (len(queries), k)
-    if items.shape != shape or scores.shape != shape or items.dtype.kind not in "iu":
-        raise ValueError(
-            f"The recommender returned ids {items.dtype} {items.shape} and scores {scores.shape}, not {shape}."
-        )
-    items = items.astype(np.int64)
+def _within(keys: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """Which of the keys are among the others: bool of the shape of keys. NumPy's isin would sort them all."""
+    if not len(ascending):
+        return np.zeros(keys.shape, bool)
+    place = np.searchsorted(ascending, keys)
+    return ascending[np.minimum(place, len(ascending) - 1)] == keys
+
+
+def _refuse_no_ranking(items: np.ndarray, scores: np.ndarray, queries, exclude_seen: bool, start: int) -> None:
+    """Raises ValueError for ids int64 (U, k) and scores (U, k) that are no ranking; users count from `start`."""
 
     def refuse(bad: np.ndarray, why: str) -> None:
         if bad.any():
@@ -243,6 +260,5 @@ def _checked(items, scores, queries, k: int, exclude_seen: bool, start: int) -> 
     if exclude_seen:
         users, seen = _flat(queries.histories, len(queries))
         base = 1 + max(int(items.max(initial=0)), int(seen.max(initial=0)))
-        known = np.isin(np.arange(len(items))[:, None] * base + items, (users * base + seen)[seen > 0])
+        known = _within(np.arange(len(items))[:, None] * base + items, np.sort((users * base + seen)[seen > 0]))
         refuse(known.any(axis=1), "hold an item of the history, although seen items are excluded")
-    return items

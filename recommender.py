@@ -27,6 +27,9 @@ class Recommender(Protocol):
         Returns:
             item ids int32 (U, k) and scores float32 (U, k), by falling score and of equal scores by rising id; where
             fewer items have a score, id 0 and -inf.
+
+        Raises:
+            ValueError: k is outside 1 .. n_items.
         """
         ...
 

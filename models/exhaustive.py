@@ -1,8 +1,14 @@
 """Exhaustive recommendation: every item is scored for every query. The reference the index is measured against."""
 
+from __future__ import annotations
+
 import numpy as np
 
+from data.queries import Queries
+from data.ragged import Ragged
 from models.query_side import QuerySide
+from recommender import blocks
+from retrieval.ranking import top_k
 
 
 class Exhaustive:
@@ -13,36 +19,34 @@ class Exhaustive:
         batch_size: histories encoded at once.
     """
 
-    def __init__(self, model, batch_size):
+    def __init__(self, model, batch_size: int):
         self.model, self.query_side = model, QuerySide(model, batch_size)
 
-    def recommend(self, queries, k, exclude_seen=True):
-        """The k best items of each query, by falling score and then rising id.
+    def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """The k best items of each query; see `recommender.Recommender`.
 
-        Args:
-            queries: with `histories`, a `Ragged` of U rows.
-            k: 1 .. n_items.
-            exclude_seen: leave out the items of the history.
-
-        Returns:
-            ids (U, k) int32 and scores (U, k) float32; where fewer items have a score, id 0 and -inf. An item that
-            every ReLU has silenced has none.
+        An item that every ReLU has silenced has no score. Of the scores, one block stands in memory at a time:
+        `recommender.SCORES_PER_BLOCK`; of the tokens, those of all queries.
         """
-        scores = self.scores(queries)  # (U, n_items)
-        if self.model.score_bias is not None:
-            scores[scores <= 0] = -np.inf
-        if exclude_seen:
-            scores[queries.histories.row_of_value(), queries.histories.values - 1] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        top = np.take_along_axis(scores, best, 1)
-        return np.where(np.isneginf(top), 0, best + 1).astype(np.int32), top
+        above = -np.inf if self.model.score_bias is None else 0.0
+        ids, best = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
+        for users, by_token, place in self._blocks(queries.histories):
+            seen = queries.histories.take(users) if exclude_seen else None
+            ids[users], best[users] = top_k(by_token, k, seen, rows=place, above=above)
+        return ids, best
 
-    def scores(self, queries):
-        """Scores of all items, (U, n_items) float32; column j is item j + 1."""
-        tokens = self.query_side.tokens(queries.histories)  # (U, K_u, D)
-        n_queries, n_tokens, width = tokens.shape
-        # Quantised tokens repeat: each different one is scored once.
-        distinct, place = np.unique(tokens.reshape(-1, width), axis=0, return_inverse=True)
-        place = place.reshape(n_queries, n_tokens)
-        by_token = self.model.scorer().token_scores(distinct)  # (R, n_items)
-        return sum(by_token[place[:, token]] for token in range(n_tokens))
+    def scores(self, queries: Queries) -> np.ndarray:
+        """Scores of all items, float32 (U, n_items), in memory as a whole; column j is item j + 1."""
+        parts = [by_token[place].sum(1) for _, by_token, place in self._blocks(queries.histories)]
+        return np.concatenate(parts)
+
+    def _blocks(self, histories: Ragged):
+        """Blocks of users: their rows, scores of their different tokens (R, n_items), and which are whose (u, K_u)."""
+        tokens = self.query_side.tokens(histories)  # (U, K_u, D)
+        scorer, (_, n_tokens, width) = self.model.scorer(), tokens.shape
+        for users in blocks(len(tokens), n_tokens * self.model.items.n_items):
+            block = tokens[users].reshape(-1, width)
+            place = np.arange(len(block))
+            if self.model.is_quantised:  # such tokens repeat, and each different one is scored once
+                block, place = np.unique(block, axis=0, return_inverse=True)
+            yield users, scorer.token_scores(block), place.reshape(-1, n_tokens)

@@ -33,9 +33,23 @@ def checked_codes(codes) -> np.ndarray:
     return np.unique(codes.astype(np.int64))
 
 
-def checked_scores(scorer: Scorer, codes: np.ndarray, n_items: int, relu: bool, first_item: int = 1) -> np.ndarray:
-    """One block of scores, checked: float32 [c, n_items]; column 0 is `first_item`."""
-    scores = np.asarray(scorer.scores(codes))
+def checked_scores(scores, codes: np.ndarray, n_items: int, relu: bool, first_item: int = 1) -> np.ndarray:
+    """One block of scores, checked.
+
+    Args:
+        scores: what a scorer returned for `codes`, int64 (c,).
+        codes: named in errors.
+        n_items: columns that there must be.
+        relu: no score may be below 0.
+        first_item: the item of column 0.
+
+    Returns:
+        float32 (c, n_items), contiguous.
+
+    Raises:
+        ValueError: the shape or type is another, or a score is not finite, too large, or negative in spite of relu.
+    """
+    scores = np.asarray(scores)
     if scores.shape != (len(codes), n_items) or scores.dtype.kind != "f":
         raise ValueError(
             f"The scorer returned {scores.dtype} of shape {scores.shape} for {len(codes)} codes "

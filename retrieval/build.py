@@ -40,7 +40,28 @@ def build_index(
     index = build_pruned(scorer, codes, n_items, pruning, block=block, progress=progress)
     if max_bytes is not None and index.statistics()["bytes"] > max_bytes:
         index = index.prune(max_bytes=max_bytes)
+    return not_empty(index)
+
+
+def not_empty(index: SparseInvertedIndex) -> SparseInvertedIndex:
+    """The index itself.
+
+    Raises:
+        ValueError: it has no posting, so it would recommend nothing to anyone.
+    """
+    if len(index.items) == 0:
+        raise ValueError(why_empty(len(index), index.pruning))
     return index
+
+
+def why_empty(n_codes: int, pruning: Pruning) -> str:
+    if n_codes == 0:
+        return "There are no codes to build an index of."
+    if pruning.threshold is not None:
+        return f"No score is above the threshold {pruning.threshold:g}, so the index would be empty; lower it."
+    if pruning.relu:
+        return "Every score is 0: the score_bias silences all items, so the index would be empty; raise it."
+    return "Under every code all items score alike, so the index would be empty; train the model or drop the cap."
 
 
 def choose_pruning(
@@ -84,7 +105,7 @@ def build_pruned(
     blocks = []
     for start in starts:
         part = codes[start : start + block]
-        blocks.append(pruning.compact(checked_scores(scorer, part, n_items, pruning.relu)))
+        blocks.append(pruning.compact(checked_scores(scorer.scores(part), part, n_items, pruning.relu)))
     if not blocks:
         blocks.append(pruning.compact(np.zeros((0, n_items), np.float32)))
     lengths, floors, cuts, items, scores = (np.concatenate(column) for column in zip(*blocks, strict=True))
@@ -104,9 +125,8 @@ def choose_threshold(scorer: Scorer, codes, n_items: int, relu: bool, keep_share
     n_sample = min(len(codes), SAMPLE_CODES, max(16, SAMPLE_PAIRS // n_items))
     sample = codes[np.linspace(0, len(codes) - 1, n_sample).astype(np.int64)]
     block = codes_per_block(n_items)
-    scores = np.concatenate(
-        [checked_scores(scorer, sample[at : at + block], n_items, relu).ravel() for at in range(0, n_sample, block)]
-    )
+    parts = [sample[at : at + block] for at in range(0, n_sample, block)]
+    scores = np.concatenate([checked_scores(scorer.scores(part), part, n_items, relu).ravel() for part in parts])
     cut = len(scores) - 1 - round(keep_share * len(scores))  # as many scores stand above this position
     if cut < 0:
         return None

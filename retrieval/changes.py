@@ -12,11 +12,12 @@ import numpy as np
 
 from retrieval import blocks
 from retrieval.postings import offsets_of
+from retrieval.pruning import Pruning
 
 
 def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> dict:
     """The arrays of SparseInvertedIndex.add_items."""
-    n_codes, pruning = len(index), index.pruning
+    n_codes, cap = len(index), index.pruning.max_postings
     block = block or blocks.codes_per_block(n_new)
     starts = range(0, n_codes, block)
     if progress:
@@ -25,13 +26,14 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
     grown = [(np.zeros(0, np.int64), *np.zeros((2, 0), np.float32), np.zeros(0, np.uint32), np.zeros(0, np.float32))]
     for start in starts:
         rows = slice(start, start + block)
-        new = blocks.checked_scores(scorer, index.codes[rows], n_new, pruning.relu, first)
+        # Plain scores will do: a list of ReLU scores takes only what is above 0, and others may be of another kind.
+        codes = index.codes[rows]
+        new = blocks.checked_scores(scorer.scores(codes), codes, n_new, False, first)
         floors, gaps = index.floors[rows].copy(), index.cuts[rows].copy()
         whole = {row: _grow_whole(index, start + row, new[row]) for row in np.flatnonzero(gaps < 0)}
         offsets = index.offsets[start : start + len(new) + 1]
         lengths = np.zeros(len(new), np.int64)
-        cap = pruning.max_postings or 0
-        _measure_growth(offsets, index.scores, new, floors, gaps, cap, lengths)
+        _measure_growth(offsets, index.scores, new, floors, gaps, cap or 0, lengths)
         for row, (floor, gap, items, _) in whole.items():
             lengths[row], floors[row], gaps[row] = len(items), floor, gap
         ends = offsets_of(lengths)
@@ -53,14 +55,20 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
 
 
 def _grow_whole(index, row: int, new: np.ndarray):
-    """A list that left nothing out, cut as in a build: floor, gap, items, scores."""
+    """A list that left nothing out, cut as in a build: floor, gap, items, scores.
+
+    All in stored scores, for these are what is known of the old items: equal scores of old and new stay equal.
+    """
     part = slice(index.offsets[row], index.offsets[row + 1])
-    ids = np.concatenate([index.items[part], np.arange(index.n_items + 1, index.n_items + 1 + len(new))]).astype(
-        np.uint32
+    ids = np.concatenate(
+        [index.items[part], np.arange(index.n_items + 1, index.n_items + 1 + len(new), dtype=np.uint32)]
     )
-    pool = np.concatenate([index.floors[row] + index.scores[part], new])
-    _, floors, cuts, kept, stored = index.pruning.compact(pool[None])
-    return floors[0], cuts[0], ids[kept - 1], stored
+    stored = np.concatenate([index.scores[part], new - index.floors[row]])
+    gap, cap = index.cuts[row], index.pruning.max_postings
+    threshold = None if np.isneginf(gap) else float(gap)
+    cap = None if cap is None else max(cap, part.stop - part.start)
+    _, shifts, cuts, kept, stored = Pruning(False, threshold, cap).compact(stored[None])
+    return index.floors[row] + shifts[0], cuts[0], ids[kept - 1], stored
 
 
 @numba.njit(nogil=True, cache=True)
@@ -74,7 +82,8 @@ def _measure_growth(offsets, scores, new, floors, gaps, cap, lengths):
         for j in range(new.shape[1]):
             if new[row, j] - floors[row] > gaps[row]:
                 size += 1
-        if cap > 0 and size > cap:
+        limit = max(cap, last - first)  # a list that is longer already is of another kind
+        if cap > 0 and size > limit:
             pool = np.empty(size, np.float32)
             at = last - first
             pool[:at] = scores[first:last]
@@ -82,7 +91,7 @@ def _measure_growth(offsets, scores, new, floors, gaps, cap, lengths):
                 if new[row, j] - floors[row] > gaps[row]:
                     pool[at] = new[row, j] - floors[row]
                     at += 1
-            gaps[row] = np.partition(pool, size - 1 - cap)[size - 1 - cap]
+            gaps[row] = np.partition(pool, size - 1 - limit)[size - 1 - limit]
             size = 0
             for j in range(pool.size):
                 if pool[j] > gaps[row]:
@@ -225,9 +234,9 @@ def _largest_cap(lengths: np.ndarray, most: int) -> int:
     return low
 
 
-def prune(index, pruning) -> dict:
-    """The lists cut by `pruning`, tighter than what cut them before; floors take in what goes."""
-    threshold = np.float32(-np.inf if pruning.threshold is None else pruning.threshold)
+def prune(index, threshold: float | None, max_postings: int | None) -> dict:
+    """The lists cut by these limits as well; floors take in what goes."""
+    threshold = np.float32(-np.inf if threshold is None else threshold)
     left_out = index.n_items - len(index.removed) - np.diff(index.offsets)
     gaps = index.cuts.copy()
     shifts = np.zeros(len(index), np.float32)
@@ -237,7 +246,7 @@ def prune(index, pruning) -> dict:
         index.scores,
         index.floors,
         threshold,
-        pruning.max_postings or 0,
+        max_postings or 0,
         np.maximum(left_out, 0),
         gaps,
         shifts,

@@ -76,7 +76,19 @@ class SparseInvertedIndex(Postings):
     def extend(self, other: SparseInvertedIndex) -> SparseInvertedIndex:
         """A new index with the posting lists of both: the same items, no code in common.
 
-        Items removed from this index don't come back with the codes of the other.
+        They may be keys of two kinds that were cut by different rules, say code tuples and items. Each list keeps its
+        own floor and cut. `pruning` stays that of this index, as a rule for codes that are scored later; what it has
+        not cut it cuts only when it is told to (prune), and lists of the other kind that are longer than its cap may
+        stay so. Items removed from this index don't come back with the codes of the other.
+
+        Args:
+            other: an index of the same items; more may have been removed from this one.
+
+        Returns:
+            The joined index.
+
+        Raises:
+            ValueError: a code is in both, or the items differ.
         """
         return self._with(**self._joined(self._match_items(other)))
 
@@ -170,7 +182,7 @@ class SparseInvertedIndex(Postings):
         """
         threshold, max_postings = changes.limits(self, threshold, max_postings, keep_share, max_bytes, by, format)
         pruning = self.pruning.tightened(threshold, max_postings)
-        return self._with(**changes.prune(self, pruning), pruning=pruning)
+        return self._with(**changes.prune(self, threshold, max_postings), pruning=pruning)
 
     def compact(self, format: str):
         """The same lists in less memory, as a CompactIndex: "uint16" (4 bytes per posting, scores

@@ -62,6 +62,24 @@ class Pruning:
         _keep(scores, cuts, floors, items, stored)
         return lengths, floors, cuts - floors, items, stored
 
+    def compact_sparse(self, offsets: np.ndarray, items: np.ndarray, scores: np.ndarray, n_items: int):
+        """As compact, of sparse rows: what it returns for the same table with 0 for every pair that they lack.
+
+        Args:
+            offsets: int64 (c + 1,) where the rows start and end.
+            items: uint32 (nnz,), ids ascending within a row.
+            scores: float32 (nnz,).
+            n_items: columns of the table.
+        """
+        base = max(0.0, self.threshold or 0.0)
+        lengths = np.zeros(len(offsets) - 1, np.int64)
+        floors, cuts = np.zeros((2, len(lengths)), np.float32)
+        cap = min(self.max_postings or n_items, n_items)
+        _measure_sparse(offsets, scores, n_items, np.float32(base), cap, self.relu, lengths, floors, cuts)
+        kept = scores > np.repeat(cuts, np.diff(offsets))
+        stored = scores[kept] - np.repeat(floors, lengths)
+        return lengths, floors, cuts - floors, items[kept], stored
+
     def default_cuts(self, floors: np.ndarray) -> np.ndarray:
         """For each floor, what a score must exceed it by, as far as this rule alone can tell."""
         base = 0.0 if self.relu else -np.inf
@@ -82,6 +100,18 @@ class Pruning:
 
 
 @numba.njit(nogil=True, cache=True)
+def _floor(n_left_out, left_out, cut, relu, lowest, highest):
+    """What an item without a posting counts as: the mean of the scores left out, which sum up to left_out."""
+    if n_left_out > 0:
+        return min(np.float32(left_out / n_left_out), cut)
+    if relu:
+        return np.float32(0)
+    # Under every score, by a gap that survives rounding and flush-to-zero modes: a plain sum that leaves nothing out
+    # has a posting for every item, the worst one too.
+    return np.float32(lowest - 1e-6 * max(abs(lowest), highest - lowest, 1e-6))
+
+
+@numba.njit(nogil=True, cache=True)
 def _measure(scores, cuts, relu, lengths, floors):
     n_items = scores.shape[1]
     for row in range(scores.shape[0]):
@@ -97,12 +127,29 @@ def _measure(scores, cuts, relu, lengths, floors):
             lowest = min(lowest, score)
             highest = max(highest, score)
         lengths[row] = kept
-        if kept < n_items:
-            floors[row] = min(np.float32(left_out / (n_items - kept)), cuts[row])
-        elif not relu:
-            # Under every score, by a gap that survives rounding and flush-to-zero modes: a plain
-            # sum that leaves nothing out has a posting for every item, the worst one too.
-            floors[row] = lowest - 1e-6 * max(abs(lowest), highest - lowest, 1e-6)
+        floors[row] = _floor(n_items - kept, left_out, cuts[row], relu, lowest, highest)
+
+
+@numba.njit(nogil=True, cache=True)
+def _measure_sparse(offsets, scores, n_items, base, cap, relu, lengths, floors, cuts):
+    for row in range(lengths.size):
+        part = scores[offsets[row] : offsets[row + 1]]
+        above = part[part > base]
+        cut = base
+        if above.size > cap:
+            cut = np.partition(above, above.size - 1 - cap)[above.size - 1 - cap]
+        kept = 0
+        left_out = 0.0
+        lowest = highest = np.float32(0)
+        for score in part:
+            if score > cut:
+                kept += 1
+            elif score > 0 or not relu:
+                left_out += score
+        if kept == n_items:
+            lowest, highest = part.min(), part.max()
+        lengths[row], cuts[row] = kept, cut
+        floors[row] = _floor(n_items - kept, left_out, cut, relu, lowest, highest)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from retrieval.search import LAST_ID, _keep_best, _key, _score, available_cores
+from retrieval.search import LAST_ID, _keep_best, _rank, _score, available_cores
 
 QUERIES_PER_TASK = 16  # a query walks the whole catalogue: a few are long against their hand-over
 
@@ -21,7 +21,7 @@ def top_k(
 
     Args:
         scores: float32 (R, n_items), left as it is; column j is item j + 1.
-        k: at least 1.
+        k: 1 .. n_items.
         seen: items to leave out, U rows with .offsets and .values (0 is skipped); None for none.
         rows: int64 (U, K), the rows of `scores` whose sum, taken from left to right, is the score of a query; None:
             row u is query u.
@@ -36,10 +36,10 @@ def top_k(
         ValueError: shapes that do not fit, a score that is not a number, a seen item outside the catalogue.
     """
     scores = np.ascontiguousarray(scores, np.float32)
-    if scores.ndim != 2 or k < 1:
-        raise ValueError(f"A ranking needs scores (queries, items) and k of at least 1, not {scores.shape} and {k}.")
+    if scores.ndim != 2 or not 1 <= k <= scores.shape[1]:
+        raise ValueError(f"A ranking needs scores (rows, items) and k from 1 to the items, not {scores.shape} and {k}.")
     rows = np.arange(len(scores))[:, None] if rows is None else np.ascontiguousarray(rows, np.int64)  # (U, K)
-    if rows.ndim != 2 or (rows.size and not 0 <= rows.min() <= rows.max() < len(scores)):
+    if rows.ndim != 2 or rows.shape[1] < 1 or (rows.size and not 0 <= rows.min() <= rows.max() < len(scores)):
         raise ValueError(f"Rows of a ranking must be (queries, terms) within the {len(scores)} rows of scores.")
     n_queries = len(rows)
     offsets = np.zeros(n_queries + 1, np.int64) if seen is None else np.asarray(seen.offsets, np.int64)
@@ -71,32 +71,39 @@ def top_k(
 def _top_k(first, last, scores, rows, seen_offsets, seen_values, above, out_ids, out_scores):
     """Answer queries first..last-1: (status, query, bad value)."""
     n_items, k = scores.shape[1], out_ids.shape[1]
-    total = np.empty(n_items, np.float32)
+    summed = np.empty(n_items, np.float32)
+    left_out = np.zeros(n_items + 1, np.bool_)
     keys = np.empty(max(2 * k, 256), np.int64)
     for query in range(first, last):
-        total[:] = np.float32(0)  # adding to zero also makes -0 and 0 the tie that they are
-        for term in range(rows.shape[1]):
-            row = scores[rows[query, term]]
-            for item in range(n_items):
-                total[item] += row[item]
-        for p in range(seen_offsets[query], seen_offsets[query + 1]):
-            if seen_values[p] < 0 or seen_values[p] > n_items:
-                return ITEM_OUT_OF_RANGE, query, np.int64(seen_values[p])
-            if seen_values[p] > 0:
-                total[seen_values[p] - 1] = -np.inf
+        total = scores[rows[query, 0]]
+        if rows.shape[1] > 1:
+            summed[:] = total
+            for term in range(1, rows.shape[1]):
+                row = scores[rows[query, term]]
+                for item in range(n_items):
+                    summed[item] += row[item]
+            total = summed
+        seen = seen_values[seen_offsets[query] : seen_offsets[query + 1]]
+        for item in seen:
+            if item < 0 or item > n_items:
+                return ITEM_OUT_OF_RANGE, query, np.int64(item)
+            left_out[item] = True
 
         size, cut = 0, above
-        for item in range(n_items):
+        for item in range(1, n_items + 1):
+            score = total[item - 1] + np.float32(0)  # -0 and 0 are a tie
             # Ids rise, so an equal score comes too late. A processor foretells this branch well; NaN takes the other.
-            if total[item] <= cut:
+            if score <= cut or left_out[item]:
                 continue
-            if np.isnan(total[item]):
-                return NOT_A_NUMBER, query, np.int64(item + 1)
-            keys[size] = _key(total[item], np.int64(item + 1))
+            if np.isnan(score):
+                return NOT_A_NUMBER, query, np.int64(item)
+            keys[size] = _rank(score, np.int64(item))
             size += 1
             if size == keys.size:
                 _keep_best(keys, size, k)
                 size, cut = k, _score(keys[k - 1])
+        for item in seen:
+            left_out[item] = False
         if size > k:
             _keep_best(keys, size, k)
             size = k

@@ -1,12 +1,17 @@
+import hashlib
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import (
+    Features,
     TrainingRows,
     TrainingSequences,
     load_catalogue,
+    load_features,
     load_queries,
     load_training,
 )
@@ -42,8 +47,9 @@ def test_batches_have_one_shape(sequences):
     expected = np.clip(sequences.sequences.lengths() - 1, 0, 4).sum() // 64
     assert len(batches) == sequences.steps(64, 4) == expected > 5
     for batch in batches:
-        assert [part.shape for part in batch] == [(64, 5), (64,), (7,), (7,)]
-        assert [part.dtype for part in batch] == [np.int32] * 3 + [np.float32]
+        assert [part.shape for part in batch[:4]] == [(64, 5), (64,), (7,), (7,)]
+        assert [part.dtype for part in batch[:4]] == [np.int32] * 3 + [np.float32]
+        assert batch.user is None
 
 
 def test_history_is_what_stands_right_before_the_target(sequences):
@@ -52,6 +58,65 @@ def test_history_is_what_stands_right_before_the_target(sequences):
     expected = positive[:, None] + np.arange(-5, 0)
     assert np.array_equal(history, np.where(expected >= start[:, None], expected, 0))
     assert (history[:, -1] > 0).all()  # never an empty history: the first item is no target
+
+
+def test_the_numbers_drawn_stay_the_same(sequences):
+    """Another order of the draws would train another model from the same seed."""
+    digest = hashlib.sha256()
+    for batch in epoch(sequences, neg_power=0.5)[0]:
+        for part in batch[:4]:
+            digest.update(part.round(5).tobytes())
+    assert digest.hexdigest()[:16] == "98d87f49ff0ca359"
+
+
+def windows(training, seed=0, batch_size=64, seq_len=5):
+    """history and positive of all batches of an epoch that visits all positions, and how many batches there are."""
+    rng = np.random.default_rng(seed)
+    batches = list(training.epoch(rng, batch_size, seq_len, 7, 1, 0.0, all_positions=True))
+    assert len(batches) == training.steps(batch_size, 1, all_positions=True, seq_len=seq_len)
+    for batch in batches:
+        assert [part.shape for part in batch[:4]] == [(batch_size, seq_len)] * 2 + [(7,)] * 2
+        assert [part.dtype for part in batch[:4]] == [np.int32] * 3 + [np.float32]
+        assert batch.history.any()  # no batch without a row
+    history, positive = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
+    return history, positive
+
+
+@pytest.mark.parametrize(("batch_size", "seq_len"), [(64, 5), (10**4, 3), (7, 29), (1, 40)])
+def test_all_positions_visits_every_target_once(sequences, batch_size, seq_len):
+    _, positive = windows(sequences, 1, batch_size, seq_len)
+    whole = [row[1:] for row in sequences.sequences]
+    assert sorted(positive[positive > 0].tolist()) == sorted(np.concatenate(whole).tolist())
+
+
+def test_all_positions_target_is_the_next_item(sequences):
+    """The items rise by one, so the next item is known; what stands before the window's first target is context."""
+    history, positive = windows(sequences)
+    has = positive > 0
+    assert (history[has] == positive[has] - 1).all()
+    rows = history.any(axis=1)
+    assert has[rows, -1].all() and not has[~rows].any()
+    assert (np.diff(has.astype(int), axis=1) >= 0).all()  # targets stand at the end
+    start = (positive[rows, -1:] - 1) // 30 * 30 + 1
+    due = positive[rows, -1:] + np.arange(-5, 0)
+    assert np.array_equal(history[rows], np.where(due >= start, due, 0))  # context fills the window
+
+
+def test_all_positions_cuts_anew_every_epoch(sequences):
+    cuts = [{tuple(row) for row in windows(sequences, seed)[1].tolist()} for seed in (0, 0, 1)]
+    assert cuts[0] == cuts[1]
+    assert len(cuts[0] & cuts[2]) < 0.7 * len(cuts[0])
+    training = TrainingSequences(Ragged.from_rows([range(1, 14)]), 13)  # twelve targets in three windows of five
+    first = {tuple((row > 0).sum() for row in windows(training, seed, 3)[1]) for seed in range(60)}
+    assert {sum(counts) for counts in first} == {12}
+    assert {tuple(sorted(counts)) for counts in first} == {(2, 5, 5), (3, 4, 5)}  # no window is ever a stub
+
+
+def test_all_positions_needs_a_length_and_a_target(sequences):
+    with pytest.raises(UserError, match="seq_len"):
+        sequences.steps(64, 1, all_positions=True)
+    with pytest.raises(UserError, match="two items"):
+        TrainingSequences(Ragged.from_rows([[1], []]), 9).steps(64, 1, all_positions=True, seq_len=5)
 
 
 def test_histories_are_those_of_the_batches_uncut(sequences):
@@ -78,7 +143,7 @@ def test_positions_are_uniform():
 
 def test_epochs_differ_and_a_seed_repeats_them(sequences):
     def batches(rng):
-        return [[part.tolist() for part in batch] for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.5)]
+        return [[part.tolist() for part in batch[:4]] for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.5)]
 
     rng = np.random.default_rng(3)
     first, second, again = batches(rng), batches(rng), batches(np.random.default_rng(3))
@@ -148,6 +213,14 @@ def test_release_rows_give_their_own_negatives(release_rows):
         assert rows == {3: ([0, 1, 2], [4, 5]), 1: ([0, 5, 4], [2, 3]), 5: ([2, 3, 4], [6, 6])}
         assert all((batch[3] == np.zeros((1, 2))).all() for batch in batches)
     assert len(orders) > 1  # shuffled
+
+
+def test_release_rows_have_one_target_in_the_last_column(release_rows):
+    rng = np.random.default_rng(0)
+    batches = list(release_rows.epoch(rng, 1, 3, 2, 1, 0.0, all_positions=True))
+    assert len(batches) == release_rows.steps(1, 1, all_positions=True, seq_len=3) == 3
+    assert sorted(batch.positive.tolist() for batch in batches) == [[[0, 0, 1]], [[0, 0, 3]], [[0, 0, 5]]]
+    assert all(batch.positive.dtype == np.int32 and batch.negative.shape == (1, 2) for batch in batches)
 
 
 def test_release_rows_refuse_more_negatives_than_given(release_rows):
@@ -252,6 +325,7 @@ def test_catalogue(tmp_path):
     assert catalogue.original_ids == ["", "50", "7"]
     assert catalogue.titles == ["", "A, B (1999)", "\u00e9"]
     assert catalogue.categories == ["", "Drama|War", ""]
+    assert catalogue.years == ["", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -282,6 +356,127 @@ def test_release_folder_without_items_file(tmp_path):
     write(tmp_path, "1,3\n1,2\n", "cate_item.txt")
     with pytest.raises(UserError, match="line 2"):
         load_catalogue(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "part"),
+    [
+        ("1,1\n2000000000,1\n", "line 2, column item_id: item 2000000000 of 2 items.*up to 100000"),
+        ("1" * 30 + ",1\n", "line 1: not item_id,cate_id"),
+        ("1" * 9999 + ",1\n", "line 1: not item_id,cate_id"),
+    ],
+)
+def test_one_large_id_is_refused_before_memory_is_taken(tmp_path, lines, part):
+    write(tmp_path, lines, "cate_item.txt")
+    tracemalloc.start()
+    with pytest.raises(UserError, match=part):
+        load_catalogue(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+def test_hostile_cells_are_shortened_and_escaped(tmp_path):
+    hostile = "\x1b[2J" + "9" * 10**6
+    for text in (QUERIES + f"{hostile},[1]\n", f"{hostile},b\n1,2\n"):
+        with pytest.raises(UserError) as refusal:
+            load_queries(write(tmp_path, text), 6)
+        assert len(str(refusal.value)) < 500 and str(refusal.value).isprintable()
+
+
+@pytest.fixture
+def with_users(tmp_path):
+    """A folder of one's own with users.csv; user d is asked about, but not trained on."""
+    write(
+        tmp_path, "id,original_id,title,categories,year\n1,x,A,War|Drama,1990\n2,y,B,,\n3,z,C,Drama,1991\n", "items.csv"
+    )
+    write(tmp_path, "user_id,sex,job\na,F,10\nb,M,\nd,X,10|F\n", "users.csv")
+    write(tmp_path, SEQUENCES + 'b,"[3, 1, 2]"\na,"[2,3]"\n')
+    write(tmp_path, "user_id," + QUERIES + "d,[1],[2]\na,[2],[3]\nd,[1],[3]\n", "test.csv")
+    return tmp_path
+
+
+def test_features_of_users(with_users):
+    found = load_features(with_users, ("job", "sex"), ())
+    assert found.item is None and found.user.names == ["", "job=10", "sex=F", "sex=M"]  # one vocabulary, not d's values
+    assert found.user.n_values == 3 and found.user.values.dtype == np.int32
+    # d has two jobs of which one is known, and a sex that no training user has
+    assert found.user.values.tolist() == [[0, 0, 0], [1, 0, 2], [0, 0, 3], [1, 0, 0]]
+    training = load_training(with_users / "data.csv", 3, found)
+    assert training.users.tolist() == [[0, 0, 3], [1, 0, 2]]
+    queries = load_queries(with_users / "test.csv", 3, found)
+    assert queries.users.tolist() == [[1, 0, 0], [1, 0, 2], [1, 0, 0]]
+    assert queries.take([1]).users.tolist() == [[1, 0, 2]]
+    assert queries.take(np.array([True, False, False])).users.tolist() == [[1, 0, 0]]
+    assert load_queries(with_users / "test.csv", 3).users is None
+    assert load_training(with_users / "data.csv", 3, load_features(with_users, (), ("year",))).users is None
+
+
+def test_features_of_items(with_users):
+    found = load_features(with_users, (), ("categories", "year"))
+    assert found.user is None
+    assert found.item.names == ["", "categories=Drama", "categories=War", "year=1990", "year=1991"]
+    assert found.item.values.tolist() == [[0, 0, 0], [2, 1, 3], [0, 0, 0], [1, 0, 4]]
+    assert load_features(with_users, (), ()) == Features()
+
+
+def test_features_of_the_release_format(tmp_path):
+    write(tmp_path, "1,7\n3,8\n", "cate_item.txt")
+    assert load_features(tmp_path, (), ("categories",)).item.values.tolist() == [[0], [1], [0], [2]]
+    write(tmp_path, "user_id,age\nu,5\nv,6\n", "users.csv")
+    write(tmp_path, "user_id," + ROWS + "v,[1],2,[3]\nu,[2],1,[3]\nv,[3],1,[2]\n")
+    features = load_features(tmp_path, ("age",), ())
+    rows = load_training(tmp_path / "data.csv", 3, features)
+    assert rows.users.tolist() == [[2], [1], [2]]
+    batch = next(rows.epoch(np.random.default_rng(0), 3, 4, 1, 1, 0.0))
+    assert sorted(zip(batch.history[:, -1].tolist(), batch.user[:, 0].tolist(), strict=True)) == [
+        (1, 2),
+        (2, 1),
+        (3, 2),
+    ]
+    write(tmp_path, ROWS + "[1],2,[3]\n")
+    with pytest.raises(UserError, match="data.csv, line 1: no column 'user_id'"):
+        load_features(tmp_path, ("age",), ())
+    with pytest.raises(UserError, match="test.csv, line 1: no column 'user_id'"):
+        load_queries(write(tmp_path, QUERIES + "[1],[2]\n", "test.csv"), 3, features)
+
+
+@pytest.mark.parametrize(
+    ("user_features", "item_features", "part"),
+    [
+        (("age",), (), "--user_features: .* has no 'age'; choose from 'sex, job'"),
+        ((), ("colour",), "--item_features: .* has no 'colour'; choose from 'categories, year'"),
+    ],
+)
+def test_unknown_features_are_refused(with_users, user_features, item_features, part):
+    with pytest.raises(UserError, match=part):
+        load_features(with_users, user_features, item_features)
+
+
+def test_missing_users_and_values_are_refused(with_users):
+    features = load_features(with_users, ("sex",), ())
+    write(with_users, "user_id," + QUERIES + "a,[1],[2]\nwho,[2],[3]\n", "test.csv")
+    with pytest.raises(UserError, match="test.csv, line 3, column user_id: nothing is known of user 'who'"):
+        load_queries(with_users / "test.csv", 3, features)
+    write(with_users, "id,original_id,title,categories\n1,x,A,\n", "items.csv")
+    with pytest.raises(UserError, match="no item has a year"):
+        load_features(with_users, (), ("year",))
+    (with_users / "users.csv").write_text("user_id\na\n")
+    with pytest.raises(UserError, match="this data knows none; give a --user_file"):
+        load_features(with_users, ("sex",), ())
+    (with_users / "users.csv").unlink()
+    with pytest.raises(UserError, match="holds no users.csv"):
+        load_features(with_users, ("sex",), ())
+
+
+@pytest.mark.parametrize("all_positions", [False, True])
+def test_every_row_has_the_features_of_its_user(sequences, all_positions):
+    sequences.users = np.stack([np.arange(200), np.arange(200) % 3], axis=1).astype(np.int32) + 1
+    rng = np.random.default_rng(0)
+    for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.0, all_positions=all_positions):
+        assert batch.user.shape == (64, 2) and batch.user.dtype == np.int32
+        last = batch.history[:, -1]  # the first user's items are 1 to 30 ...
+        due = sequences.users[np.maximum(last - 1, 0) // 30] * (last > 0)[:, None]
+        assert np.array_equal(batch.user, due)
 
 
 def test_absent_files_are_named(tmp_path):

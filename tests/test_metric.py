@@ -174,8 +174,8 @@ def test_order_of_users_and_targets_and_batches_change_nothing(rng):
     recommended = Fixed(items)
     for name in metric.NAMES:
         np.testing.assert_array_equal(shuffled.values[name], whole.values[name][order])
-    for batch in (1, 7, 1024):
-        part = evaluate(recommended, users_of(targets), TOPK, batch=batch)
+    for block in (1, 7, 1024):
+        part = evaluate(recommended, users_of(targets), TOPK, block=block)
         for name in metric.NAMES:
             np.testing.assert_array_equal(part.values[name], whole.values[name])
 
@@ -275,7 +275,7 @@ def test_what_is_no_ranking_is_refused(items, scores, message):
 def test_the_refusal_names_the_user_across_batches():
     items = [[1, 2], [3, 4], [5, 5]]
     with pytest.raises(ValueError, match="of user 2 hold an item twice"):
-        evaluate(Fixed(items), users_of([[1], [1], [1]]), topk=[2], batch=2)
+        evaluate(Fixed(items), users_of([[1], [1], [1]]), topk=[2], block=2)
 
 
 def test_empty_slots_are_a_ranking():

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 
 from retrieval.blocks import checked_codes, checked_scores, codes_per_block, with_progress
-from retrieval.build import choose_pruning
+from retrieval.build import choose_pruning, not_empty
 from retrieval.gpu.library import ArrayLibrary
-from retrieval.gpu.scorer import ArrayScorer
 from retrieval.index import SparseInvertedIndex
 from retrieval.postings import LARGEST_SCORE, offsets_of
 from retrieval.pruning import Pruning
+from retrieval.scorer import CodeScorer
 
 
 def build_array_index(
-    scorer: ArrayScorer,
+    scorer: CodeScorer,
     codes,
     *,
     relu: bool,
@@ -38,11 +38,11 @@ def build_array_index(
         part = codes[start : start + block]
         scores = scorer.array_scores(part)
         if not _passes(library, scores, relu):
-            checked_scores(scorer, part, n_items, relu)  # says which score is wrong, and why
+            checked_scores(library.get(scores), part, n_items, relu)  # says which score is wrong, and why
         columns.append(compact(library, scores, pruning))
     lengths, floors, cuts, items, scores = map(np.concatenate, zip(*columns, strict=True))
     offsets = offsets_of(lengths)
-    return SparseInvertedIndex(codes, offsets, items, scores, floors, n_items, pruning, cuts)
+    return not_empty(SparseInvertedIndex(codes, offsets, items, scores, floors, n_items, pruning, cuts))
 
 
 def compact(library: ArrayLibrary, scores, pruning: Pruning):

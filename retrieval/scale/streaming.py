@@ -19,7 +19,7 @@ import numpy as np
 
 from retrieval import blocks, storage
 from retrieval.blocks import Scorer
-from retrieval.build import choose_pruning
+from retrieval.build import choose_pruning, why_empty
 from retrieval.index import DTYPES, SparseInvertedIndex
 from retrieval.postings import about, offsets_of
 from retrieval.pruning import Pruning
@@ -79,6 +79,9 @@ def build_to_disk(
         pruning = Pruning(relu=relu, threshold=job["threshold"], max_postings=max_postings)
         _score(scorer, codes, n_items, pruning, work, block_bytes, progress)
         lengths = np.load(work / "lengths.npy")
+        if not lengths.any():
+            shutil.rmtree(work)
+            raise ValueError(why_empty(len(codes), pruning))
         arrays = {
             "codes": codes,
             "offsets": offsets_of(lengths),
@@ -137,7 +140,7 @@ def _score(scorer, codes, n_items, pruning, work: Path, block_bytes, progress: b
 
 def _append(scorer, codes, n_items, pruning, arrays, done: dict) -> dict:
     """Score and write one block; a function of its own, so that nothing of it outlives it."""
-    scores = blocks.checked_scores(scorer, codes, n_items, pruning.relu)
+    scores = blocks.checked_scores(scorer.scores(codes), codes, n_items, pruning.relu)
     columns = pruning.compact(scores)
     del scores
     for name, column in zip(("lengths", "floors", "cuts", "items", "scores"), columns, strict=True):
@@ -160,7 +163,7 @@ def _resumable(work: Path, wanted: dict, scorer: Scorer, codes) -> dict | None:
             "that one, or pass restart=True to throw it away."
         )
     if len(codes):
-        now = blocks.checked_scores(scorer, codes[:1], wanted["n_items"], wanted["relu"])[0]
+        now = blocks.checked_scores(scorer.scores(codes[:1]), codes[:1], wanted["n_items"], wanted["relu"])[0]
         items, before = np.array(job["probe"]["items"]), np.array(job["probe"]["scores"])
         close = 1e-3 * max(1e-6, np.abs(before).max())  # a BLAS may round another way today
         if np.abs(now[items - 1] - before).max() > close:
@@ -175,7 +178,7 @@ def _probe(scorer: Scorer, codes, n_items: int, relu: bool) -> dict:
     """Some scores of the first code, high ones and others, to know the scorer by."""
     if not len(codes):
         return {}
-    scores = blocks.checked_scores(scorer, codes[:1], n_items, relu)[0]
+    scores = blocks.checked_scores(scorer.scores(codes[:1]), codes[:1], n_items, relu)[0]
     best = np.argsort(-scores, kind="stable")[:PROBES]
     some = np.union1d(best, np.linspace(0, n_items - 1, PROBES).astype(np.int64))
     return {"items": (some + 1).tolist(), "scores": scores[some].tolist()}

@@ -183,7 +183,7 @@ def test_missing_and_extend_equal_a_build_of_all(rng):
     with pytest.raises(ValueError, match="Both indexes hold code"):
         both.extend(index)
     with pytest.raises(ValueError, match="30 items can't be extended by one of 31"):
-        both.extend(index_of(np.zeros((1, 31)), relu=True))
+        both.extend(index_of(np.eye(1, 31), relu=True))
 
 
 def test_statistics_by_hand():
@@ -212,7 +212,7 @@ def test_k_out_of_range_is_refused(k):
         ([0, 1], "must have the shape"),
         (np.zeros((2, 0), int), "must have the shape"),
         ([[0, 4]], "Query 0 holds code 4"),
-        ([[0, 1], [-1, 0]], "Query 1 holds code -1"),
+        ([[0, 1], [-2, 0]], "Query 1 holds code -2"),
         ([[2**63 - 1, 0]], "Query 0 holds code 9223372036854775807"),
         (np.array([[2**63]], np.uint64), "must be integers"),
     ],
@@ -293,7 +293,7 @@ def test_floors_count_for_every_item():
 
 
 def test_an_index_without_codes(tmp_path):
-    index = index_of(np.zeros((0, 3)), relu=True)
+    index = index_of(np.eye(3), relu=True).only([])
     index.save(tmp_path / "index")
     for one in (index, SparseInvertedIndex.load(tmp_path / "index")):
         assert one.statistics()["postings"] == 0
