@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data.negatives import NegativeSampler
+from data.batches import Batch, TrainingRows, TrainingSequences
 from data.queries import Queries
 from data.ragged import Ragged
 from data.sourcefile import SourceFile
-from errors import UserError
+
+__all__ = [
+    "Batch",
+    "Catalogue",
+    "Queries",
+    "TrainingRows",
+    "TrainingSequences",
+    "load_catalogue",
+    "load_queries",
+    "load_training",
+]
 
 SEQUENCE_COLUMNS = ["user_id", "items"]
 ROW_COLUMNS = ["hist_items", "pos_items", "neg_items"]  # those of the published release
 QUERY_COLUMNS = ["hist_items", "target_items"]
 ITEM_COLUMNS = ["id", "original_id", "title", "categories"]
-
-# history int32 [B, seq_len]; positive int32 [B]; negative int32 [N], one set per batch, or [B, N];
-# log_expected float32, shaped like negative: the log of how often each was expected to be drawn
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -41,121 +47,6 @@ class Catalogue:
     original_ids: list[str]
     titles: list[str]
     categories: list[str]
-
-
-class TrainingSequences:
-    """Whole sequences: positions and negatives are drawn anew every epoch.
-
-    Frozen negatives cost accuracy. The numbers come from the caller's generator. Settings that give
-    no batch raise UserError.
-    """
-
-    def __init__(self, sequences: Ragged, n_items: int):
-        if n_items < 2:
-            raise UserError(f"the catalogue has {n_items} items; drawing a negative needs two.")
-        self.sequences, self.n_items = sequences, n_items
-
-    def steps(self, batch_size: int, positions_per_user: int) -> int:
-        """Batches in an epoch; the remainder is dropped so that the batch shape never changes."""
-        _require_positive(positions_per_user=positions_per_user)
-        samples = int(np.clip(self.sequences.lengths() - 1, 0, positions_per_user).sum())
-        return _steps(samples, batch_size)
-
-    def epoch(
-        self,
-        rng: np.random.Generator,
-        batch_size: int,
-        seq_len: int,
-        neg_num: int,
-        positions_per_user: int,
-        neg_power: float,
-    ) -> Iterator[Batch]:
-        """Batches as `Batch` says, with neg_num negatives shared by the rows of a batch.
-
-        Of each user positions_per_user target positions are drawn without replacement (all if there
-        are fewer), never the first item. The history is what stands before the target: its last
-        seq_len items, left-padded with 0. Negatives are drawn by popularity ** neg_power.
-        """
-        _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
-        steps = self.steps(batch_size, positions_per_user)
-        popularity = np.bincount(self.sequences.values, minlength=self.n_items + 1)[1:]
-        sampler = NegativeSampler(popularity, neg_power)
-        return self._batches(rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler)
-
-    def histories(self, rng: np.random.Generator, positions_per_user: int) -> Ragged:
-        """The whole histories before the target positions of one epoch, unshuffled."""
-        start, target = self._draw(rng, positions_per_user)
-        return self.sequences.slices(self.sequences.row_of_value()[target], start, target)
-
-    def _batches(self, rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler) -> Iterator[Batch]:
-        start, target = self._draw(rng, positions_per_user)
-        shuffled = rng.permutation(len(target))
-        for step in range(steps):
-            rows = shuffled[step * batch_size : (step + 1) * batch_size]
-            history = self.sequences.windows(start[rows], target[rows], seq_len)  # (B, seq_len)
-            yield history, self.sequences.values[target[rows]], *sampler.draw(rng, neg_num)
-
-    def _draw(self, rng: np.random.Generator, positions_per_user: int) -> tuple[np.ndarray, np.ndarray]:
-        """Places in `values`: where each history starts and where its target stands."""
-        counts = np.maximum(self.sequences.lengths() - 1, 0)  # the first item has no history
-        first = np.cumsum(counts) - counts
-        user = np.repeat(np.arange(len(counts)), counts)
-        rank = np.arange(len(user)) - first[user]  # 0, 1, .. within each user
-        start = self.sequences.offsets[user]
-        # random keys, sorted within each user: the first few are a draw without replacement
-        chosen = np.argsort(user + rng.random(len(user)))[rank < positions_per_user]
-        return start[chosen], start[chosen] + 1 + rank[chosen]
-
-
-class TrainingRows:
-    """Ready-made rows: a history, one positive and its given negatives (the release's format).
-
-    positives: int32 [R]; negatives: int32 [R, n].
-    """
-
-    def __init__(self, histories: Ragged, positives: np.ndarray, negatives: np.ndarray):
-        self._histories, self.positives, self.negatives = histories, positives, negatives
-
-    def steps(self, batch_size: int, positions_per_user: int) -> int:
-        """Batches in an epoch; a row is one position, so positions_per_user changes nothing."""
-        return _steps(len(self.positives), batch_size)
-
-    def epoch(
-        self,
-        rng: np.random.Generator,
-        batch_size: int,
-        seq_len: int,
-        neg_num: int,
-        positions_per_user: int,
-        neg_power: float,
-    ) -> Iterator[Batch]:
-        """As TrainingSequences.epoch; rows are shuffled, the first neg_num negatives are used.
-
-        How these were drawn is not known, so they count as they are: log_expected is 0.
-        """
-        _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
-        given = self.negatives.shape[1]
-        if neg_num > given:
-            raise UserError(
-                f"neg_num is {neg_num}, but the training rows hold {given} negatives each; "
-                f"ask for at most {given}, or train on whole sequences (user_id,items)."
-            )
-        steps = self.steps(batch_size, positions_per_user)
-        return self._batches(rng, steps, batch_size, seq_len, neg_num)
-
-    def histories(self, rng: np.random.Generator, positions_per_user: int) -> Ragged:
-        """The histories of all rows."""
-        return self._histories
-
-    def _batches(self, rng, steps, batch_size, seq_len, neg_num) -> Iterator[Batch]:
-        offsets = self._histories.offsets
-        log_expected = np.zeros((batch_size, neg_num), np.float32)
-        shuffled = rng.permutation(len(self.positives))
-        for step in range(steps):
-            rows = shuffled[step * batch_size : (step + 1) * batch_size]
-            # (B, seq_len)
-            history = self._histories.windows(offsets[rows], offsets[rows + 1], seq_len)
-            yield history, self.positives[rows], self.negatives[rows, :neg_num], log_expected
 
 
 def load_catalogue(folder: str | Path) -> Catalogue:
@@ -379,19 +270,3 @@ def _ids(cell: str) -> list[int]:
         raise ValueError("a word or an exponent")
     ids = json.loads(cell)
     return [ids] if isinstance(ids, int) else ids
-
-
-def _steps(samples: int, batch_size: int) -> int:
-    _require_positive(batch_size=batch_size)
-    if samples < batch_size:
-        raise UserError(
-            f"an epoch has {samples} training samples, less than one batch of {batch_size}; "
-            "lower batch_size or give more data."
-        )
-    return samples // batch_size
-
-
-def _require_positive(**settings: int) -> None:
-    for name, value in settings.items():
-        if value < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1.")

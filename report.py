@@ -73,7 +73,7 @@ def codebooks(model, recommender, data, folder):
             f"codebook {number}: {book['used']} of {model.quantiser.n_codewords} codewords used by the test users, "
             f"perplexity {book['perplexity']:.0f}"
         )
-    print(f"  {health['tuples']:,} different code tuples for {len(queries):,} users x {model.k_u} tokens")
+    print(f"  {health['tuples']:,} different code tuples for {len(queries):,} users x {model.K_u} tokens")
     _write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
 
 

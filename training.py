@@ -1,6 +1,7 @@
 """The training loop: epochs, validation, early stop, checkpoints and exact resume. It knows no model by name."""
 
 import csv
+import hashlib
 import json
 import os
 import time
@@ -16,6 +17,12 @@ from data.ragged import Ragged
 from errors import UserError
 
 QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
+OLD_NAMES = {  # parts of parameter names, and what version 1 called them
+    "items.table": "item_table",
+    "tokeniser.encoder.": "encoder.",
+    "tokeniser.heads": "user_heads",
+    "tokeniser.bias": "user_bias",
+}
 STUCK_EPOCHS = 5  # a loss that has not fallen by 1 % after so many more epochs is stuck
 
 
@@ -28,6 +35,7 @@ class TrainStep(nn.Cell):
         self.value_and_grad = ms.value_and_grad(model, None, optimizer.parameters, has_aux=True)
 
     def construct(self, history, positive, negative, log_expected, noise, quantised):
+        """As `BaseModel.construct`."""
         (loss, softmax), gradients = self.value_and_grad(history, positive, negative, log_expected, noise, quantised)
         return ops.depend(loss, self.optimizer(gradients)), softmax
 
@@ -87,7 +95,7 @@ class Trainer:
         s, progress = self.settings, self.progress
         if not progress.epoch:
             self.save("last.ckpt")
-        samples = self.training_data.steps(s.batch_size, s.positions_per_user) * s.batch_size
+        samples = self._steps() * s.batch_size
         with tqdm(
             total=samples * s.epoch,
             initial=samples * progress.epoch,
@@ -95,6 +103,7 @@ class Trainer:
             unit_scale=True,
             desc=s.model,
             leave=False,
+            disable=None,  # no bar where there is no terminal
         ) as bar:
             while progress.epoch < s.epoch and not self._out_of_patience():
                 if self.model.has_quantiser and progress.epoch == s.pretrain_epoch:
@@ -124,20 +133,21 @@ class Trainer:
         return self.progress.epoch - max(self.progress.best_epoch, first) >= self.settings.patience
 
     def _epoch(self, epoch, bar):
-        """One pass over the training data, with a learning rate that falls linearly from `lr` to 0 over the run.
+        """One pass over the training data, with a learning rate that stays or falls linearly to 0 over the run.
 
         Returns mean loss, mean softmax part and the number of samples.
         """
         s = self.settings
         self.step.set_train(True)
-        self.optimizer.learning_rate.set_data(ms.Tensor(s.lr * (1 - epoch / s.epoch), ms.float32))
+        lr = s.lr * (1 - epoch / s.epoch) if s.lr_decay else s.lr
+        self.optimizer.learning_rate.set_data(ms.Tensor(lr, ms.float32))
         # All randomness of an epoch depends on seed and epoch alone, so a resumed run repeats it.
         rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
-        steps = self.training_data.steps(s.batch_size, s.positions_per_user)
         losses, softmaxes, quantised = [], [], self.model.is_quantised
+        numbers = s.batch_size * self.model.noise_rows + self.model.noise_width
         for batch in batches:
-            noise = rng.random((s.batch_size, self.model.noise_width), np.float32)
-            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch, noise)), quantised)
+            noise = rng.random(numbers, np.float32)
+            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised)
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):
@@ -147,7 +157,7 @@ class Trainer:
                 bar.set_postfix_str(f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.3f}", refresh=False)
         if not all(np.isfinite(p.asnumpy()).all() for p in self.model.trainable_params()):
             raise self._diverged(epoch, "a weight is no longer a finite number")
-        return float(np.mean(losses)), float(np.mean(softmaxes)), steps * s.batch_size
+        return float(np.mean(losses)), float(np.mean(softmaxes)), self._steps() * s.batch_size
 
     def _diverged(self, epoch, what):
         return UserError(
@@ -158,12 +168,18 @@ class Trainer:
     def _batches(self, epoch):
         s = self.settings
         rng = np.random.default_rng([s.seed, epoch])
-        return self.training_data.epoch(rng, s.batch_size, s.seq_len, s.neg_num, s.positions_per_user, s.neg_power)
+        return self.training_data.epoch(
+            rng, s.batch_size, s.seq_len, s.neg_num, s.positions_per_user, s.neg_power, self.model.every_position
+        )
+
+    def _steps(self):
+        s = self.settings
+        return self.training_data.steps(s.batch_size, s.positions_per_user, self.model.every_position, s.seq_len)
 
     def _start_quantiser(self):
         s, histories = self.settings, []
-        for history, *_ in self._batches(self.progress.epoch):
-            histories.extend(row[row > 0] for row in history)
+        for batch in self._batches(self.progress.epoch):
+            histories.extend(row[row > 0] for row in batch.history)
             if len(histories) >= QUANTISER_BATCHES * s.batch_size:
                 break
         tokens = self.query_side.raw_tokens(Ragged.from_rows(histories))
@@ -194,12 +210,15 @@ class Trainer:
 
 
 def save_checkpoint(path, parameters, progress):
-    """Writes parameters and progress; the file is either the old or the new one, never half of it."""
+    """Writes parameters, progress and a digest of both; the file is either the old or the new one, never half of it."""
     path = Path(path)
     fresh = path.with_suffix(".new.ckpt")
     fresh.unlink(missing_ok=True)
-    entries = [{"name": p.name, "data": p} for p in {p.name: p for p in parameters}.values()]
-    ms.save_checkpoint(entries, str(fresh), append_dict={"progress": json.dumps(asdict(progress))})
+    arrays = {p.name: p.asnumpy() for p in parameters}
+    told = json.dumps(asdict(progress))
+    entries = [{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()]
+    about = {"progress": told, "sha256": weights_digest(arrays, told)}
+    ms.save_checkpoint(entries, str(fresh), append_dict=about)
     os.chmod(fresh, 0o644)  # MindSpore leaves it unwritable
     os.replace(fresh, path)
 
@@ -208,22 +227,45 @@ def load_checkpoint(path, parameters):
     """Puts the values of a checkpoint into the parameters of the same names; returns its `Progress`.
 
     Raises:
-        UserError: the file is missing, damaged, or lacks a parameter or has it in another shape.
+        UserError: the file is missing or damaged, or lacks a parameter or has it in another shape.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; train first, or name another with --checkpoint.")
     try:
         stored = ms.load_checkpoint(str(path))
-        progress = Progress(**json.loads(stored.pop("progress")))
+        told, digest = stored.pop("progress"), stored.pop("sha256", None)
+        arrays = {name: parameter.asnumpy() for name, parameter in stored.items()}
+        progress = Progress(**json.loads(told))
     except Exception as error:  # MindSpore raises many kinds for a damaged file
         raise UserError(f"{path} cannot be read as a checkpoint of this program: {error}") from error
+    if digest is None:
+        print(f"{path} is of an older version and has no checksum; damage would go unnoticed.")
+    elif digest != weights_digest(arrays, told):
+        raise UserError(f"{path} is damaged: its checksum does not fit; train anew, or take a copy of it.")
     for parameter in parameters:
-        if parameter.name not in stored or stored[parameter.name].shape != parameter.shape:
-            found = stored[parameter.name].shape if parameter.name in stored else "nothing"
+        name = parameter.name if parameter.name in arrays else old_name(parameter.name)
+        if name not in arrays or arrays[name].shape != parameter.shape:
+            found = arrays[name].shape if name in arrays else "nothing"
             raise UserError(
                 f"{path} does not fit this model: {parameter.name} needs shape {parameter.shape}, found {found}; "
                 "use the hyper-parameters it was trained with (config.json beside it)."
             )
-        parameter.set_data(ms.Tensor(stored[parameter.name].asnumpy(), parameter.dtype))
+        parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
     return progress
+
+
+def weights_digest(arrays, progress):
+    """SHA-256 over the names, types, shapes and values of arrays (a dictionary) and over a text."""
+    digest = hashlib.sha256(progress.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def old_name(name):
+    """What the first version of this program called a parameter, with or without an optimiser's prefix."""
+    for part, older in OLD_NAMES.items():
+        name = name.replace(part, older)
+    return name

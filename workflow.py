@@ -1,8 +1,6 @@
 """What a run does, step by step: data -> model -> training -> index -> evaluation -> report."""
 
 import contextlib
-import dataclasses
-import json
 import logging
 import os
 import tempfile
@@ -14,14 +12,11 @@ import numpy as np
 
 import models
 import report
-from data.prepare import prepare
 from errors import UserError
-from load_csv_dataset import load_catalogue, load_queries, load_training
 from metric import NAMES, evaluate
 from models.onnx_export import export_query_side
 from retrieval import (
     ArrayIndex,
-    ArrayScorer,
     IndexRecommender,
     NoGpuError,
     build_array_index,
@@ -30,9 +25,9 @@ from retrieval import (
     load_index,
     save_scorer,
 )
-from training import QUANTISER_BATCHES, Trainer, load_checkpoint
+from runs import RUNS, Data, RunFolder, load_model, write_config
+from training import QUANTISER_BATCHES, Trainer
 
-RUNS = Path("runs")
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 NEEDS = {  # of MindSpore, by device
     "GPU": "the GPU parts of its pip wheel are for CUDA 11.1 and 11.6 with cuDNN 8, and did not load; install those "
@@ -42,12 +37,14 @@ NEEDS = {  # of MindSpore, by device
 }
 
 
-def run(h, command):
-    """Carries out `work.Command` with `work.Hyperparameters`."""
+def run(h, command, given=()):
+    """Carries out `work.Command` with `work.Hyperparameters`; given: names of those that were given as flags."""
     modes = {"train": train, "test": test, "recommend": recommend, "export": export}
     with mindspore_on(command.device_target):
         index_library(h, command)  # a missing GPU is said before any long work
-        modes[command.mode](h, command)
+        data = Data(h, command.source, command.item_file, command.sort_rows)
+        report.data(data.prepared, data.catalogue, data.valid, data.test)
+        modes[command.mode](h, command, data, given)
 
 
 @contextlib.contextmanager
@@ -92,47 +89,48 @@ def index_library(h, command):
         raise UserError(f"--index_device gpu: {error}") from error
 
 
-def train(h, command):
+def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
-    data = Data(h, command)
     _check_sizes(h, data)
-    folder = _run_folder(h, command, data)
-    _keep_config(folder, h, data, command.resume)
-    model = models.build(h, data.catalogue.n_items)
-    trainer = Trainer(
-        model,
-        models.QuerySide(model, h.inference_batch_size),
-        data.training,
-        Validation(model, data.valid, h),
-        h,
-        folder,
-    )
-    if command.resume:
-        trainer.resume()
-    print(f"training {h.model}: {sum(p.size for p in model.trainable_params()):,} parameters, results in {folder}/")
-    started = time.perf_counter()
-    trainer.run()
-    best, seconds = trainer.progress, time.perf_counter() - started
-    print(f"best epoch {best.best_epoch}: valid {h.monitor} {best.best:.4f}; trained in {seconds:.0f} s")
-    report.curves(best.rows, h.monitor, data.prepared.label, folder / "curves.png")
-    _test(model, h, data, folder, index_library(h, command))
+    model = models.build(h, data.catalogue)
+    name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
+    with RunFolder.claim(name, command.name is not None, command.resume) as folder:
+        trainer = Trainer(
+            model,
+            models.QuerySide(model, h.inference_batch_size),
+            data.training,
+            Validation(model, data.valid, h),
+            h,
+            folder.path,
+        )
+        if folder.begun:
+            folder.require_same(h, data)
+            trainer.resume()
+        else:
+            write_config(folder.path, h, data, command.preset, given)
+        size = sum(p.size for p in model.trainable_params())
+        print(f"training {h.model}: {size:,} parameters, results in {folder.path}/")
+        started = time.perf_counter()
+        trainer.run()
+        best, seconds = trainer.progress, time.perf_counter() - started
+        print(f"best epoch {best.best_epoch}: valid {h.monitor} {best.best:.4f}; trained in {seconds:.0f} s")
+        report.curves(best.rows, h.monitor, data.prepared.label, folder.path / "curves.png")
+        _test(model, h, data, folder.path, index_library(h, command))
 
 
-def test(h, command):
+def test(h, command, data, given):
     """Evaluates a checkpoint on the test users; writes runs/<name>-test/ and leaves the run itself as it is."""
-    data, trained = Data(h, command), Path(command.checkpoint).parent
     model = load_model(h, data, command.checkpoint)
-    folder = RUNS / (command.name or f"{trained.name}-test")
-    if (folder / "best.ckpt").exists():
+    folder = RUNS / (command.name or f"{Path(command.checkpoint).parent.name}-test")
+    if (folder / "last.ckpt").exists():
         raise UserError(f"{folder} is a training run; give another --name.")
     folder.mkdir(parents=True, exist_ok=True)
-    _keep_config(folder, h, data, resume=False)
+    write_config(folder, h, data, command.preset, given)
     _test(model, h, data, folder, index_library(h, command))
 
 
-def recommend(h, command):
+def recommend(h, command, data, given):
     """Prints, for some test users, the titles of their history and of the ten items recommended next."""
-    data = Data(h, command)
     model = load_model(h, data, command.checkpoint)
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
     recommender = models.Exhaustive(model, h.inference_batch_size)
@@ -143,47 +141,22 @@ def recommend(h, command):
     report.recommendations(data.catalogue, queries, items, scores)
 
 
-def export(h, command):
+def export(h, command, data, given):
     """Writes what serves a quantised model without MindSpore, beside its checkpoint and index: the query side as
     query.onnx, and scorer.npz for the codes that the index lacks."""
     checkpoint = Path(command.checkpoint)
     if checkpoint.name != "best.ckpt":
         raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
-    data = Data(h, command)
     path = checkpoint.with_name("query.onnx")
     model = load_model(h, data, checkpoint)
     export_query_side(model, path)
     save_scorer(model.scorer(), path.with_name("scorer.npz"))
-    print(f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}) -> codes int64 (B, {h.K_u})")
+    print(
+        f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}) -> codes int64 (B, {model.K_u})"
+    )
     print("the ten best items after a history of items 1, 2, 3, without MindSpore:")
     print("    pip install onnxruntime")
     print(f"    python examples/serve.py {path.parent} 1 2 3 --items {data.prepared.folder / 'items.csv'}")
-
-
-class Data:
-    """The prepared dataset, loaded.
-
-    Attributes: prepared, catalogue, training, valid and test (`Queries`).
-    """
-
-    def __init__(self, h, command):
-        self.prepared = prepare(
-            h.dataset,
-            command.source,
-            split=h.split,
-            seed=h.split_seed,
-            item_file=command.item_file,
-            sort_rows=command.sort_rows,
-        )
-        folder = self.prepared.folder
-        self.catalogue = load_catalogue(folder)
-        n_items = self.catalogue.n_items
-        self.training = load_training(folder / "data.csv", n_items)
-        self.valid = load_queries(folder / "valid.csv", n_items)
-        self.test = load_queries(folder / "test.csv", n_items)
-        if max(h.topk) > n_items:
-            raise UserError(f"--topk {max(h.topk)} is more than there are items, {n_items}.")
-        report.data(self.prepared, self.catalogue, self.valid, self.test)
 
 
 class Validation:
@@ -217,7 +190,7 @@ def build(model, h, data, library=None):
         index = build_index(model.scorer(), codes, data.catalogue.n_items, **options)
     else:
         print(f"index by {library}")
-        index = build_array_index(ArrayScorer(model.scorer(), library), codes, **options)
+        index = build_array_index(model.scorer().on(library), codes, **options)
     if h.max_bytes is not None:
         try:
             index = index.prune(max_bytes=h.max_bytes, format=h.index_format)
@@ -233,7 +206,7 @@ def index_recommender(model, h, index, library=None):
     """
     query_side, scorer = models.QuerySide(model, h.inference_batch_size), model.scorer()
     if library is not None:
-        index, scorer = ArrayIndex.of(index, library), ArrayScorer(scorer, library)
+        index, scorer = ArrayIndex.of(index, library), scorer.on(library)
     return IndexRecommender(index, lambda queries: query_side.codes(queries.histories), scorer)
 
 
@@ -266,58 +239,10 @@ def _check_sizes(h, data):
     """What the data must be large enough for, said before training and not after."""
     if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
         raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
-    if h.model != "DQMatch":
+    if not models.MODELS[h.model].has_quantiser:
         return
     if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:
         raise UserError(f"--index_codes all means {h.K_c}^{h.num_codebooks} codes, too many; choose used.")
     steps = min(data.training.steps(h.batch_size, h.positions_per_user), QUANTISER_BATCHES)
     if steps * h.batch_size * h.K_u < h.K_c:
         raise UserError(f"--K_c {h.K_c} is more than the tokens of the training histories; lower K_c.")
-
-
-def _run_folder(h, command, data):
-    """Where a training run goes. Nothing is written over: without a --name, the next free one is taken."""
-    name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
-    folder = RUNS / name
-    if command.resume:
-        return folder
-    if folder.exists() and command.name:
-        raise UserError(f"{folder} exists; continue it with --resume 1, give another --name, or delete it.")
-    number = 2
-    while folder.exists():
-        folder, number = RUNS / f"{name}-{number}", number + 1
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _keep_config(folder, h, data, resume):
-    """Writes config.json; a run that goes on must have the settings and the data it began with."""
-    path = folder / "config.json"
-    config = {"hyperparameters": dataclasses.asdict(h), "data": data.prepared.description}
-    if resume:
-        if not path.exists():
-            raise UserError(f"there is no run {folder} to resume; leave out --resume, or name the run.")
-        before = json.loads(path.read_text())
-        now = json.loads(json.dumps(config["hyperparameters"]))
-        changed = [name for name, value in now.items() if before["hyperparameters"].get(name) != value]
-        if changed or before["data"] != config["data"]:
-            what = ", ".join(changed) or "data"
-            raise UserError(f"{folder} was begun with other {what}; use the same, or another --name.")
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(fresh, path)
-
-
-def load_model(h, data, checkpoint):
-    """The model of a checkpoint, on the data it was trained for."""
-    stored = json.loads((Path(checkpoint).parent / "config.json").read_text())["data"]
-    if stored != data.prepared.description:
-        raise UserError(
-            f"{checkpoint} was trained on {stored.get('source')}, and this is {data.prepared.label} or another "
-            "version of it; name the same --source."
-        )
-    model = models.build(h, data.catalogue.n_items)
-    load_checkpoint(checkpoint, list(model.get_parameters()))
-    if model.has_quantiser and not model.is_quantised:
-        raise UserError(f"{checkpoint} is from before the quantiser started; train past --pretrain_epoch.")
-    return model

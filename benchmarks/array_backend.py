@@ -21,12 +21,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.build_index import build, default_scorer, seconds  # noqa: E402
+from benchmarks.build_index import FLOPS_PER_PAIR, build, default_scorer, seconds  # noqa: E402
 from benchmarks.measuring import Asked, batch_rate, show  # noqa: E402
 from retrieval import (  # noqa: E402
     ArrayIndex,
     ArrayLibrary,
-    ArrayScorer,
     NoGpuError,
     SparseInvertedIndex,
     build_array_index,
@@ -63,7 +62,7 @@ def main() -> None:
 
 def building(library: ArrayLibrary, threads: int, args) -> None:
     scorer = default_scorer(BUILD_ITEMS, threads)
-    array_scorer = ArrayScorer(scorer, library)
+    array_scorer = scorer.on(library)
     many, few = np.arange(args.build_codes), np.arange(args.numba_codes)
 
     def array_scores():
@@ -86,7 +85,7 @@ def building(library: ArrayLibrary, threads: int, args) -> None:
     for kind, flops in peaks.items():
         print(f"{kind} products of {args.square}: {flops / 1e12:.3f} TFLOP/s on {library.device}")
     rows = [
-        [name, f"{rate:,.0f}", f"{rate * scorer.flops_per_pair / peaks['float32']:.1%}" if "array" in name else ""]
+        [name, f"{rate:,.0f}", f"{rate * FLOPS_PER_PAIR / peaks['float32']:.1%}" if "array" in name else ""]
         for name, rate in best.items()
     ]
     show([[f"{BUILD_ITEMS:,} items", "pairs/s", "of the float32 peak"], *rows])

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from retrieval import PairScorer, build_to_disk, load_index, overlap  # noqa: E402
+from retrieval import CodeScorer, build_to_disk, load_index, overlap  # noqa: E402
 from retrieval.blocks import BLOCK_BYTES  # noqa: E402
 
 WIDTH, TOKENS, K = 64, 4, 50
@@ -92,19 +92,16 @@ def run(args, folder: Path) -> int:
     return 0 if taken <= stated + mapped else 1
 
 
-def dot_scorer(n_items: int, n_codes: int) -> PairScorer:
+def dot_scorer(n_items: int, n_codes: int) -> CodeScorer:
     rng = np.random.default_rng(0)
     side = int(np.sqrt(n_codes))
 
     def normal(*shape):
         return rng.standard_normal(shape, np.float32)
 
-    return PairScorer(
-        codewords=normal(2, side, WIDTH),
-        token_dot=(np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH, np.float32)),
-        item_dot=normal(n_items, WIDTH) / np.float32(np.sqrt(WIDTH)),
-        score_bias=-1.0,
-    )
+    codewords, items = normal(2, side, WIDTH), normal(n_items, WIDTH) / np.float32(np.sqrt(WIDTH))
+    settings = {"embedding_size": WIDTH, "token_embedding_size": WIDTH}
+    return CodeScorer("dot", settings, {}, items, codewords=codewords, score_bias=-1.0)
 
 
 class stage:

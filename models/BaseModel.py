@@ -1,69 +1,54 @@
-"""What every model shares: the item table, the user encoder, the training loss and the query side."""
+"""What every model is made of: items, a tokeniser, an interaction and a loss; one `construct` trains them all."""
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn, ops
-
-from models.encoders import ENCODERS
-from models.losses import sampled_softmax
 
 
 class BaseModel(nn.Cell):
-    """Base of TwoTower, AllToAll and DQMatch.
+    """score(user, item) = sum_k ReLU(s(token_k, item) + bias), or the plain sum without a bias.
 
-    A subclass gives `tokens`, `score` and `scorer`; one that quantises its tokens gives `quantise` as well. One
-    `construct` trains them all, so their comparison compares the models and nothing else.
+    One `construct` trains all models, so their comparison compares the models and nothing else. A subclass chooses the
+    interaction s, and may quantise the tokens.
 
     Args:
-        n_items: items are 1 .. n_items, 0 is padding.
-        embedding_size: D.
-        embedding_std: standard deviation of the item table at the start.
-        encoder: name of a user encoder in `models.encoders`.
-        hidden: widths of its hidden layers.
-        dropout, history_dropout: shares of hidden activations and of the pooled history zeroed in training.
+        items: `models.items.ItemTable`.
+        tokeniser: one of `models.tokenisers`.
+        interaction: `models.interactions.InteractionCell`, the scores s of tokens and items.
+        loss: a function of `models.losses`.
+        score_bias: the bias, or None for the plain sum. More negative means sparser scores.
         l2: weight of the mean squared norm of the history's item embeddings.
         seq_len: length of a history.
-        rng: NumPy generator of the starting values.
     """
 
-    score_bias = None  # set where the score is a sum of ReLUs
-    has_quantiser = False
+    has_quantiser = False  # whether it has codes, and so an index
+    own_tokeniser = "segments"  # unless the settings name one
+    prescribed = {}  # settings that are what the model is, whatever was set
 
-    def __init__(
-        self, *, n_items, embedding_size, embedding_std, encoder, hidden, dropout, history_dropout, l2, seq_len, rng
-    ):
+    def __init__(self, *, items, tokeniser, interaction, loss, score_bias, l2, seq_len):
         super().__init__()
-        self.n_items, self.embedding_size, self.seq_len, self.l2 = n_items, embedding_size, seq_len, l2
-        table = rng.normal(0, embedding_std, (n_items + 1, embedding_size)).astype(np.float32)
-        table[0] = 0
-        self.item_table = ms.Parameter(ms.Tensor(table), name="item_table")  # (n_items + 1, D)
-        self.encoder = ENCODERS[encoder](embedding_size, hidden, dropout, history_dropout)
-        self.noise_width = self.encoder.noise_width
+        self.items, self.tokeniser, self.interaction, self.loss = items, tokeniser, interaction, loss
+        self.score_bias, self.l2, self.seq_len = score_bias, l2, seq_len
+        self.K_u = tokeniser.K_u
+        self.noise_rows = seq_len if tokeniser.encoder.causal else tokeniser.parts  # per history
+        self.noise_width = tokeniser.encoder.noise_width
+        # Whether a training row is a sequence with a target at every position, or a history with one target.
+        self.every_position = tokeniser.encoder.causal and tokeniser.every_position
 
-    def embed_history(self, history):
-        """(B, L) int32 -> embeddings (B, L, D) with zeros at padding, mask (B, L) float32.
-
-        Padding is masked in the value and so in the gradient: row 0 of the table stays zero.
-        """
-        mask = (history > 0).astype(ms.float32)
-        return ops.gather(self.item_table, history, 0) * mask.expand_dims(2), mask
-
-    def user_vector(self, history, noise):
-        """(B, L) int32 -> (B, D) float32."""
-        embeddings, mask = self.embed_history(history)
-        return self.encoder(embeddings, mask, noise)
-
-    def tokens(self, history, noise=None):
-        """User tokens before quantisation, (B, L) int32 -> (B, K_u, D) float32; noise as in `construct`."""
-        raise NotImplementedError
+    def tokens(self, history, noise=None, every=False):
+        """User tokens before quantisation, (B, L) int32 -> (B, K_u, D) float32; see `tokenisers.Tokeniser`."""
+        embeddings, mask = self.items.history(history)
+        return self.tokeniser(embeddings, mask, noise, every)
 
     def score(self, tokens, items):
         """Scores of items, (B, K_u, D) x ids (C,) or (B, C) int32 -> (B, C) float32."""
-        raise NotImplementedError
+        scores = self.interaction(tokens, self.items(items))  # (B, K_u, C)
+        if self.score_bias is not None:
+            scores = ops.relu(scores + self.score_bias)
+        return scores.sum(1)
 
     def scorer(self):
-        """The same scores outside the graph: a `retrieval.PairScorer` over all items."""
-        raise NotImplementedError
+        """The same scores outside the graph: a `retrieval.CodeScorer` over all items."""
+        return self.interaction.scorer(self.items.vectors(), self.score_bias)
 
     def quantise(self, tokens):
         """Tokens as the score sees them once quantised, and a penalty that joins the loss."""
@@ -74,25 +59,30 @@ class BaseModel(nn.Cell):
 
         Args:
             history: (B, L) int32, left-padded with 0.
-            positive: (B,) int32.
+            positive: (B,) int32, or (B, L) of `every_position`, 0 where a position has no target.
             negative: (N,) int32 shared by the batch, or (B, N) int32.
-            log_expected: float32 of the shape of `negative`; see `losses.sampled_softmax`.
-            noise: (B, noise_width) float32 uniform in [0, 1), from which dropout is made.
+            log_expected: float32 of the shape of `negative`; see `losses`.
+            noise: (B * noise_rows + noise_width,) float32 uniform in [0, 1), from which dropout is made.
             quantised: bool, `is_quantised`; not a tensor, so either value gets a graph of its own.
 
         Returns:
-            Two float32 scalars: the loss to minimise, and its softmax part alone.
+            Two float32 scalars: the loss to minimise, and its ranking part alone.
         """
-        tokens, penalty = self.tokens(history, noise), 0.0
+        rows = history.shape[0] * self.noise_rows
+        tokens, penalty = self.tokens(history, (noise[:rows], noise[rows:]), self.every_position), 0.0
         if quantised:
             tokens, penalty = self.quantise(tokens)
-        collision = ops.equal(positive.expand_dims(1), negative)  # (B, N)
-        softmax = sampled_softmax(
-            self.score(tokens, positive.expand_dims(1)), self.score(tokens, negative), log_expected, collision
-        )
-        embeddings, mask = self.embed_history(history)
+        target = positive.reshape(-1, 1)  # (R, 1) with R = B or B * L
+        collision = ops.equal(target, negative)  # (R, N)
+        losses = self.loss(self.score(tokens, target), self.score(tokens, negative), log_expected, collision)  # (R,)
+        if self.every_position:
+            has_target = (target.squeeze(1) > 0).astype(ms.float32)
+            ranking = (losses * has_target).sum() / ops.clamp(has_target.sum(), min=1.0)
+        else:
+            ranking = losses.mean()
+        embeddings, mask = self.items.history(history)
         norm = ops.square(embeddings).sum() / ops.clamp(mask.sum(), min=1.0)
-        return softmax + penalty + self.l2 * norm, softmax
+        return ranking + penalty + self.l2 * norm, ranking
 
     def start_quantiser(self, tokens, batch_size, seed):
         """Switches the quantiser on; called by the training loop after `pretrain_epoch` where `has_quantiser`.

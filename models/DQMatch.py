@@ -3,7 +3,6 @@
 import mindspore as ms
 
 from models.AllToAll import AllToAll
-from models.vq import QUANTISERS
 
 
 class DQMatch(AllToAll):
@@ -12,19 +11,16 @@ class DQMatch(AllToAll):
     Until `start_quantiser` is called the tokens pass unchanged (the release's `pretrain_epoch`).
 
     Args:
-        quantiser: name of a quantiser in `models.vq`.
-        num_codebooks: M; codewords (K_c): N per codebook; see `TokenQuantiser`.
-        ema_decay, restart_below: see `VectorQuantiser`.
+        quantiser: one of `models.vq`.
         beta: weight of the commitment loss, see `TokenQuantiser`.
-        The others are those of `AllToAll`.
+        The others are those of `BaseModel`.
     """
 
     has_quantiser = True
 
-    def __init__(self, *, quantiser, num_codebooks, codewords, ema_decay, restart_below, beta, rng, **all_to_all):
-        super().__init__(rng=rng, **all_to_all)
-        self.beta = beta
-        self.quantiser = QUANTISERS[quantiser](num_codebooks, codewords, self.token_size, ema_decay, restart_below, rng)
+    def __init__(self, *, quantiser, beta, **base):
+        super().__init__(**base)
+        self.quantiser, self.beta = quantiser, beta
         # A parameter, so that checkpoints hold it.
         self.quantised = ms.Parameter(ms.Tensor(0.0, ms.float32), name="quantised", requires_grad=False)
 
@@ -38,7 +34,7 @@ class DQMatch(AllToAll):
 
     def start_quantiser(self, tokens, batch_size, seed):
         """Puts the codebooks on the k-means centres of some tokens and switches them on; see `BaseModel`."""
-        self.quantiser.start(tokens.reshape(-1, self.token_size), batch_size * self.k_u, seed)
+        self.quantiser.start(tokens.reshape(-1, tokens.shape[2]), batch_size * self.K_u, seed)
         self.quantised.set_data(ms.Tensor(1.0, ms.float32))
 
     @property
@@ -46,6 +42,4 @@ class DQMatch(AllToAll):
         return bool(self.quantised.asnumpy())
 
     def scorer(self):
-        scorer = super().scorer()
-        scorer.codewords = self.quantiser.tables()
-        return scorer
+        return self.interaction.scorer(self.items.vectors(), self.score_bias, self.quantiser.tables())

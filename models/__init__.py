@@ -1,5 +1,8 @@
 """The models, and the one place that builds them."""
 
+import dataclasses
+import inspect
+
 import mindspore as ms
 import numpy as np
 
@@ -8,67 +11,88 @@ from models.AllToAll import AllToAll
 from models.DQMatch import DQMatch
 from models.encoders import ENCODERS
 from models.exhaustive import Exhaustive
-from models.interactions import INTERACTIONS
+from models.interactions import InteractionCell
+from models.items import ItemTable
+from models.losses import LOSSES
 from models.query_side import QuerySide
+from models.tokenisers import TOKENISERS
 from models.TwoTower import TwoTower
 from models.vq import QUANTISERS
+from retrieval.interactions import INTERACTIONS
 
-__all__ = ["MODELS", "AllToAll", "DQMatch", "Exhaustive", "QuerySide", "TwoTower", "build"]
+__all__ = ["MODELS", "PARTS", "AllToAll", "DQMatch", "Exhaustive", "QuerySide", "TwoTower", "build"]
 
 MODELS = {"TwoTower": TwoTower, "AllToAll": AllToAll, "DQMatch": DQMatch}
+PARTS = {  # what a constructor may ask for by these names, and a setting of the same name chooses
+    "model": MODELS,
+    "tokeniser": TOKENISERS,
+    "encoder": ENCODERS,
+    "interaction": INTERACTIONS,
+    "quantiser": QUANTISERS,
+    "loss": LOSSES,
+}
 
 
-def build(hyperparameters, n_items):
-    """The model that the hyper-parameters name.
+def build(settings, catalogue):
+    """The model that the settings name.
+
+    A part gets what the arguments of its constructor name: another part, or a setting. So a new part is a class and a
+    line in its registry.
 
     Args:
-        hyperparameters: `work.Hyperparameters`.
-        n_items: size of the catalogue.
+        settings: `work.Hyperparameters`.
+        catalogue: `load_csv_dataset.Catalogue`, or anything with `n_items`.
 
     Raises:
-        UserError: an unknown model, encoder or interaction, or sizes that don't fit together.
+        UserError: an unknown part, or sizes that don't fit together.
     """
-    h = hyperparameters
-    for kind, name, known in (
-        ("model", h.model, MODELS),
-        ("encoder", h.encoder, ENCODERS),
-        ("interaction", h.interaction, INTERACTIONS),
-        ("quantiser", h.quantiser, QUANTISERS),
-    ):
+    ms.set_seed(settings.seed)  # MindSpore's own initialisers
+    try:
+        return _Builder(settings, catalogue).part("model")
+    except ValueError as error:
+        raise UserError(f"{settings.model} cannot be built: {error}") from error
+
+
+class _Builder:
+    """Gives constructors what they ask for by name."""
+
+    def __init__(self, settings, catalogue):
+        self.settings = dataclasses.asdict(settings) | {
+            "n_items": catalogue.n_items,
+            "rng": np.random.default_rng(settings.seed),
+        }
+        model = self._known("model")
+        self.settings |= {"tokeniser": settings.tokeniser or model.own_tokeniser} | model.prescribed
+
+    def part(self, kind):
+        """The part of this kind that the settings name, as an object; a loss is a function and stays one."""
+        found = self._known(kind)
+        if kind == "interaction":  # a formula, whatever computes it
+            return InteractionCell(self.settings[kind], self.settings, self.settings["rng"])
+        return self._made(found) if inspect.isclass(found) else found
+
+    def _known(self, kind):
+        name, known = self.settings[kind], PARTS[kind]
         if name not in known:
             raise UserError(f"unknown {kind} {name!r}; choose one of {', '.join(known)}.")
-    settings = {
-        "n_items": n_items,
-        "embedding_size": h.embedding_size,
-        "embedding_std": h.embedding_std,
-        "encoder": h.encoder,
-        "hidden": h.hidden,
-        "dropout": h.dropout,
-        "history_dropout": h.history_dropout,
-        "l2": h.l2,
-        "seq_len": h.seq_len,
-        "rng": np.random.default_rng(h.seed),
-    }
-    if h.model != "TwoTower":
-        settings |= {
-            "k_u": h.K_u,
-            "k_i": h.K_i,
-            "token_size": h.token_embedding_size,
-            "interaction": h.interaction,
-            "interaction_hidden": h.interaction_hidden,
-            "score_bias": h.score_bias,
-        }
-    if h.model == "DQMatch":
-        settings |= {
-            "quantiser": h.quantiser,
-            "num_codebooks": h.num_codebooks,
-            "codewords": h.K_c,
-            "ema_decay": h.ema_decay,
-            "restart_below": h.restart_below,
-            "beta": h.beta,
-        }
-    ms.set_seed(h.seed)  # MindSpore's own initialisers
-    try:
-        return MODELS[h.model](**settings)
-    except ValueError as error:
-        raise UserError(f"{h.model} cannot be built: {error}") from error
+        return known[name]
+
+    def _made(self, kind):
+        return kind(**{name: self._value(name) for name in _arguments(kind)})
+
+    def _value(self, name):
+        if name == "items":
+            return self._made(ItemTable)
+        return self.part(name) if name in PARTS else self.settings[name]
+
+
+def _arguments(kind):
+    """Names of the arguments of a constructor, those of the base classes that a ** stands for before its own."""
+    names = []
+    for base in inspect.getmro(kind):
+        if "__init__" in vars(base):
+            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+            names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD] + names
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break
+    return names

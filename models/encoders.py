@@ -1,41 +1,67 @@
-"""User encoders: a history of item embeddings becomes one user vector.
+"""User encoders: a history of item embeddings becomes a user vector.
 
-An encoder says how much noise its dropout takes (`noise_width`) and maps (embeddings, mask, noise) to user vectors.
+An encoder says how many numbers its dropouts take (`noise_width`, one for each column of what they see; see
+`layers.dropout`) and whether it is `causal`: then it gives the user vector of every position, made of what stands up to
+it, and trains on all positions of a sequence in one pass.
 """
 
 from mindspore import nn
 
+from models.gru4rec import GRU4Rec
 from models.layers import MLP, Dense, MaskedMean, dropout
+from models.sasrec import SASRec
 
 
 class DNN(nn.Cell):
-    """Mean of the history, then an MLP beside a shortcut: user = mean + MLP(mean).
+    """Mean of the history, then an MLP, beside a shortcut where asked for: user = mean + MLP(mean).
 
     The release has the MLP alone. With the shortcut the user vector starts as the mean of the item embeddings, which
     already ranks related items first, so training leaves the popularity plateau in half the epochs.
 
     Args:
-        width: embedding size D.
+        embedding_size: E.
         hidden: widths of the hidden layers.
+        encoder_shortcut: whether the mean is added to the MLP's output.
         dropout: share of hidden activations zeroed in training.
         history_dropout: share of the mean's coordinates zeroed in training.
     """
 
-    def __init__(self, width, hidden, dropout, history_dropout):
+    causal = False
+
+    def __init__(self, embedding_size, hidden, encoder_shortcut, dropout, history_dropout):
         super().__init__()
         self.mean = MaskedMean()
-        self.width, self.history_dropout = width, history_dropout
-        self.mlp = MLP([width, *hidden], dropout)
-        self.out = Dense(hidden[-1] if hidden else width, width)
-        self.noise_width = width + self.mlp.noise_width
+        self.width, self.shortcut, self.history_dropout = embedding_size, encoder_shortcut, history_dropout
+        self.mlp = MLP([embedding_size, *hidden], dropout)
+        self.out = Dense(hidden[-1] if hidden else embedding_size, embedding_size)
+        self.noise_width = embedding_size + self.mlp.noise_width
 
     def construct(self, embeddings, mask, noise):
-        """embeddings (B, L, D), mask (B, L) with 1 at items, noise (B, noise_width) or None -> (B, D) float32."""
-        mean = self.mean(embeddings, mask)  # (B, D)
+        """embeddings (B, L, E), mask (B, L), 1 at items, noise (B,) and (noise_width,) or None -> (B, E) float32."""
+        mean = self.mean(embeddings, mask)  # (B, E)
         rest = None
         if noise is not None:
-            mean, rest = dropout(mean, noise[:, : self.width], self.history_dropout), noise[:, self.width :]
-        return mean + self.out(self.mlp(mean, rest))
+            rows, columns = noise
+            mean = dropout(mean, (rows, columns[: self.width]), self.history_dropout)
+            rest = rows, columns[self.width :]
+        user = self.out(self.mlp(mean, rest))
+        return mean + user if self.shortcut else user
+
+    def onnx(self, graph, embeddings, mask, length):
+        """`construct` without dropout as nodes of an ONNX graph; see `models.onnx_export`."""
+        mean = x = self.mean.onnx(graph, embeddings, mask)
+        for layer in self.mlp.layers:
+            x = graph("Relu", layer.onnx(graph, x))
+        user = self.out.onnx(graph, x)
+        return graph("Add", mean, user) if self.shortcut else user
 
 
-ENCODERS = {"DNN": DNN}
+class YoutubeDNN(DNN):
+    """Mean of the history, then an MLP without a shortcut (Covington et al., "Deep Neural Networks for YouTube
+    Recommendations", 2016, without its side features); arguments as those of `DNN`."""
+
+    def __init__(self, embedding_size, hidden, dropout, history_dropout):
+        super().__init__(embedding_size, hidden, False, dropout, history_dropout)
+
+
+ENCODERS = {"DNN": DNN, "YoutubeDNN": YoutubeDNN, "GRU4Rec": GRU4Rec, "SASRec": SASRec}

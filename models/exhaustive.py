@@ -44,7 +44,7 @@ class Exhaustive:
         """Blocks of users: their rows, scores of their different tokens (R, n_items), and which are whose (u, K_u)."""
         tokens = self.query_side.tokens(histories)  # (U, K_u, D)
         scorer, (_, n_tokens, width) = self.model.scorer(), tokens.shape
-        for users in blocks(len(tokens), n_tokens * self.model.n_items):
+        for users in blocks(len(tokens), n_tokens * self.model.items.n_items):
             block = tokens[users].reshape(-1, width)
             place = np.arange(len(block))
             if self.model.is_quantised:  # such tokens repeat, and each different one is scored once

@@ -1,91 +1,95 @@
-"""Token x item scorers: every user token meets every item."""
+"""The interactions of `retrieval.interactions` as one Cell: every user token meets every item."""
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from models.layers import Dense
-from retrieval import PairScorer
+from models.layers import AddBias
+from retrieval import CodeScorer
+from retrieval.interactions import DNN, Interaction, interaction, settings_of
+
+ms.jit_class(Interaction)  # lets the graph compiler read the formulas as they stand
 
 
-def dot(tokens, items):
-    """Inner products, tokens (B, K, D) with items shared by the batch (C, D) or of each row (B, C, D) -> (B, K, C)."""
-    if items.ndim == 2:
-        batch, n_tokens, width = tokens.shape
-        return ops.MatMul(transpose_b=True)(tokens.reshape(-1, width), items).reshape(batch, n_tokens, -1)
-    return ops.BatchMatMul(transpose_b=True)(tokens, items)
-
-
-class DNN(nn.Cell):
-    """An MLP over [token; item tokens] beside a dot product: s = token . P(item) + MLP([token; item tokens]).
-
-    The release scores with the MLP alone. An MLP needs very long to learn an inner product (Rendle et al., "Neural
-    Collaborative Filtering vs. Matrix Factorization Revisited", 2020), hence the shortcut.
-
-    The first layer is split, W [u; v] = W_u u + W_v v, so that each half is computed once per token and once per item
-    and not once per pair. This is exact.
+class InteractionCell(nn.Cell):
+    """Any interaction with trainable weights, which are named as the formula names them.
 
     Args:
-        item_width: of an item embedding.
-        token_width: of a user or item token.
-        k_i: item tokens, each from a Dense layer of its own.
-        hidden: widths of the hidden layers; empty leaves the dot product alone.
+        name: a key of `retrieval.interactions.INTERACTIONS`.
+        settings: flags and their values; the interaction takes those it knows.
+        rng: NumPy generator of the starting values.
+
+    Raises:
+        ValueError: an unknown name, or sizes that don't fit.
     """
 
-    def __init__(self, item_width, token_width, k_i, hidden):
+    def __init__(self, name: str, settings: dict, rng: np.random.Generator):
         super().__init__()
-        self.has_hidden = bool(hidden)
-        self.project = Dense(item_width, token_width, has_bias=False)  # P starts as the identity
-        self.project.weight.set_data(ops.eye(token_width, item_width, ms.float32))
-        if hidden:
-            self.item_heads = Dense(item_width, k_i * token_width)
-            self.token_half = Dense(token_width, hidden[0])
-            self.item_half = Dense(k_i * token_width, hidden[0], has_bias=False)
-            self.deeper = nn.CellList([Dense(a, b) for a, b in zip(hidden[:-1], hidden[1:])])
-            self.out = Dense(hidden[-1], 1)
-            self.out.weight.set_data(ops.zeros_like(self.out.weight))  # starts as the dot product
+        self.name, self.settings = name, settings_of(name, settings)
+        self.formula = interaction(name, settings, FASTER)
+        self.xp = GraphOperations()
+        weights = self.formula.weights(rng)
+        self.parameters = ms.ParameterTuple(ms.Parameter(ms.Tensor(array), name=key) for key, array in weights.items())
+        # A dictionary made inside construct would cut the gradients off.
+        self.weights = dict(zip(weights, self.parameters))
 
     def construct(self, tokens, items):
         """tokens (B, K, D), item embeddings (C, E) shared by the batch or (B, C, E) -> scores (B, K, C) float32."""
-        scores = dot(tokens, self.project(items))  # (B, K, C)
-        if self.has_hidden:
-            item_half = self.item_half(self.item_heads(items))  # (C, H) or (B, C, H)
-            hidden = ops.relu(_sums(self.token_half(tokens), item_half))  # (H, B * K * C)
-            for layer in self.deeper:
-                hidden = ops.relu(ops.matmul(layer.weight, hidden) + layer.bias.expand_dims(1))
-            scores = scores + (ops.matmul(self.out.weight, hidden) + self.out.bias).reshape(scores.shape)
-        return scores
+        tokens = self.formula.token_side(self.xp, self.weights, tokens)
+        items = self.formula.item_side(self.xp, self.weights, items)
+        return self.formula.pairs(self.xp, self.weights, tokens, items)
 
-    def scorer(self, items, score_bias):
-        """The same scores outside the graph: a `PairScorer` without codewords over items (n_items, E) float32."""
-        weight = self.project.weight.asnumpy()
-        identity, no_bias = np.eye(len(weight), dtype=np.float32), np.zeros(len(weight), np.float32)
-        parts = {"token_dot": (identity, no_bias), "item_dot": items @ weight.T, "score_bias": score_bias}
-        if self.has_hidden:
-            head_weight, head_bias = _arrays(self.item_heads)
-            token_weight, token_bias = _arrays(self.token_half)
-            out_weight, out_bias = _arrays(self.out)
-            parts |= {
-                "token_hidden_weight": token_weight,
-                "token_hidden_bias": token_bias,
-                "item_hidden": (items @ head_weight.T + head_bias) @ self.item_half.weight.asnumpy().T,
-                "layers": [_arrays(layer) for layer in self.deeper],
-                "out_weight": out_weight[0],
-                "out_bias": out_bias[0],
-            }
-        return PairScorer(**parts)
+    def scorer(self, items, score_bias=None, codewords=None) -> CodeScorer:
+        """The same scores outside the graph.
+
+        Args:
+            items: embeddings (n_items, E) float32.
+            score_bias, codewords: see `CodeScorer`.
+        """
+        weights = {name: parameter.asnumpy() for name, parameter in self.weights.items()}
+        return CodeScorer(self.name, self.settings, weights, items, score_bias=score_bias, codewords=codewords)
 
 
-def _arrays(dense):
-    return dense.weight.asnumpy(), dense.bias.asnumpy()
+@ms.jit_class
+class GraphOperations:
+    """`retrieval.interactions.Operations` for MindSpore's graph."""
+
+    def __init__(self):
+        self.add_bias = AddBias()
+
+    def dense(self, x, weight, bias=None):
+        out = ops.MatMul(transpose_b=True)(x.reshape(-1, x.shape[-1]), weight)
+        if bias is not None:
+            out = self.add_bias(out, bias)
+        return out.reshape(x.shape[:-1] + (weight.shape[0],))
+
+    def inner(self, a, b):
+        if b.ndim == 2:
+            rows = a.reshape(-1, a.shape[-1])
+            return ops.MatMul(transpose_b=True)(rows, b).reshape(a.shape[:-1] + (b.shape[0],))
+        return ops.BatchMatMul(transpose_b=True)(a, b)
+
+    def relu(self, x):
+        return ops.relu(x)
+
+
+class TrainingDNN(DNN):
+    """`DNN` with the hidden unit first and the pairs last, so that all later layers are plain matrix products."""
+
+    def pairs(self, xp, w, tokens, items):
+        shape = tokens[0].shape[:-1] + (items[0].shape[-2],)  # (B, K, C)
+        hidden = ops.relu(_sums(tokens[0], items[0]))  # (H, B * K * C)
+        for depth in range(len(self.hidden) - 1):
+            weight, bias = w[f"deeper.{depth}.weight"], w[f"deeper.{depth}.bias"]
+            hidden = ops.relu(ops.matmul(weight, hidden) + bias.expand_dims(1))
+        return (ops.matmul(w["out.weight"], hidden) + w["out.bias"]).reshape(shape)
 
 
 def _sums(token_half, item_half):
     """Sums of every token's half and every item's half, (B, K, H) and (C, H) or (B, C, H) -> (H, B * K * C).
 
-    The hidden unit comes first and pairs last, so that all later layers are plain matrix products. For shared items
-    the sum a + b is the product [a, 1] [1; b], per unit: broadcasting additions are several times slower on the CPU,
-    and their gradients more so.
+    For shared items the sum a + b is the product [a, 1] [1; b], per unit: broadcasting additions are several times
+    slower on the CPU, and their gradients more so.
     """
     batch, n_tokens, width = token_half.shape
     if item_half.ndim == 2:
@@ -98,4 +102,4 @@ def _sums(token_half, item_half):
     return pairs.reshape(-1, width).T
 
 
-INTERACTIONS = {"DNN": DNN}
+FASTER = {"DNN": TrainingDNN}

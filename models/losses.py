@@ -1,4 +1,4 @@
-"""Ranking losses: free functions of (positive, negative) scores."""
+"""Ranking losses: free functions of (positive, negative, log_expected, collision), one value per positive."""
 
 import mindspore as ms
 from mindspore import ops
@@ -18,8 +18,11 @@ def sampled_softmax(positive, negative, log_expected, collision):
         collision: (B, N) bool, True where the negative is the positive itself; it is left out.
 
     Returns:
-        float32 scalar, the mean over the batch.
+        (B,) float32.
     """
     negative = ops.masked_fill(negative - log_expected, collision, ms.Tensor(-1e9, ms.float32))
     logits = ops.concat((positive, negative), 1)  # (B, 1 + N)
-    return (ops.logsumexp(logits, 1) - positive.squeeze(1)).mean()
+    return ops.logsumexp(logits, 1) - positive.squeeze(1)
+
+
+LOSSES = {"softmax": sampled_softmax}

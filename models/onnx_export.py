@@ -1,7 +1,8 @@
 """The query side of a trained model as an ONNX file, so that a user can be served without MindSpore.
 
-The graph is written node by node from the weights. MindSpore 2.10's own exporter knows neither the clamped mean nor
-the lists and zeros of the quantiser's feedback (its errors: Max, make_list, ZerosLike), and such a graph is small.
+The graph is written node by node from the weights, by the `onnx` methods of the parts of a model. MindSpore 2.10's own
+exporter knows neither the clamped mean nor the lists and zeros of the quantiser's feedback (its errors: Max, make_list,
+ZerosLike), and such a graph is small.
 """
 
 import os
@@ -9,7 +10,6 @@ import os
 import numpy as np
 
 from errors import UserError
-from models.encoders import DNN
 
 FORMAT = 1  # of the metadata; `retrieval.engines.onnx_query` reads it
 OPSET, IR_VERSION = 17, 8  # what onnxruntime 1.13 and later run
@@ -39,20 +39,23 @@ def export_query_side(model, path):
             f"a {type(model).__name__} without quantised tokens has no codes to export; train a DQMatch past "
             "--pretrain_epoch."
         )
-    encoder = type(model.encoder)
-    if encoder not in ENCODERS:
-        known = ", ".join(kind.__name__ for kind in ENCODERS)
-        raise UserError(f"the encoder {encoder.__name__} cannot be exported to ONNX; train with --encoder {known}.")
+    for part in (model.tokeniser, model.tokeniser.encoder):
+        if not hasattr(part, "onnx"):
+            raise UserError(
+                f"{type(part).__name__} has no method onnx and cannot be exported; train with another part."
+            )
     graph = _Graph(onnx)
-    codes = _codes(graph, model.quantiser, _tokens(graph, model, "history"), model.k_u)
+    codes = _codes(
+        graph, model.quantiser, model.tokeniser.onnx(graph, model.items, "history", model.seq_len), model.K_u
+    )
     exported = graph.model(
         {"history": ("batch", model.seq_len)},
-        {codes: ("batch", model.k_u)},
+        {codes: ("batch", model.K_u)},
         {
             "sparcode_format": FORMAT,
             "seq_len": model.seq_len,
-            "K_u": model.k_u,
-            "n_items": model.n_items,
+            "K_u": model.K_u,
+            "n_items": model.items.n_items,
             "num_codebooks": model.quantiser.num_codebooks,
             "K_c": model.quantiser.n_codewords,
             "history": "item ids 1..n_items, oldest first, left-padded with 0",
@@ -99,22 +102,8 @@ class _Graph:
         return model
 
 
-def _tokens(graph, model, history):
-    """`AllToAll.tokens`, history (B, L) -> (K_u, B, D)."""
-    segments = graph("Reshape", history, [-1, model.seq_len // model.k_u])  # (B * K_u, L / K_u)
-    mask = graph("Cast", graph("Greater", segments, 0), to=graph.onnx.TensorProto.FLOAT)
-    # Gather counts a negative id from the end of the table; sent beyond the end it is an error, like one too large.
-    ids = graph("Where", graph("Less", segments, 0), model.n_items + 1, segments)
-    embeddings = graph("Gather", model.item_table.asnumpy(), ids)  # (B * K_u, L / K_u, E), row 0 is 0
-    vectors = ENCODERS[type(model.encoder)](graph, model.encoder, embeddings, mask)  # (B * K_u, E)
-    vectors = graph("Reshape", vectors, [-1, model.k_u, model.embedding_size])
-    vectors = graph("Transpose", vectors, perm=[1, 0, 2])  # (K_u, B, E)
-    tokens = graph("MatMul", vectors, model.user_heads.asnumpy())
-    return graph("Add", tokens, model.user_bias.asnumpy())
-
-
 def _codes(graph, quantiser, tokens, k_u):
-    """`TokenQuantiser.encode` of its `indices`, (K_u, B, D) -> (B, K_u), with the feedback from token to token.
+    """`TokenQuantiser.encode` of its `indices`, (K_u, B, D) -> (B, K_u), with the feedback where there is any.
 
     Every codebook answers what those before it have left over. This is the residual quantiser, and on tables of full
     width the product quantiser too: a codeword is zero outside its own part, so it leaves the other parts alone.
@@ -135,32 +124,6 @@ def _codes(graph, quantiser, tokens, k_u):
             found = graph("Add", found, graph("Squeeze", graph("Gather", table, nearest), [1]))  # (B, D)
             missing = graph("Sub", wanted, found)
             code = graph("Add", graph("Mul", code, n), nearest)  # (B, 1)
-        lost = missing
+        lost = missing if quantiser.error_feedback else nothing
         columns.append(code)
     return graph("Concat", *columns, axis=1, output="codes")
-
-
-def _mean(graph, rows, mask):
-    """`MaskedMean`, rows (B, L, D) and mask (B, L) -> (B, D)."""
-    count = graph("Max", graph("ReduceSum", mask, [1], keepdims=1), np.float32(1))
-    weights = graph("Unsqueeze", graph("Div", mask, count), [1])  # (B, 1, L)
-    return graph("Squeeze", graph("MatMul", weights, rows), [1])
-
-
-def _dense(graph, dense, x):
-    """`Dense` of rows, (B, width_in) -> (B, width_out)."""
-    out = graph("MatMul", x, dense.weight.asnumpy().T)
-    return graph("Add", out, dense.bias.asnumpy()) if dense.has_bias else out
-
-
-def _dnn(graph, encoder, embeddings, mask):
-    """`encoders.DNN`, embeddings (B, L, D) and mask (B, L) -> (B, D)."""
-    mean = x = _mean(graph, embeddings, mask)
-    for layer in encoder.mlp.layers:
-        x = graph("Relu", _dense(graph, layer, x))
-    return graph("Add", mean, _dense(graph, encoder.out, x))
-
-
-# What an encoder is in ONNX: function(graph, encoder, embeddings, mask) -> name of the user vectors. An encoder that
-# is not here cannot be exported, and `export_query_side` says so.
-ENCODERS = {DNN: _dnn}

@@ -7,27 +7,24 @@ from retrieval.engines.milvus import MilvusIndex, load_into_milvus
 from retrieval.gpu.build import build_array_index
 from retrieval.gpu.index import ArrayIndex
 from retrieval.gpu.library import ArrayLibrary, NoGpuError, gpu_library
-from retrieval.gpu.scorer import ArrayScorer
 from retrieval.index import SparseInvertedIndex, bytes_of, load_index
 from retrieval.pruning import Pruning
 from retrieval.recommender import IndexRecommender
 from retrieval.scale.frontier import frontier, frontier_table
 from retrieval.scale.sharding import ShardedIndex, merge_results
 from retrieval.scale.streaming import build_to_disk
-from retrieval.scorer import PairScorer
-from retrieval.scorer_file import load_scorer, save_scorer
+from retrieval.scorer import CodeScorer, load_scorer, save_scorer
 from retrieval.storage import IndexFileError
 
 __all__ = [
     "ArrayIndex",
     "ArrayLibrary",
-    "ArrayScorer",
+    "CodeScorer",
     "CompactIndex",
     "IndexFileError",
     "IndexRecommender",
     "MilvusIndex",
     "NoGpuError",
-    "PairScorer",
     "Pruning",
     "ShardedIndex",
     "SparseInvertedIndex",

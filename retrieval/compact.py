@@ -100,6 +100,14 @@ class CompactIndex(Postings):
             self.removed,
         )
 
+    def _list(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        ends = self.offsets[row * self.n_blocks : (row + 1) * self.n_blocks + 1]
+        part = slice(ends[0], ends[-1])
+        items, scores = np.empty(ends[-1] - ends[0], np.uint32), np.empty(ends[-1] - ends[0], np.float32)
+        lows, steps = self.lows[row : row + 1], self.steps[row : row + 1]
+        _unpack(ends - ends[0], self.items[part], self.scores[part], lows, steps, self.n_blocks, items, scores)
+        return items, scores
+
     def extend(self, other: SparseInvertedIndex | CompactIndex) -> CompactIndex:
         """A new index with the posting lists of both: the same items, no code in common."""
         if isinstance(other, SparseInvertedIndex):

@@ -7,9 +7,10 @@ import numpy as np
 
 from retrieval import storage
 from retrieval.pruning import Pruning
-from retrieval.search import Searcher
+from retrieval.search import EMPTY_SLOT, Searcher
 
 LARGEST_SCORE = 1e30  # sums of many scores must stay finite
+LARGEST_WEIGHT = 1e6  # likewise, weighted
 LARGEST_CATALOGUE = 2**31 - 2  # ids leave the index as int32
 BLOCK_ITEMS = 1 << 16  # ids within a block of so many items fit uint16
 
@@ -83,22 +84,83 @@ class Postings:
         sizes = f"{len(self)} codes, {len(self.items)} postings, {self.n_items} items"
         return f"{type(self).__name__}({sizes})"
 
-    def recommend(self, codes, k: int, seen=None, threads: int | None = None):
-        """Best k items of each query by the sum of its codes' scores.
+    def recommend(self, codes, k: int, seen=None, weights=None, threads: int | None = None):
+        """The best k items of each query by the weighted sum of its keys' scores.
 
-        codes: integers [U, K_u], a repeated code counts as often as it stands there. seen: rows of
-        item ids to leave out, as an object with offsets [U+1] and values (0 is ignored). threads:
-        all cores unless told. Returns (item ids int32 [U, k], scores float32 [U, k]): score
-        descending, equal scores by ascending item id. Only items with a posting under at least one
-        of the codes are recommended; unfilled slots hold id 0 and score -inf. Raises ValueError for
-        a code that is not in the index (see missing, extend), for k outside 1..n_items and for
-        histories that don't fit.
+        score(item) = sum over the keys j of the query of w_j * (floor_j + stored_j(item)).
+
+        Args:
+            codes: integers (U, K), keys of the index; -1 is an empty slot. Weights of a repeated code add up.
+            k: how many items, 1..n_items.
+            seen: items to leave out, as an object with offsets (U + 1,) and values (0 is ignored); None: none.
+            weights: (U, K) from 0 to 1e6, taken as float32; None: all 1. A slot of weight 0 is empty: it costs no
+                list, and its code need not be in the index.
+            threads: all cores unless told.
+
+        Returns:
+            Item ids int32 (U, k) and scores float32 (U, k): score descending, equal scores by ascending id. Only items
+            with a posting under at least one of the keys are recommended, so a query of empty slots gets none;
+            unfilled slots hold id 0 and score -inf.
+
+        Raises:
+            ValueError: a code is not in the index (see missing, extend), a weight is no such number, k is outside
+                1..n_items, or histories don't fit.
         """
-        codes = _query_codes(codes)
+        codes, weights = query_keys(codes, weights)
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= self.n_items:
             raise ValueError(f"k must be a whole number from 1 to the {self.n_items} items of the index, not {k!r}.")
         seen_offsets, seen_values = _histories(seen, len(codes))
-        return self._searcher.top_k(codes, int(k), seen_offsets, seen_values, threads)
+        return self._searcher.top_k(codes, weights, int(k), seen_offsets, seen_values, threads)
+
+    def explain(self, codes, items, weights=None) -> np.ndarray:
+        """How much each key of a query gave each item: the parts whose sum is the score.
+
+        Args:
+            codes: integers (U, K) and
+            weights: (U, K), as of recommend.
+            items: ids (U, n), such as recommend returns.
+
+        Returns:
+            float64 (U, n, K): w_j * (floor_j + stored_j(item)); 0 for empty slots and for item 0.
+
+        Raises:
+            ValueError: as recommend, and for items that don't fit the queries or the catalogue.
+        """
+        codes, weights = query_keys(codes, weights)
+        items = _integers(items)
+        if items.ndim != 2 or len(items) != len(codes):
+            raise ValueError(f"Items to explain must have the shape ({len(codes)}, n), not {items.shape}.")
+        item_ids(items[items != 0], self.n_items)  # for its check
+        shares = np.zeros((*items.shape, codes.shape[1]))  # (U, n, K)
+        for query, slot in np.argwhere((codes != EMPTY_SLOT) & (weights > 0)):
+            listed, stored, floor = self.posting_list(codes[query, slot])
+            listed, stored = np.append(listed, 0), np.append(stored, np.float32(0))  # found by items past the end
+            at = np.searchsorted(listed[:-1], items[query])
+            gains = np.where(listed[at] == items[query], stored[at], 0).astype(np.float64)
+            shares[query, :, slot] = weights[query, slot] * (np.float64(floor) + gains)
+        shares[items == 0] = 0
+        return shares
+
+    def posting_list(self, code: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
+        """What the index holds of one code.
+
+        Args:
+            code: a key of the index.
+
+        Returns:
+            Item ids uint32, ascending; their stored scores float32; the floor of the code.
+
+        Raises:
+            ValueError: the code is not in the index.
+        """
+        row = np.searchsorted(self.codes, code)
+        if not self.contains(code):
+            raise ValueError(f"Code {code} is not in the index.")
+        return *self._list(row), self.floors[row]
+
+    def _list(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        part = slice(self.offsets[row], self.offsets[row + 1])
+        return self.items[part], self.scores[part]
 
     def contains(self, codes) -> np.ndarray:
         """Whether each of `codes` (integers, any shape) has a posting list: bool, same shape."""
@@ -109,9 +171,9 @@ class Postings:
         return self.codes[row] == codes
 
     def missing(self, codes) -> np.ndarray:
-        """The codes among `codes` that are not in the index: int64, ascending, each once."""
+        """The codes among `codes` that are not in the index: int64, ascending, each once; empty slots are none."""
         codes = np.unique(_integers(codes))
-        return codes[~self.contains(codes)]
+        return codes[~self.contains(codes) & (codes != EMPTY_SLOT)]
 
     def only(self, codes):
         """A new index of the posting lists of `codes` (integers) alone; those it lacks are passed
@@ -302,11 +364,40 @@ def _integers(codes) -> np.ndarray:
     return codes.astype(np.int64, copy=False)
 
 
-def _query_codes(codes) -> np.ndarray:
+def query_keys(codes, weights=None) -> tuple[np.ndarray, np.ndarray]:
+    """The keys of queries, checked.
+
+    Args:
+        codes: integers (U, K).
+        weights: numbers (U, K) from 0 to LARGEST_WEIGHT; None: all 1.
+
+    Returns:
+        Codes int64 (U, K) and weights float32 (U, K).
+
+    Raises:
+        ValueError: they are none such; the message names the query.
+    """
     codes = _integers(codes)
     if codes.ndim != 2 or codes.shape[1] == 0:
         raise ValueError(f"Query codes must have the shape [queries, codes per query], not {list(codes.shape)}.")
-    return np.ascontiguousarray(codes)
+    codes = np.ascontiguousarray(codes)
+    if weights is None:
+        return codes, np.ones(codes.shape, np.float32)
+    weights = np.asarray(weights)
+    if weights.shape != codes.shape or weights.dtype.kind not in "fiu":
+        raise ValueError(
+            f"Weights must be numbers of the shape of the codes, {list(codes.shape)}, "
+            f"not {weights.dtype} of {list(weights.shape)}."
+        )
+    weights = np.ascontiguousarray(weights, np.float32)
+    wrong = ~((weights >= 0) & (weights <= LARGEST_WEIGHT))  # NaN too
+    if wrong.any():
+        query, slot = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"Query {query} gives code {codes[query, slot]} the weight {weights[query, slot]}; "
+            f"weights are numbers from 0 to {LARGEST_WEIGHT:g}."
+        )
+    return codes, weights
 
 
 def _histories(seen, n_queries: int) -> tuple[np.ndarray, np.ndarray]:

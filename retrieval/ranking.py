@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from retrieval.search import LAST_ID, _keep_best, _key, _score, available_cores
+from retrieval.search import LAST_ID, _keep_best, _rank, _score, available_cores
 
 QUERIES_PER_TASK = 16  # a query walks the whole catalogue: a few are long against their hand-over
 
@@ -97,7 +97,7 @@ def _top_k(first, last, scores, rows, seen_offsets, seen_values, above, out_ids,
                 continue
             if np.isnan(score):
                 return NOT_A_NUMBER, query, np.int64(item)
-            keys[size] = _key(score, np.int64(item))
+            keys[size] = _rank(score, np.int64(item))
             size += 1
             if size == keys.size:
                 _keep_best(keys, size, k)

@@ -1,4 +1,4 @@
-"""Queries to recommendations through an index: encode, score missing codes, look up."""
+"""Queries to recommendations through an index: encode, score missing codes, search."""
 
 from __future__ import annotations
 
@@ -9,19 +9,28 @@ import numpy as np
 from retrieval.blocks import Scorer
 from retrieval.build import build_pruned
 from retrieval.index import SparseInvertedIndex
+from retrieval.postings import query_keys
 from retrieval.pruning import Pruning
+from retrieval.search import EMPTY_SLOT
 
 
 class IndexRecommender:
     """recommend() over an index of any format.
 
-    encode(queries) -> integer codes [U, K_u]. scorer scores codes that the index does not hold, cut
-    as `pruning` says (as the index was cut, unless told); without one, such a code is a ValueError.
-    Scored codes are kept in `extra`, an index of their own, so each is scored once. Queries with
-    such codes are answered from a copy of the lists that they need, and not of the whole index.
+    Codes that the index lacks are scored once and kept in `extra`, an index of their own. Queries with such codes are
+    answered from a copy of the lists that they need, and not of the whole index.
 
-    Counts since the start: query_codes, the codes that were looked up; missing_codes, those among
-    them that the index did not hold; scored_codes, the different codes that were scored on demand.
+    Args:
+        index: a SparseInvertedIndex or CompactIndex, or what recommends alike if it never lacks a code.
+        encode: queries -> codes (U, K), or (codes, weights (U, K)), as of index.recommend.
+        scorer: scores the codes that the index lacks; without one, such a code is a ValueError.
+        pruning: how their lists are cut; as the index was cut, unless told.
+        threads: of a search; all cores unless told.
+
+    Attributes:
+        query_codes: keys that were looked up so far, empty slots not counted.
+        missing_codes: those among them that the index did not hold.
+        scored_codes: the different codes that were scored on demand.
     """
 
     def __init__(
@@ -44,25 +53,53 @@ class IndexRecommender:
     def scored_codes(self) -> int:
         return 0 if self.extra is None else len(self.extra)
 
-    def recommend(self, queries, k: int, exclude_seen: bool = True):
-        """Best k items of each query: ids int32 [U, k], scores float32 [U, k], as of the index.
+    def recommend(self, queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """The best k items of each query.
 
-        exclude_seen leaves out the items in queries.histories (rows with .offsets [U+1] and
-        .values).
+        Args:
+            queries: what encode takes.
+            k: how many items, 1..n_items.
+            exclude_seen: leave out the items in queries.histories (rows with offsets (U + 1,) and values).
+
+        Returns:
+            Item ids int32 (U, k) and scores float32 (U, k), as of index.recommend.
+
+        Raises:
+            ValueError: as index.recommend.
         """
-        codes, index = np.asarray(self.encode(queries)), self.index
-        if self._scorer is not None and len(missing := index.missing(codes)):
-            self._score(missing)
-            index = index.only(codes).extend(self.extra.only(missing))
+        index, codes, weights = self._look_up(queries)
         seen = queries.histories if exclude_seen else None
-        found = index.recommend(codes, k, seen=seen, threads=self._threads)
-        self.query_codes += codes.size
-        self.missing_codes += int(codes.size - self.index.contains(codes).sum())
+        found = index.recommend(codes, k, seen, weights, self._threads)
+        used = codes != EMPTY_SLOT
+        self.query_codes += int(used.sum())
+        self.missing_codes += int((used & ~self.index.contains(codes)).sum())
         return found
 
-    def _score(self, codes: np.ndarray) -> None:
-        """Bring codes to `extra` that are not there yet."""
-        new = codes if self.extra is None else self.extra.missing(codes)
-        if len(new):
-            scored = build_pruned(self._scorer, new, self.index.n_items, self._pruning)
-            self.extra = scored if self.extra is None else self.extra.extend(scored)
+    def explain(self, queries, items) -> tuple[np.ndarray, np.ndarray]:
+        """Why these items: the keys of each query, and how much each of them gave.
+
+        Args:
+            queries: what encode takes.
+            items: ids (U, n), such as recommend returns.
+
+        Returns:
+            Codes int64 (U, K), -1 in empty slots, and shares float64 (U, n, K) whose sum over K is the score.
+
+        Raises:
+            ValueError: as index.explain.
+        """
+        index, codes, weights = self._look_up(queries)
+        return codes, index.explain(codes, items, weights)
+
+    def _look_up(self, queries):
+        """The keys of queries, and an index that holds them."""
+        encoded = self.encode(queries)
+        codes, weights = query_keys(*encoded) if isinstance(encoded, tuple) else query_keys(encoded)
+        codes, index = np.where(weights > 0, codes, EMPTY_SLOT), self.index
+        if self._scorer is not None and len(missing := index.missing(codes)):
+            new = missing if self.extra is None else self.extra.missing(missing)
+            if len(new):
+                scored = build_pruned(self._scorer, new, index.n_items, self._pruning)
+                self.extra = scored if self.extra is None else self.extra.extend(scored)
+            index = index.only(codes).extend(self.extra.only(missing))
+        return index, codes, weights

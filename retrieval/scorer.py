@@ -1,114 +1,91 @@
-"""Scores of codes x items from plain weight arrays, near the speed of the matrix product.
-
-The first layer is split: W [z; v] = W_z z + W_v v, so the item half is computed once for all codes
-(given as `item_hidden`) and the code half once per code; a pair then costs an addition there
-instead of a product. The remaining layers run on blocks of items that stay in the cache: a matrix
-product of the BLAS, then bias and ReLU in one pass.
-"""
+"""Scores of codes x items through any interaction, in blocks, on the CPU's cores or on an array library."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import json
+import zipfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-import numba
 import numpy as np
 
+from retrieval import storage
+from retrieval.gpu.library import ArrayLibrary
+from retrieval.interactions import Operations, interaction, settings_of
+from retrieval.kernels import KERNELS
 from retrieval.search import available_cores
 
-ITEMS_PER_BLOCK = 1024  # 1 MB of activations at width 256
+VERSION = 2  # of the file format
+CACHE_BYTES = 4 << 20  # what a block of pairs may take on a CPU core
 
 
-class PairScorer:
-    """Scores a code c and an item i by ReLU(s + score_bias), or by s where score_bias is None:
+class CodeScorer:
+    """Scores a code c and an item i by s = interaction(token of c, item i), or by ReLU(s + score_bias).
 
-        s = dot + e_i + hidden + b
-        dot = (W_d z_c + b_d) . d_i
-        hidden = w . relu(W_L ... relu(W_2 relu(W_1 z_c + b_1 + h_i) + b_2) ... + b_L)
+    The token of a code is its codeword c_1 of the first codebook plus c_2 of the second ...
 
-    z_c is the token of the code: codeword c_1 of the first codebook plus c_2 of the second ...
-    All arrays are float32:
+    Args:
+        name: of the interaction, a key of `retrieval.interactions.INTERACTIONS`.
+        settings: its flags and their values; others are left aside.
+        weights: its weights by name, float32.
+        items: embeddings (n_items, E) float32; row j is item j + 1.
+        codewords: (M, N, D) float32; without them tokens can be scored, codes can't.
+        score_bias: the bias in front of the ReLU, or None for the plain score.
+        threads: of the CPU, None for all cores.
+        library: computes everything; None stands for NumPy and numba on the CPU's cores.
 
-        codewords            [M, N, D]; without them tokens can be scored, codes can't
-        token_hidden_weight  W_1 [H1, D], token_hidden_bias b_1 [H1], item_hidden h [n_items, H1]
-        layers               (W [H_out, H_in], b [H_out]) of the hidden layers from the second on
-        out_weight           w [H_last], out_bias b: a number
-        token_dot            (W_d [P, D], b_d [P]), item_dot d [n_items, P]
-        item_bias            e [n_items]
+    Attributes:
+        n_items: columns of the scores.
 
-    They are kept under these names, token_dot as dot_weight and dot_bias. layers may be empty; the
-    hidden part, the dot part and item_bias may each be left out, but not both parts. Raises
-    ValueError for arrays that don't fit together or are not finite.
+    Raises:
+        ValueError: arrays that don't fit together or are not finite.
     """
 
     def __init__(
         self,
-        codewords=None,
-        token_hidden_weight=None,
-        token_hidden_bias=None,
-        item_hidden=None,
-        layers=(),
-        out_weight=None,
-        out_bias: float = 0.0,
+        name: str,
+        settings: Mapping,
+        weights: Mapping,
+        items,
         *,
-        token_dot=None,
-        item_dot=None,
-        item_bias=None,
+        codewords=None,
         score_bias: float | None = None,
         threads: int | None = None,
+        library: ArrayLibrary | None = None,
     ):
-        self.codewords = None if codewords is None else _codebooks(codewords)
+        self.name, self.settings = name, settings_of(name, settings)
+        self.formula = interaction(name, self.settings, None if library else KERNELS)
+        expected = self.formula.weights(np.random.default_rng(0))
+        if set(weights) != set(expected):
+            raise ValueError(f"Scorer: {name} has the weights {sorted(expected)}, not {sorted(weights)}.")
+        self.weights = {key: _finite(key, weights[key], array.shape) for key, array in expected.items()}
+        self.items = _finite("items", items, (None, self.formula.embedding_size))
+        self.codewords = None if codewords is None else _codebooks(codewords, self.formula.token_embedding_size)
         self.score_bias = None if score_bias is None else _number("score_bias", score_bias)
-        self.out_bias = _number("out_bias", out_bias)
-        self._threads = threads or available_cores()
+        self.n_items = len(self.items)
 
-        hidden = (token_hidden_weight, token_hidden_bias, item_hidden, out_weight)
-        self.has_hidden = all(part is not None for part in hidden)
-        if not self.has_hidden and (layers or any(part is not None for part in hidden)):
-            raise ValueError("The hidden part of a scorer needs its first layer, item_hidden and out_weight together.")
-        if (token_dot is None) != (item_dot is None):
-            raise ValueError("The dot part of a scorer needs token_dot and item_dot together.")
-        if not self.has_hidden and token_dot is None:
-            raise ValueError("A scorer needs a hidden part, a dot part, or both.")
+        self.threads = 1 if library else threads or available_cores()
+        self.library = library or ArrayLibrary("numpy")
+        self._xp = Operations(self.library.xp)
+        self._weights = {key: self.library.put(array) for key, array in self.weights.items()}
+        with self.library.full_precision():
+            self._items = self.formula.item_side(self._xp, self._weights, self.library.put(self.items))
+        work_bytes = self.library.work_bytes if library else CACHE_BYTES
+        self._pairs = max(1, work_bytes // (4 * self.formula.pair_floats))  # in a block
 
-        n_items = len(item_hidden if self.has_hidden else item_dot)
-        if self.codewords is not None:
-            self.token_width = self.codewords.shape[2]
-        else:
-            self.token_width = np.shape(token_hidden_weight if self.has_hidden else token_dot[0])[-1]
-        if self.has_hidden:
-            self.item_hidden = _finite("item_hidden", item_hidden, (n_items, None))
-            last = self.item_hidden.shape[1]
-            self.token_hidden_weight = _finite("token_hidden_weight", token_hidden_weight, (last, self.token_width))
-            self.token_hidden_bias = _finite("token_hidden_bias", token_hidden_bias, (last,))
-            self.layers = []
-            for depth, (weight, bias) in enumerate(layers, start=2):
-                weight = _finite(f"weight of hidden layer {depth}", weight, (None, last))
-                last = len(weight)
-                self.layers.append((weight, _finite(f"bias of hidden layer {depth}", bias, (last,))))
-            self.out_weight = _finite("out_weight", out_weight, (last,))
-        self.has_dot = token_dot is not None
-        if self.has_dot:
-            self.item_dot = _finite("item_dot", item_dot, (n_items, None))
-            rank = self.item_dot.shape[1]
-            self.dot_weight = _finite("weight of token_dot", token_dot[0], (rank, self.token_width))
-            self.dot_bias = _finite("bias of token_dot", token_dot[1], (rank,))
-        self.item_bias = None if item_bias is None else _finite("item_bias", item_bias, (n_items,))
-        self.n_items = n_items
-
-    @property
-    def flops_per_pair(self) -> int:
-        """Multiplications and additions of the matrix products that one (code, item) pair costs."""
-        flops = 2 * self.item_dot.shape[1] if self.has_dot else 0
-        if self.has_hidden:
-            flops += sum(2 * weight.size for weight, _ in self.layers) + 2 * len(self.out_weight)
-        return flops
+    def on(self, library: ArrayLibrary) -> CodeScorer:
+        """This scorer on an array library; its scores are equal to float32 rounding."""
+        parts = {"codewords": self.codewords, "score_bias": self.score_bias}
+        return CodeScorer(self.name, self.settings, self.weights, self.items, library=library, **parts)
 
     def tokens(self, codes) -> np.ndarray:
-        """Quantised tokens of codes: int64 [c] -> float32 [c, D].
+        """Quantised tokens of codes, int64 (c,) -> float32 (c, D).
 
-        Raises ValueError for a code out of range, or when the scorer has no codewords.
+        Raises:
+            ValueError: a code is out of range, or the scorer has no codewords.
         """
         if self.codewords is None:
             raise ValueError("This scorer has no codewords; give it some, or score tokens.")
@@ -126,90 +103,92 @@ class PairScorer:
         return self.codewords[np.arange(n_books), words].sum(1)
 
     def scores(self, codes) -> np.ndarray:
-        """Scores of all items: codes int64 [c] -> float32 [c, n_items], column j is item j + 1."""
+        """Scores of all items, codes int64 (c,) -> float32 (c, n_items); column j is item j + 1."""
         return self.token_scores(self.tokens(codes))
 
     def token_scores(self, tokens) -> np.ndarray:
-        """Scores of all items for any tokens: float32 [c, D] -> float32 [c, n_items]."""
-        out = np.empty((len(tokens), self.n_items), np.float32)
-        offset = np.float32(self.out_bias) if self.item_bias is None else self.item_bias + np.float32(self.out_bias)
-        if self.has_hidden:
-            firsts = tokens @ self.token_hidden_weight.T + self.token_hidden_bias  # (c, H1)
-        if self.has_dot:
-            dots = tokens @ self.dot_weight.T + self.dot_bias  # (c, P)
+        """Scores of all items for any tokens, float32 (c, D) -> float32 (c, n_items)."""
+        return self.library.get(self._scores(tokens))
 
-        def score(rows: slice) -> None:
-            part = out[rows]
-            if self.has_dot:
-                np.matmul(dots[rows], self.item_dot.T, out=part)
-                part += offset
-            else:
-                part[:] = offset
-            if self.has_hidden:
-                self._add_hidden(firsts[rows], part)
-            if self.score_bias is not None:
-                part += np.float32(self.score_bias)
-                np.maximum(part, np.float32(0), out=part)
+    def array_scores(self, codes):
+        """`scores`, left on the device as an array of the library."""
+        return self._scores(self.tokens(codes))
 
-        n_tasks = min(len(tokens), 8 * self._threads) if self._threads > 1 else 1
+    def _scores(self, tokens):
+        scores = self.library.zeros((len(tokens), self.n_items))
+        n_tasks = min(len(tokens), 8 * self.threads) if self.threads > 1 else 1
         cuts = np.linspace(0, len(tokens), n_tasks + 1).astype(np.int64)
         parts = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
-        with _one_blas_thread() as limited:
-            # Where the BLAS can't be told to keep to one thread, it has the cores and we keep to
-            # one.
-            if not limited or self._threads == 1 or len(parts) < 2:
+        with self.library.full_precision(), _one_blas_thread(self.threads > 1) as limited:
+            side = self.formula.token_side(self._xp, self._weights, self.library.put(tokens))
+
+            def fill(rows: slice) -> None:
+                self._fill(scores[rows], tuple(each[rows] for each in side))
+
+            # Where the BLAS can't be told to keep to one thread, it has the cores and we keep to one.
+            if not limited or len(parts) < 2:
                 for rows in parts:
-                    score(rows)
+                    fill(rows)
             else:
-                with ThreadPoolExecutor(self._threads) as pool:
-                    list(pool.map(score, parts))
-        return out
+                with ThreadPoolExecutor(self.threads) as pool:
+                    list(pool.map(fill, parts))
+        return scores
 
-    def _add_hidden(self, firsts: np.ndarray, out: np.ndarray) -> None:
-        """Add the hidden part of the score of codes, firsts [c, H1], to out [c, n_items]."""
-        widths = [self.item_hidden.shape[1], *(len(bias) for _, bias in self.layers)]
-        rows = min(ITEMS_PER_BLOCK, self.n_items)
-        buffers = [np.empty((rows, width), np.float32) for width in widths]
-        transposed = [weight.T for weight, _ in self.layers]
-        no_bias = np.zeros(widths[-1], np.float32)
-        for start in range(0, self.n_items, rows):
-            items = self.item_hidden[start : start + rows]
-            blocks = [buffer[: len(items)] for buffer in buffers]
-            for code, first in enumerate(firsts):
-                _add_relu(items, first, blocks[0])
-                for depth, weight in enumerate(transposed):
-                    np.matmul(blocks[depth], weight, out=blocks[depth + 1])
-                    if depth + 1 < len(transposed):
-                        _add_relu(blocks[depth + 1], self.layers[depth][1], blocks[depth + 1])
-                # The last layer's bias and ReLU ride along with the output weights; without layers
-                # both are done above.
-                bias = self.layers[-1][1] if self.layers else no_bias
-                _add_output(blocks[-1], bias, self.out_weight, out[code, start : start + rows])
+    def _fill(self, scores, side: tuple) -> None:
+        """Put the scores of some tokens, whose side is given, into scores (c, n_items), block by block."""
+        n_items = min(self.n_items, self._pairs)
+        n_tokens = max(1, self._pairs // n_items)
+        for token in range(0, len(scores), n_tokens):
+            rows = slice(token, token + n_tokens)
+            tokens = tuple(each[rows] for each in side)
+            for item in range(0, self.n_items, n_items):
+                columns = slice(item, item + n_items)
+                items = tuple(each[columns] for each in self._items)
+                block = self.formula.pairs(self._xp, self._weights, tokens, items)
+                if self.score_bias is not None:
+                    block = self._xp.relu(block + self.score_bias)
+                scores[rows, columns] = block
 
 
-@numba.njit(nogil=True, cache=True)
-def _add_relu(rows, bias, out):
-    for i in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            value = rows[i, j] + bias[j]
-            out[i, j] = np.float32(0) if value < 0 else value  # in this order NaN stays NaN
+def save_scorer(scorer: CodeScorer, path) -> None:
+    """Write `scorer` to `path` (.npz), whole or not at all, so that codes can be scored where no model is.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    parts = {"codewords": scorer.codewords, "score_bias": scorer.score_bias}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    parts |= {f"weights.{name}": array for name, array in scorer.weights.items()}
+    with storage.new_file(Path(path)) as file:
+        settings = json.dumps(scorer.settings)
+        np.savez(file, version=VERSION, name=scorer.name, settings=settings, items=scorer.items, **parts)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def _add_output(rows, bias, weight, out):
-    """out += relu(rows + bias) @ weight; reassociation lets the sum use vector registers."""
-    for i in range(rows.shape[0]):
-        total = np.float32(0)
-        for j in range(rows.shape[1]):
-            value = rows[i, j] + bias[j]
-            total += weight[j] * (np.float32(0) if value < 0 else value)
-        out[i] += total
+def load_scorer(path, threads: int | None = None) -> CodeScorer:
+    """Read what `save_scorer` wrote: a scorer of the same scores.
+
+    Raises:
+        FileNotFoundError: no file is there.
+        ValueError: it is foreign, damaged or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            parts = {name: file[name] for name in file.files}
+        version = int(parts.pop("version"))
+        if version != VERSION:
+            raise ValueError(f"It has version {version}; this program reads version {VERSION}.")
+        weights = {name: parts.pop(name) for name in list(parts) if name.startswith("weights.")}
+        weights = {name.removeprefix("weights."): array for name, array in weights.items()}
+        name, settings = str(parts.pop("name")), json.loads(str(parts.pop("settings")))
+        return CodeScorer(name, settings, weights, threads=threads, **parts)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a saved scorer, or damaged; export it anew. {error}") from error
 
 
 @contextlib.contextmanager
-def _one_blas_thread():
-    """Hold the BLAS to one thread per call; yields whether that could be done."""
-    blas = _blas()
+def _one_blas_thread(wanted: bool):
+    """Hold the BLAS to one thread per call where that is wanted; yields whether it is."""
+    blas = _blas() if wanted else None
     if blas is None:
         yield False
         return
@@ -233,8 +212,8 @@ def _number(name: str, value) -> float:
     return float(value)
 
 
-def _codebooks(codewords) -> np.ndarray:
-    codewords = _finite("codewords", codewords, (None, None, None))
+def _codebooks(codewords, width: int) -> np.ndarray:
+    codewords = _finite("codewords", codewords, (None, None, width))
     n_books, n_codewords, _ = codewords.shape
     if n_codewords**n_books > 2**63 - 1:
         raise ValueError(f"{n_books} codebooks of {n_codewords} codewords give more codes than 64 bits can count.")

@@ -1,11 +1,11 @@
 """Exact top-k over the posting lists of a sparse inverted index, on the CPU.
 
-Per query: add the stored scores of its codes into a dense accumulator, zero the history, then walk
-the same posting lists again, emptying the accumulator and collecting what is good enough; when the
-collection is full it is cut back to its best k, and the worst of them is what is good enough from
-then on. Walking twice is about three times as fast as keeping a list of touched items, and the
-accumulator is clean again afterwards, so nothing of catalogue length is ever cleared or scanned per
-query. Stored scores are positive, so zero means "no posting, masked, or already taken".
+A query is a set of weighted keys. Per query: add weight times stored score of each of its lists into a dense
+accumulator, zero the history, then walk the same lists again, emptying the accumulator and collecting what is good
+enough; when the collection is full it is cut back to its best k, and the worst of them is what is good enough from then
+on. Walking twice is about three times as fast as keeping a list of touched items, and the accumulator is clean again
+afterwards, so nothing of catalogue length is ever cleared or scanned per query. Stored scores are positive, so zero
+means "no posting, masked, or already taken".
 """
 
 from __future__ import annotations
@@ -16,50 +16,53 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
+EMPTY_SLOT = -1  # the code of a query's slot that holds no key
 QUERIES_PER_TASK = 64  # a pool task must be long against its hand-over, and short against the batch
-
 BLOCK_BITS = np.uint64(16)  # blocked ids count within 65,536 items
-
-LAST_ID = 2**31 - 1  # ids count downwards from here in a key
-
+LAST_ID = 2**31 - 1  # ids count downwards from here in a rank
 OK, CODE_MISSING, ITEM_OUT_OF_RANGE = 0, 1, 2
 
 
-def turned(bits):
-    """Bits of float32 as int32 that ascend with the number; its own inverse."""
+def sortable(bits):
+    """Bits of a float32 as an int32 that ascends with the number.
+
+    Args:
+        bits: int32, of any shape, of NumPy or another array library.
+
+    Returns:
+        int32; this function takes it back to the bits.
+    """
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-_turned = numba.njit(nogil=True, cache=True)(turned)
+_sortable = numba.njit(nogil=True, cache=True)(sortable)
 
 
 @numba.njit(nogil=True, cache=True)
-def _key(score, item):
-    """Score and item in one int64, in the one order of the project: the higher key is the higher
-    score or, of equal scores, the lower id."""
-    return (np.int64(_turned(np.float32(score).view(np.int32))) << 32) + (LAST_ID - item)
+def _rank(score, item):
+    """Score and item in one int64: the higher rank is the higher score or, of equal scores, the lower id."""
+    return (np.int64(_sortable(np.float32(score).view(np.int32))) << 32) + (LAST_ID - item)
 
 
 @numba.njit(nogil=True, cache=True)
-def _score(key):
-    return np.int32(_turned(np.int32(key >> 32))).view(np.float32)
+def _score(rank):
+    return np.int32(_sortable(np.int32(rank >> 32))).view(np.float32)
 
 
 @numba.njit(nogil=True, cache=True)
-def _keep_best(keys, size, k):
-    """Move the best k of the first `size` > k keys to the front, the worst of them last (Hoare's
-    quickselect)."""
+def _keep_best(ranks, size, k):
+    """Move the best k of the first `size` > k ranks to the front, the worst of them last (Hoare's quickselect)."""
     low, high = 0, size - 1
     while low < high:
-        pivot = keys[(low + high) >> 1]
+        pivot = ranks[(low + high) >> 1]
         i, j = low, high
         while i <= j:
-            while keys[i] > pivot:
+            while ranks[i] > pivot:
                 i += 1
-            while keys[j] < pivot:
+            while ranks[j] < pivot:
                 j -= 1
             if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
+                ranks[i], ranks[j] = ranks[j], ranks[i]
                 i += 1
                 j -= 1
         if k - 1 <= j:
@@ -84,10 +87,71 @@ def _find(codes, code):
 
 
 @numba.njit(nogil=True, cache=True)
+def look_up(codes, query_codes, query_weights, rows, weights):
+    """The keys of one query as rows of the index, ascending and each once, with the sum of their weights.
+
+    The order of a query's keys changes no bit: rows ascend, and the weights of one row are added from the smallest up.
+
+    Args:
+        codes: int64 (C,), those of the index, ascending.
+        query_codes: int64 (K,); EMPTY_SLOT is passed over.
+        query_weights: float32 (K,); a code of weight 0 is passed over.
+        rows: int64 (K,), written.
+        weights: float64 (K,), written.
+
+    Returns:
+        How many rows were written; -1 - j where code j of the query is not in the index.
+    """
+    size = 0
+    for j in range(query_codes.size):
+        weight = np.float64(query_weights[j])
+        if query_codes[j] == EMPTY_SLOT or weight == 0:
+            continue
+        row = _find(codes, query_codes[j])
+        if row < 0:
+            return -1 - j
+        at = size
+        while at > 0 and (rows[at - 1] > row or (rows[at - 1] == row and weights[at - 1] > weight)):
+            rows[at], weights[at] = rows[at - 1], weights[at - 1]
+            at -= 1
+        rows[at], weights[at] = row, weight
+        size += 1
+    distinct = 0
+    for j in range(size):
+        if distinct > 0 and rows[distinct - 1] == rows[j]:
+            weights[distinct - 1] += weights[j]
+        else:
+            rows[distinct], weights[distinct] = rows[j], weights[j]
+            distinct += 1
+    return distinct
+
+
+@numba.njit(nogil=True, cache=True)
+def look_up_all(codes, query_codes, query_weights):
+    """`look_up` of every query.
+
+    Returns:
+        Rows int64 and weights float32 (U, K), both 0 in slots that are not used, and the first query with a code that
+        is not in the index and the place of that code, or (-1, 0).
+    """
+    n_queries, n_slots = query_codes.shape
+    rows = np.zeros((n_queries, n_slots), np.int64)
+    weights = np.zeros((n_queries, n_slots), np.float64)
+    for query in range(n_queries):
+        n_rows = look_up(codes, query_codes[query], query_weights[query], rows[query], weights[query])
+        if n_rows < 0:
+            return rows, weights.astype(np.float32), (query, -1 - n_rows)
+        rows[query, n_rows:] = 0
+        weights[query, n_rows:] = 0
+    return rows, weights.astype(np.float32), (-1, 0)
+
+
+@numba.njit(nogil=True, cache=True)
 def _search(
     first,
     last,
     query_codes,
+    query_weights,
     seen_offsets,
     seen_values,
     codes,
@@ -107,35 +171,26 @@ def _search(
 
     Where lows is None, scores are floats and taken as they are (numba drops the other branch).
     """
-    n_tokens = query_codes.shape[1]
     k = out_ids.shape[1]
-    rows = np.empty(n_tokens, np.int64)
-    keys = np.empty(max(2 * k, 256), np.int64)
+    rows = np.empty(query_codes.shape[1], np.int64)
+    weights = np.empty(query_codes.shape[1], np.float64)
+    ranks = np.empty(max(2 * k, 256), np.int64)
     for query in range(first, last):
-        # Rows in ascending order: the order of the tokens then changes no bit of the sums, and
-        # repeats are neighbours.
-        for j in range(n_tokens):
-            row = _find(codes, query_codes[query, j])
-            if row < 0:
-                return CODE_MISSING, query, query_codes[query, j]
-            at = j
-            while at > 0 and rows[at - 1] > row:
-                rows[at] = rows[at - 1]
-                at -= 1
-            rows[at] = row
+        n_rows = look_up(codes, query_codes[query], query_weights[query], rows, weights)
+        if n_rows < 0:
+            return CODE_MISSING, query, query_codes[query, -1 - n_rows]
         for p in range(seen_offsets[query], seen_offsets[query + 1]):
             if seen_values[p] < 0 or seen_values[p] > n_items:
                 return ITEM_OUT_OF_RANGE, query, np.int64(seen_values[p])
 
         base = 0.0
-        j = 0
-        while j < n_tokens:
+        for j in range(n_rows):
             row = rows[j]
-            times = 1
-            while j + times < n_tokens and rows[j + times] == row:
-                times += 1
-            weight = np.float32(times)
-            base += times * np.float64(floors[row])
+            weight = np.float32(weights[j])
+            base += np.float64(weight) * np.float64(floors[row])
+            low = step = np.float32(0.0)
+            if lows is not None:
+                low, step = lows[row], steps[row]
             for block in range(n_blocks):
                 start = np.uint64(block) << BLOCK_BITS  # unsigned: no check for negative indices
                 list_at = row * n_blocks + block
@@ -143,9 +198,8 @@ def _search(
                     if lows is None:  # noqa: SIM108 (numba drops dead branches of statements only)
                         score = scores[p]
                     else:
-                        score = lows[row] + steps[row] * np.float32(scores[p])
+                        score = low + step * np.float32(scores[p])
                     accumulator[start + np.uint64(items[p])] += weight * score
-            j += times
         base32 = np.float32(base)
 
         for p in range(seen_offsets[query], seen_offsets[query + 1]):
@@ -153,7 +207,7 @@ def _search(
 
         size = 0
         cut = np.float32(-np.inf)
-        for j in range(n_tokens):
+        for j in range(n_rows):
             for block in range(n_blocks):
                 start = np.uint64(block) << BLOCK_BITS
                 list_at = rows[j] * n_blocks + block
@@ -162,25 +216,25 @@ def _search(
                     gathered = accumulator[item]
                     accumulator[item] = np.float32(0.0)
                     total = gathered + base32
-                    # The only branch is one that a processor foretells well. Whether an item was
-                    # met before is a coin toss, so it is no branch: its key is written over.
+                    # The only branch is one that a processor foretells well. Whether an item was met before is a coin
+                    # toss, so it is no branch: its rank is written over.
                     if total < cut:
                         continue
-                    keys[size] = _key(total, np.int64(item))
+                    ranks[size] = _rank(total, np.int64(item))
                     size += gathered > np.float32(0.0)
-                    if size == keys.size:
-                        _keep_best(keys, size, k)
+                    if size == ranks.size:
+                        _keep_best(ranks, size, k)
                         size = k
-                        cut = _score(keys[k - 1])
+                        cut = _score(ranks[k - 1])
 
         if size > k:
-            _keep_best(keys, size, k)
+            _keep_best(ranks, size, k)
             size = k
-        keys[:size].sort()
+        ranks[:size].sort()
         for at in range(size):
-            key = keys[size - 1 - at]
-            out_scores[query, at] = _score(key)
-            out_ids[query, at] = LAST_ID - (key & 0xFFFFFFFF)
+            rank = ranks[size - 1 - at]
+            out_scores[query, at] = _score(rank)
+            out_ids[query, at] = LAST_ID - (rank & 0xFFFFFFFF)
         for empty in range(size, k):
             out_scores[query, empty] = -np.inf
             out_ids[query, empty] = 0
@@ -190,28 +244,40 @@ def _search(
 class Searcher:
     """Answers queries from the arrays of one index; safe to call from several threads at once.
 
-    Arrays as in `SparseInvertedIndex` or, with lows and steps, as in `CompactIndex`, which have
-    checked them: the kernel trusts codes, offsets and items blindly. n_blocks: lists per code; list
-    b holds ids less b * 2^16.
+    Args:
+        codes, offsets, items, scores, floors: as in `SparseInvertedIndex`, which has checked them: the kernel trusts
+            codes, offsets and items blindly.
+        n_items: ids are 1..n_items.
+        lows, steps: as in `CompactIndex`; None for scores that are floats.
+        n_blocks: lists per code; list b holds ids less b * 2^16.
     """
 
-    def __init__(self, codes, offsets, items, scores, floors, n_items: int, lows=None, steps=None, n_blocks=1):
+    def __init__(self, codes, offsets, items, scores, floors, n_items: int, lows=None, steps=None, n_blocks: int = 1):
         self._arrays = (codes, offsets, items, scores, floors, lows, steps, n_blocks)
         self._n_items = n_items
         self._accumulators: list[np.ndarray] = []  # spare ones, all zero; list.pop and append are atomic
 
-    def top_k(self, query_codes, k: int, seen_offsets, seen_values, threads: int | None = None):
-        """Best k items of every query.
+    def top_k(self, codes, weights, k: int, seen_offsets, seen_values, threads: int | None = None):
+        """The best k items of every query.
 
-        query_codes int64 [U, K_u]; seen_offsets int64 [U+1], seen_values int32: items to leave out
-        (0 is skipped). Returns ids int32 [U, k], scores float32 [U, k]; empty slots hold 0 and
-        -inf. Threads: all cores unless told. Raises ValueError for a code that is not in the index
-        and for an item outside 0..n_items in the history.
+        Args:
+            codes: int64 (U, K); -1 is an empty slot.
+            weights: float32 (U, K) >= 0; 0 is an empty slot.
+            k: how many items.
+            seen_offsets: int64 (U + 1,).
+            seen_values: int32, items to leave out; 0 is passed over.
+            threads: all cores unless told.
+
+        Returns:
+            Item ids int32 (U, k) and scores float32 (U, k), best first; empty slots hold 0 and -inf.
+
+        Raises:
+            ValueError: a code is not in the index, or a history holds an item outside 0..n_items.
         """
-        n_queries = len(query_codes)
+        n_queries = len(codes)
         ids = np.empty((n_queries, k), np.int32)
         scores = np.empty((n_queries, k), np.float32)
-        arguments = (query_codes, seen_offsets, seen_values, ids, scores)
+        arguments = (codes, weights, seen_offsets, seen_values, ids, scores)
         n_tasks = -(-n_queries // QUERIES_PER_TASK)
         threads = min(threads or available_cores(), n_tasks)
         if threads <= 1:
@@ -224,23 +290,13 @@ class Searcher:
                 task.result()
         return ids, scores
 
-    def _run(self, first, last, query_codes, seen_offsets, seen_values, ids, scores):
+    def _run(self, first, last, codes, weights, seen_offsets, seen_values, ids, scores) -> None:
         try:
             accumulator = self._accumulators.pop()
         except IndexError:
             accumulator = np.zeros(self._n_items + 1, np.float32)
-        status, query, value = _search(
-            first,
-            last,
-            query_codes,
-            seen_offsets,
-            seen_values,
-            *self._arrays,
-            self._n_items,
-            accumulator,
-            ids,
-            scores,
-        )
+        queries = (first, last, codes, weights, seen_offsets, seen_values)
+        status, query, value = _search(*queries, *self._arrays, self._n_items, accumulator, ids, scores)
         self._accumulators.append(accumulator)
         if status == CODE_MISSING:
             raise ValueError(

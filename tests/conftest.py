@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def make_model(graph_mode):
             "neg_num": 20,
             "batch_size": 32,
         }
-        return models.build(Hyperparameters(model=name, **{**small, **changes}), n_items)
+        return models.build(Hyperparameters(model=name, **{**small, **changes}), SimpleNamespace(n_items=n_items))
 
     return make
 
@@ -53,12 +54,12 @@ def make_batch():
     """make_batch(model) -> a training batch of 32 rows: padded histories, positives, 20 shared negatives ..."""
 
     def make(model):
-        return *_batch(model.noise_width), model.is_quantised
+        return *_batch(32 * model.noise_rows + model.noise_width), model.is_quantised
 
     return make
 
 
-def _batch(noise_width):
+def _batch(numbers):
     import mindspore as ms
 
     rng = np.random.default_rng(0)
@@ -66,5 +67,5 @@ def _batch(noise_width):
     history[np.arange(6)[None] < rng.integers(0, 6, (32, 1))] = 0
     arrays = (history, rng.integers(1, N_ITEMS + 1, 32), rng.integers(1, N_ITEMS + 1, 20))
     log_expected = np.full(20, np.log(20 / N_ITEMS), np.float32)
-    noise = rng.random((32, noise_width), np.float32)
+    noise = rng.random(numbers, np.float32)
     return *(ms.Tensor(a.astype(np.int32)) for a in arrays), ms.Tensor(log_expected), ms.Tensor(noise)

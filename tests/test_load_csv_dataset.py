@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -42,8 +44,9 @@ def test_batches_have_one_shape(sequences):
     expected = np.clip(sequences.sequences.lengths() - 1, 0, 4).sum() // 64
     assert len(batches) == sequences.steps(64, 4) == expected > 5
     for batch in batches:
-        assert [part.shape for part in batch] == [(64, 5), (64,), (7,), (7,)]
-        assert [part.dtype for part in batch] == [np.int32] * 3 + [np.float32]
+        assert [part.shape for part in batch[:4]] == [(64, 5), (64,), (7,), (7,)]
+        assert [part.dtype for part in batch[:4]] == [np.int32] * 3 + [np.float32]
+        assert batch.user is None
 
 
 def test_history_is_what_stands_right_before_the_target(sequences):
@@ -52,6 +55,65 @@ def test_history_is_what_stands_right_before_the_target(sequences):
     expected = positive[:, None] + np.arange(-5, 0)
     assert np.array_equal(history, np.where(expected >= start[:, None], expected, 0))
     assert (history[:, -1] > 0).all()  # never an empty history: the first item is no target
+
+
+def test_the_numbers_drawn_stay_the_same(sequences):
+    """Another order of the draws would train another model from the same seed."""
+    digest = hashlib.sha256()
+    for batch in epoch(sequences, neg_power=0.5)[0]:
+        for part in batch[:4]:
+            digest.update(part.round(5).tobytes())
+    assert digest.hexdigest()[:16] == "98d87f49ff0ca359"
+
+
+def windows(training, seed=0, batch_size=64, seq_len=5):
+    """history and positive of all batches of an epoch that visits all positions, and how many batches there are."""
+    rng = np.random.default_rng(seed)
+    batches = list(training.epoch(rng, batch_size, seq_len, 7, 1, 0.0, all_positions=True))
+    assert len(batches) == training.steps(batch_size, 1, all_positions=True, seq_len=seq_len)
+    for batch in batches:
+        assert [part.shape for part in batch[:4]] == [(batch_size, seq_len)] * 2 + [(7,)] * 2
+        assert [part.dtype for part in batch[:4]] == [np.int32] * 3 + [np.float32]
+        assert batch.history.any()  # no batch without a row
+    history, positive = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
+    return history, positive
+
+
+@pytest.mark.parametrize(("batch_size", "seq_len"), [(64, 5), (10**4, 3), (7, 29), (1, 40)])
+def test_all_positions_visits_every_target_once(sequences, batch_size, seq_len):
+    _, positive = windows(sequences, 1, batch_size, seq_len)
+    whole = [row[1:] for row in sequences.sequences]
+    assert sorted(positive[positive > 0].tolist()) == sorted(np.concatenate(whole).tolist())
+
+
+def test_all_positions_target_is_the_next_item(sequences):
+    """The items rise by one, so the next item is known; what stands before the window's first target is context."""
+    history, positive = windows(sequences)
+    has = positive > 0
+    assert (history[has] == positive[has] - 1).all()
+    rows = history.any(axis=1)
+    assert has[rows, -1].all() and not has[~rows].any()
+    assert (np.diff(has.astype(int), axis=1) >= 0).all()  # targets stand at the end
+    start = (positive[rows, -1:] - 1) // 30 * 30 + 1
+    due = positive[rows, -1:] + np.arange(-5, 0)
+    assert np.array_equal(history[rows], np.where(due >= start, due, 0))  # context fills the window
+
+
+def test_all_positions_cuts_anew_every_epoch(sequences):
+    cuts = [{tuple(row) for row in windows(sequences, seed)[1].tolist()} for seed in (0, 0, 1)]
+    assert cuts[0] == cuts[1]
+    assert len(cuts[0] & cuts[2]) < 0.7 * len(cuts[0])
+    training = TrainingSequences(Ragged.from_rows([range(1, 14)]), 13)  # twelve targets in three windows of five
+    first = {tuple((row > 0).sum() for row in windows(training, seed, 3)[1]) for seed in range(60)}
+    assert {sum(counts) for counts in first} == {12}
+    assert {tuple(sorted(counts)) for counts in first} == {(2, 5, 5), (3, 4, 5)}  # no window is ever a stub
+
+
+def test_all_positions_needs_a_length_and_a_target(sequences):
+    with pytest.raises(UserError, match="seq_len"):
+        sequences.steps(64, 1, all_positions=True)
+    with pytest.raises(UserError, match="two items"):
+        TrainingSequences(Ragged.from_rows([[1], []]), 9).steps(64, 1, all_positions=True, seq_len=5)
 
 
 def test_histories_are_those_of_the_batches_uncut(sequences):
@@ -78,7 +140,7 @@ def test_positions_are_uniform():
 
 def test_epochs_differ_and_a_seed_repeats_them(sequences):
     def batches(rng):
-        return [[part.tolist() for part in batch] for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.5)]
+        return [[part.tolist() for part in batch[:4]] for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.5)]
 
     rng = np.random.default_rng(3)
     first, second, again = batches(rng), batches(rng), batches(np.random.default_rng(3))
@@ -148,6 +210,14 @@ def test_release_rows_give_their_own_negatives(release_rows):
         assert rows == {3: ([0, 1, 2], [4, 5]), 1: ([0, 5, 4], [2, 3]), 5: ([2, 3, 4], [6, 6])}
         assert all((batch[3] == np.zeros((1, 2))).all() for batch in batches)
     assert len(orders) > 1  # shuffled
+
+
+def test_release_rows_have_one_target_in_the_last_column(release_rows):
+    rng = np.random.default_rng(0)
+    batches = list(release_rows.epoch(rng, 1, 3, 2, 1, 0.0, all_positions=True))
+    assert len(batches) == release_rows.steps(1, 1, all_positions=True, seq_len=3) == 3
+    assert sorted(batch.positive.tolist() for batch in batches) == [[[0, 0, 1]], [[0, 0, 3]], [[0, 0, 5]]]
+    assert all(batch.positive.dtype == np.int32 and batch.negative.shape == (1, 2) for batch in batches)
 
 
 def test_release_rows_refuse_more_negatives_than_given(release_rows):

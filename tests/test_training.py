@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -47,7 +48,7 @@ def sequences():
 
 def trainer(folder, settings=SETTINGS, values=None, **changes):
     settings = dataclasses.replace(settings, **changes)
-    model = models.build(settings, 20)
+    model = models.build(settings, SimpleNamespace(n_items=20))
     found = iter(values or [0.1 * i for i in range(1, 20)])
     validate = lambda: {settings.monitor: next(found)}  # noqa: E731
     return Trainer(model, models.QuerySide(model, 64), sequences(), validate, settings, folder)

@@ -11,7 +11,8 @@ import pytest
 import work
 from errors import UserError
 from retrieval import ArrayLibrary
-from work import Hyperparameters, check, main, parse, settings_of
+from runs import settings_of
+from work import Hyperparameters, check, main, parse
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
     --token_embedding_size 8 --K_c 16 --positions_per_user 10 --neg_num 64 --lr 0.02 --batch_size 128

@@ -18,22 +18,29 @@ class TokenQuantiser(nn.Cell):
 
     Args:
         num_codebooks: M.
-        codewords: N, per codebook.
-        width: of a codeword.
-        decay, restart_below, rng: see `VectorQuantiser`.
+        K_c: N, codewords per codebook.
+        token_embedding_size: D, of a token.
+        error_feedback: whether tokens take over what was lost before them.
+        ema_decay, restart_below, rng: see `VectorQuantiser`.
 
     Raises:
         ValueError: codes do not fit in 63 bits.
     """
 
-    def __init__(self, num_codebooks, codewords, width, decay, restart_below, rng):
+    def __init__(self, num_codebooks, K_c, token_embedding_size, error_feedback, ema_decay, restart_below, rng):
         super().__init__()
-        if float(codewords) ** num_codebooks >= 2**63:
-            raise ValueError(f"{codewords}^{num_codebooks} codes do not fit in a 64-bit integer")
-        self.num_codebooks, self.n_codewords = num_codebooks, codewords
+        if float(K_c) ** num_codebooks >= 2**63:
+            raise ValueError(f"{K_c}^{num_codebooks} codes do not fit in a 64-bit integer")
+        self.num_codebooks, self.n_codewords, self.error_feedback = num_codebooks, K_c, error_feedback
+        width = self.codeword_width(token_embedding_size, num_codebooks)
         self.codebooks = nn.CellList(
-            [VectorQuantiser(codewords, width, decay, restart_below, rng) for _ in range(num_codebooks)]
+            [VectorQuantiser(K_c, width, ema_decay, restart_below, rng) for _ in range(num_codebooks)]
         )
+
+    @staticmethod
+    def codeword_width(token_embedding_size, num_codebooks):
+        """Width of the codewords of one codebook."""
+        return token_embedding_size
 
     def _match(self, rows):
         """Vectors (R, D) -> what each codebook was asked for (R, M, d), its answers (R, M), their sum (R, D)."""
@@ -76,7 +83,7 @@ class TokenQuantiser(nn.Cell):
         losses, asked, indices, codewords = [], [], [], []
         lost = ops.zeros_like(tokens[:, 0])
         for k in range(tokens.shape[1]):
-            wanted = tokens[:, k] + lost
+            wanted = tokens[:, k] + lost if self.error_feedback else tokens[:, k]
             targets, nearest, found = self._match(wanted)
             lost = wanted - found
             losses.append(lost)
@@ -117,22 +124,20 @@ class ProductQuantiser(TokenQuantiser):
     """A token is cut in M parts, and each part has its own codebook (SparCode; Jegou et al., "Product Quantization for
     Nearest Neighbor Search", 2011).
 
-    Args:
-        token_size: D; M must divide it.
-        The others are those of `TokenQuantiser`.
+    Arguments are those of `TokenQuantiser`.
 
     Raises:
         ValueError: as `TokenQuantiser`, or M does not divide D.
     """
 
-    def __init__(self, num_codebooks, codewords, token_size, decay, restart_below, rng):
-        if token_size % num_codebooks:
-            raise ValueError(f"token width {token_size} is not divisible by {num_codebooks} codebooks")
-        super().__init__(num_codebooks, codewords, token_size // num_codebooks, decay, restart_below, rng)
-        self.part_width = token_size // num_codebooks
+    @staticmethod
+    def codeword_width(token_embedding_size, num_codebooks):
+        if token_embedding_size % num_codebooks:
+            raise ValueError(f"token width {token_embedding_size} is not divisible by {num_codebooks} codebooks")
+        return token_embedding_size // num_codebooks
 
     def _match(self, rows):
-        parts = ops.split(rows, self.part_width, 1)  # M x (R, D/M)
+        parts = ops.split(rows, self.codebooks[0].width, 1)  # M x (R, D/M)
         nearest = [book.nearest(part) for book, part in zip(self.codebooks, parts)]
         found = [book.look_up(index) for book, index in zip(self.codebooks, nearest)]
         return ops.stack(parts, 1), ops.stack(nearest, 1), ops.concat(found, 1)

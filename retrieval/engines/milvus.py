@@ -19,6 +19,7 @@ import numpy as np
 from retrieval.engines.export import decoded, item_vectors
 from retrieval.index import SparseInvertedIndex
 from retrieval.postings import Postings
+from retrieval.search import look_up_all
 
 INSTALL = 'pip install "pymilvus>=2.6,<4" "milvus-lite>=3.2.2,<4" "pyarrow>=15,<26" tqdm'
 WRONG_LITE = ((3, 0), (3, 2, 2))  # from, to: inner products come back as BM25 scores
@@ -97,23 +98,29 @@ class MilvusSearcher:
         self._store = store
         self._codes, self._floors, self._n_items = codes, floors, n_items
 
-    def top_k(self, query_codes, k: int, seen_offsets, seen_values, threads: int | None = None):
+    def top_k(self, codes, weights, k: int, seen_offsets, seen_values, threads: int | None = None):
         """As Searcher.top_k; threads is Milvus's own affair.
 
-        A query asks for k items, its history, and one more. What comes back settles it if the last
-        hit is worse than the k-th item, or if nothing else scores; else it is asked again for twice
-        as many, so that of equal scores the lowest ids win. Raises ValueError where that would take
-        more than the 16,384 hits that Milvus gives.
+        A query asks for k items, its history, and one more. What comes back settles it if the last hit is worse than
+        the k-th item, or if nothing else scores; else it is asked again for twice as many, so that of equal scores the
+        lowest ids win.
+
+        Raises:
+            ValueError: as Searcher.top_k, or where that would take more than the 16,384 hits that Milvus gives.
         """
-        ids = np.zeros((len(query_codes), k), np.int32)
-        scores = np.full((len(query_codes), k), -np.inf, np.float32)
+        rows, weights, (unknown, slot) = look_up_all(self._codes, codes, weights)  # (U, K)
+        if unknown >= 0:
+            raise ValueError(f"Query {unknown} holds code {codes[unknown, slot]}, which is not in Milvus.")
+        ids = np.zeros((len(codes), k), np.int32)
+        scores = np.full((len(codes), k), -np.inf, np.float32)
         ends = zip(seen_offsets, seen_offsets[1:], strict=False)
         seen = [seen_values[start:end] for start, end in ends]
-        queries = [self._query(at, codes, seen[at]) for at, codes in enumerate(query_codes)]
-        for first in range(0, len(queries), QUERIES_PER_REQUEST):
-            waiting = range(first, min(first + QUERIES_PER_REQUEST, len(queries)))
+        queries = [self._query(at, rows[at], weights[at], seen[at]) for at in range(len(codes))]
+        asked = np.flatnonzero(weights.any(axis=1))  # Milvus takes no vector without entries
+        for first in range(0, len(asked), QUERIES_PER_REQUEST):
+            waiting = asked[first : first + QUERIES_PER_REQUEST]
             limit = k + max(len(seen[at]) for at in waiting) + 1
-            while waiting:
+            while len(waiting):
                 limit = min(limit, LARGEST_LIMIT)
                 found = self._store.search([queries[at][0] for at in waiting], limit)
                 unsettled = []
@@ -130,21 +137,17 @@ class MilvusSearcher:
                 waiting, limit = unsettled, 2 * limit
         return ids, scores
 
-    def _query(self, at: int, codes, seen) -> tuple[dict[int, float], np.float32]:
-        """Codes as a sparse vector over rows of the index, and the sum of their floors."""
-        codes, times = np.unique(codes, return_counts=True)
-        rows = np.searchsorted(self._codes, codes)
-        known = np.append(self._codes, -1)[rows] == codes
-        if not known.all():
-            raise ValueError(f"Query {at} holds code {codes[~known][0]}, which is not in Milvus.")
+    def _query(self, at: int, rows, weights, seen) -> tuple[dict[int, float], np.float32]:
+        """Keys as a sparse vector over rows of the index, and the weighted sum of their floors."""
         if len(seen) and not 0 <= seen.min() <= seen.max() <= self._n_items:
             raise ValueError(
                 f"The history of query {at} holds an item outside 1..{self._n_items}, those of this index."
             )
         base = 0.0  # added up one by one in float64, as the index does
-        for row, n in zip(rows, times, strict=True):
-            base += n * np.float64(self._floors[row])
-        return dict(zip(rows.tolist(), times.astype(float).tolist(), strict=True)), np.float32(base)
+        for row, weight in zip(rows, weights.astype(np.float64), strict=True):
+            base += weight * np.float64(self._floors[row]) if weight else 0.0
+        used = weights > 0
+        return dict(zip(rows[used].tolist(), weights[used].tolist(), strict=True)), np.float32(base)
 
 
 def _rank(hits, limit: int, base, seen, ids, scores) -> bool:

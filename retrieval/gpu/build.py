@@ -9,14 +9,14 @@ import numpy as np
 from retrieval.blocks import checked_codes, checked_scores, codes_per_block, with_progress
 from retrieval.build import choose_pruning
 from retrieval.gpu.library import ArrayLibrary
-from retrieval.gpu.scorer import ArrayScorer
 from retrieval.index import SparseInvertedIndex
 from retrieval.postings import LARGEST_SCORE, offsets_of
 from retrieval.pruning import Pruning
+from retrieval.scorer import CodeScorer
 
 
 def build_array_index(
-    scorer: ArrayScorer,
+    scorer: CodeScorer,
     codes,
     *,
     relu: bool,

@@ -14,7 +14,7 @@ import numpy as np
 
 from retrieval.gpu.library import ArrayLibrary
 from retrieval.index import SparseInvertedIndex
-from retrieval.search import LAST_ID, Searcher, turned
+from retrieval.search import LAST_ID, Searcher, look_up_all, sortable
 
 EMPTY = -(2**63)  # key of no item
 BYTES_PER_POSTING = 64  # of the intermediate arrays of a search
@@ -61,21 +61,21 @@ class ArraySearcher(Searcher):
         self._items = library.put(np.append(items, np.uint32(0)).view(np.int32))
         self._scores = library.put(np.append(scores, np.float32(0)))
 
-    def top_k(self, query_codes, k: int, seen_offsets, seen_values, threads: int | None = None):
+    def top_k(self, codes, weights, k: int, seen_offsets, seen_values, threads: int | None = None):
         """As Searcher.top_k; `threads` is for the CPU and has no meaning here."""
-        codes, offsets, _, _, floors = self._arrays[:5]
-        rows = np.searchsorted(codes, query_codes)  # (U, K_u)
-        known = np.searchsorted(codes, query_codes, side="right") > rows
+        index_codes, offsets, _, _, floors = self._arrays[:5]
+        rows, row_weights, (unknown, _) = look_up_all(index_codes, codes, weights)  # (U, K)
         masked = seen_values[seen_offsets[0] : seen_offsets[-1]]
-        if not known.all() or np.any((masked < 0) | (masked > self._n_items)):
-            return super().top_k(query_codes, k, seen_offsets, seen_values, 1)  # raises the error
-        rows.sort(axis=1)
-        weights = _weights(rows)  # (U, K_u)
+        if unknown >= 0 or np.any((masked < 0) | (masked > self._n_items)):
+            return super().top_k(codes, weights, k, seen_offsets, seen_values, 1)  # raises the error
+        if len(index_codes) == 0:  # every slot is empty
+            return np.zeros((len(codes), k), np.int32), np.full((len(codes), k), -np.inf, np.float32)
+        weights = row_weights
         starts = offsets[rows]
         lengths = np.where(weights > 0, offsets[rows + 1] - starts, 0)
         base = np.zeros(len(rows))
-        for token in range(rows.shape[1]):  # summed in the order of the CPU
-            base += weights[:, token] * floors[rows[:, token]].astype(np.float64)
+        for slot in range(rows.shape[1]):  # summed in the order of the CPU
+            base += weights[:, slot].astype(np.float64) * floors[rows[:, slot]]
 
         n_queries, n_tokens = rows.shape
         ids = np.zeros((n_queries, k), np.int32)
@@ -103,13 +103,13 @@ class ArraySearcher(Searcher):
     def _keys(self, accumulator, starts, lengths, weights, base, seen, k: int) -> np.ndarray:
         """Keys of the best items of some queries, descending: int64 (Q, at most k); see _decode.
 
-        starts, lengths int64 and weights float32 (Q, K_u): the posting lists; base float32 (Q);
+        starts, lengths int64 and weights float32 (Q, K): the posting lists; base float32 (Q);
         seen: places in the accumulator to leave out.
         """
         library, xp = self._library, self._library.xp
         put = library.put
         steps = library.range(max(1, int(lengths.max())))  # (W,)
-        lists = put(starts)[..., None] + steps  # (Q, K_u, W)
+        lists = put(starts)[..., None] + steps  # (Q, K, W)
         lists = xp.where(steps < put(lengths)[..., None], lists, len(self._items) - 1)
         items = self._items[lists]
         cells = items + (library.range(len(starts)) * (self._n_items + 1))[:, None, None]
@@ -122,24 +122,17 @@ class ArraySearcher(Searcher):
             accumulator[cells[:, token]] = 0
 
         # Score and id in one integer: a float's bits ascend with it once those of negative numbers
-        # are turned round, and no two keys of a query are equal, so any top-k gives the same order.
-        bits = turned((found + put(base)[:, None, None]).view(xp.int32))
+        # are sortable round, and no two keys of a query are equal, so any top-k gives the same order.
+        bits = sortable((found + put(base)[:, None, None]).view(xp.int32))
         keys = xp.asarray(bits, dtype=xp.int64) * 2**32 + (LAST_ID - items)
         keys = xp.where(found > 0, keys, EMPTY).reshape(len(starts), -1)
         return library.get(library.best(keys, min(k, keys.shape[1])))
 
 
-def _weights(rows: np.ndarray) -> np.ndarray:
-    """How often each row stands in its query, at its first place there, 0 at others: float32."""
-    times = (rows[:, :, None] == rows[:, None, :]).sum(axis=2)
-    times[:, 1:][rows[:, 1:] == rows[:, :-1]] = 0
-    return times.astype(np.float32)
-
-
 def _decode(keys: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> None:
     """Keys int64 (Q, <= k) to the first columns of ids int32 and scores float32 (Q, k)."""
     held = keys > EMPTY
-    bits = turned((keys >> 32).astype(np.int32))
+    bits = sortable((keys >> 32).astype(np.int32))
     some = np.s_[:, : keys.shape[1]]
     ids[some] = np.where(held, LAST_ID - (keys & 0xFFFFFFFF), 0)
     scores[some] = np.where(held, bits.view(np.float32), np.float32(-np.inf))

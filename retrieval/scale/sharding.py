@@ -20,10 +20,14 @@ class ShardedIndex:
         if any(shard.n_items != self.n_items for shard in self.shards):
             raise ValueError("The shards count their items differently; they are not of one index.")
 
-    def recommend(self, codes, k: int, seen=None, threads: int | None = None):
+    def recommend(self, codes, k: int, seen=None, weights=None, threads: int | None = None):
         """As SparseInvertedIndex.recommend."""
-        found = [shard.recommend(codes, k, seen=seen, threads=threads) for shard in self.shards]
+        found = [shard.recommend(codes, k, seen, weights, threads) for shard in self.shards]
         return merge_results(found, k)
+
+    def explain(self, codes, items, weights=None) -> np.ndarray:
+        """As SparseInvertedIndex.explain: every shard knows the floors, and one of them the item."""
+        return np.max([shard.explain(codes, items, weights) for shard in self.shards], axis=0)
 
 
 def merge_results(found, k: int):

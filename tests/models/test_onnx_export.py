@@ -32,7 +32,7 @@ def trained(make_model):
         model, rng = make_model("DQMatch", **changes), np.random.default_rng(1)
         for p in model.trainable_params():
             p.set_data(ms.Tensor(p.asnumpy() + rng.normal(0, 0.1, p.shape).astype(np.float32)))
-        model.item_table[0] = 0  # as training leaves it
+        model.items.table[0] = 0  # as training leaves it
         model.start_quantiser(models.QuerySide(model, 64).raw_tokens(random_histories(60, seed=9)), 32, 0)
         return model
 
@@ -67,13 +67,13 @@ def test_codes_equal_those_of_mindspore(changes, trained, tmp_path):
     np.testing.assert_array_equal(codes, models.QuerySide(model, 1024).codes(histories))
     for row in (0, 1, 6, 30):  # empty, one item, full, longer
         np.testing.assert_array_equal(query.codes([histories[row].tolist()])[0], codes[row])
-    assert query.codes([]).shape == (0, model.k_u)
+    assert query.codes([]).shape == (0, model.K_u)
 
 
 def test_the_file_says_what_it_is(exported):
     model, path = exported
     query = OnnxQuery(path)
-    assert (query.seq_len, query.k_u, query.n_items) == (model.seq_len, model.k_u, model.n_items)
+    assert (query.seq_len, query.k_u, query.n_items) == (model.seq_len, model.K_u, model.items.n_items)
     session = onnxruntime.InferenceSession(path)
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("history", "tensor(int64)", ["batch", 6])]
     assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [("codes", "tensor(int64)", ["batch", 3])]
@@ -117,8 +117,8 @@ def test_an_encoder_without_an_export_is_refused_by_name(trained, tmp_path):
         pass
 
     model = trained()
-    model.encoder = Oracle()
-    with pytest.raises(UserError, match="the encoder Oracle cannot be exported to ONNX; train with --encoder DNN"):
+    model.tokeniser.encoder = Oracle()
+    with pytest.raises(UserError, match="Oracle has no method onnx and cannot be exported"):
         export_query_side(model, tmp_path / "query.onnx")
 
 

@@ -11,7 +11,8 @@ KINDS = sorted(QUANTISERS)
 
 
 def make(kind="residual", num_codebooks=2, codewords=8, width=6, decay=0.9, restart_below=0.0):
-    return QUANTISERS[kind](num_codebooks, codewords, width, decay, restart_below, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    return QUANTISERS[kind](num_codebooks, codewords, width, True, decay, restart_below, rng)
 
 
 def tokens(users=50, width=6, seed=1, n_tokens=1):

@@ -150,9 +150,10 @@ import sys
 others = ("mindspore", "pandas", "scipy", "sklearn", "torch", "faiss", "tqdm", "threadpoolctl")
 sys.modules.update(dict.fromkeys(others))  # importing one of them is an ImportError now
 import numpy as np
-from retrieval import PairScorer, build_index
+from retrieval import CodeScorer, build_index
 eye = np.eye(4, dtype=np.float32)
-scorer = PairScorer(codewords=eye[None], token_dot=(eye, 0 * eye[0]), item_dot=eye, score_bias=0.0)
+sizes = {"embedding_size": len(eye), "token_embedding_size": len(eye)}
+scorer = CodeScorer("dot", sizes, {}, eye, codewords=eye[None], score_bias=0.0)
 index = build_index(scorer, range(4), 4, relu=True)
 print(index.compact("uint8").recommend([[2, 2]], 1)[0])
 """

@@ -212,7 +212,7 @@ def test_k_out_of_range_is_refused(k):
         ([0, 1], "must have the shape"),
         (np.zeros((2, 0), int), "must have the shape"),
         ([[0, 4]], "Query 0 holds code 4"),
-        ([[0, 1], [-1, 0]], "Query 1 holds code -1"),
+        ([[0, 1], [-2, 0]], "Query 1 holds code -2"),
         ([[2**63 - 1, 0]], "Query 0 holds code 9223372036854775807"),
         (np.array([[2**63]], np.uint64), "must be integers"),
     ],

@@ -1,105 +1,95 @@
-"""PairScorer against its formula, written out in float64 with one loop per pair."""
+"""CodeScorer against its formula, written out in float64 with one loop per pair."""
 
 import builtins
 
 import numpy as np
 import pytest
 
-from retrieval import PairScorer, load_scorer, save_scorer
-from retrieval.scorer import _add_output, _add_relu, _blas
+from retrieval import CodeScorer, load_scorer, save_scorer
+from retrieval.interactions import interaction
+from retrieval.kernels import _add_output, _add_relu
+from retrieval.scorer import _blas
+
+N_ITEMS, BOOKS, CODEWORDS, E, D = 37, 2, 5, 7, 6
 
 
-def relu(x):
-    return np.maximum(x, 0)
-
-
-def weights(rng, n_items=37, books=2, codewords=5, width=6, hidden=(8, 6, 4), rank=3):
-    """Everything a scorer can have; hidden: widths of its hidden layers."""
+def parts(rng, name="DNN", hidden=(8, 6, 4), **changes):
+    """The arguments of a scorer, every weight drawn; hidden: widths of its hidden layers."""
 
     def normal(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
+    settings = {"embedding_size": E, "token_embedding_size": D, "K_i": 2, "interaction_hidden": hidden}
+    weights = interaction(name, settings).weights(rng)
     return {
-        "codewords": normal(books, codewords, width),
-        "token_hidden_weight": normal(hidden[0], width),
-        "token_hidden_bias": normal(hidden[0]),
-        "item_hidden": normal(n_items, hidden[0]),
-        "layers": [(normal(b, a), normal(b)) for a, b in zip(hidden, hidden[1:], strict=False)],
-        "out_weight": normal(hidden[-1]),
-        "out_bias": 0.25,
-        "token_dot": (normal(rank, width), normal(rank)),
-        "item_dot": normal(n_items, rank),
-        "item_bias": normal(n_items),
-        "score_bias": None,
+        "name": name,
+        "settings": settings,
+        "weights": {key: normal(*array.shape) for key, array in weights.items()},
+        "items": normal(N_ITEMS, E),
+        "codewords": normal(BOOKS, CODEWORDS, D),
+        **changes,
     }
 
 
-HIDDEN = ("token_hidden_weight", "token_hidden_bias", "item_hidden", "layers", "out_weight")
-
-
-def reference(w, code, item):
-    books, codewords, _ = w["codewords"].shape
+def reference(given, code, item):
+    w = {key: array.astype(np.float64) for key, array in given["weights"].items()}
+    books, codewords, _ = given["codewords"].shape
     digits = [code // codewords ** (books - 1 - m) % codewords for m in range(books)]
-    z = sum(w["codewords"][m, c].astype(np.float64) for m, c in enumerate(digits))
-    score = w["out_bias"]
-    if "token_hidden_weight" in w:
-        h = relu(w["token_hidden_weight"] @ z + w["token_hidden_bias"] + w["item_hidden"][item])
-        for weight, bias in w["layers"]:
-            h = relu(weight @ h + bias)
-        score += w["out_weight"] @ h
-    if "token_dot" in w:
-        score += (w["token_dot"][0] @ z + w["token_dot"][1]) @ w["item_dot"][item]
-    if w.get("item_bias") is not None:
-        score += w["item_bias"][item]
-    return score if w["score_bias"] is None else max(score + w["score_bias"], 0.0)
+    token = sum(given["codewords"][m, c].astype(np.float64) for m, c in enumerate(digits))
+    embedding = given["items"][item].astype(np.float64)
+    score = token @ w["project.weight"] @ embedding
+    if given["name"] == "DNN":
+        item_tokens = w["item_heads.weight"] @ embedding + w["item_heads.bias"]
+        first = np.concatenate([w["token_half.weight"], w["item_half.weight"]], 1)
+        x = np.maximum(first @ np.concatenate([token, item_tokens]) + w["token_half.bias"], 0)
+        for depth in range(len(given["settings"]["interaction_hidden"]) - 1):
+            x = np.maximum(w[f"deeper.{depth}.weight"] @ x + w[f"deeper.{depth}.bias"], 0)
+        score += w["out.weight"][0] @ x + w["out.bias"][0]
+    bias = given.get("score_bias")
+    return score if bias is None else max(score + bias, 0.0)
 
 
-def check(w, codes, **options):
-    scores = PairScorer(**w, **options).scores(np.array(codes))
-    n_items = len(w["item_hidden"] if "item_hidden" in w else w["item_dot"])
-    expected = [[reference(w, code, item) for item in range(n_items)] for code in codes]
+def check(given, codes, **options):
+    scores = CodeScorer(**given, **options).scores(np.array(codes))
+    expected = [[reference(given, code, item) for item in range(len(given["items"]))] for code in codes]
     assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, np.array(expected).reshape(scores.shape), atol=2e-5)
+    np.testing.assert_allclose(scores, np.array(expected).reshape(scores.shape), rtol=1e-5, atol=1e-4)
     return scores
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("hidden", [(8, 6, 4), (8, 4), (5,)])
 def test_equals_the_formula(rng, hidden, threads):
-    check(weights(rng, hidden=hidden), [0, 1, 5, 23, 24, 7, 7], threads=threads)
+    check(parts(rng, hidden=hidden), [0, 1, 5, 23, 24, 7, 7], threads=threads)
 
 
 def test_score_bias_and_relu(rng):
-    scores = check({**weights(rng), "score_bias": -0.5}, range(25))
+    scores = check(parts(rng, score_bias=-0.5), range(25))
     assert (scores >= 0).all() and (scores == 0).any() and (scores > 0).any()
 
 
-def test_hidden_part_alone(rng):
-    w = weights(rng)
-    for name in ("token_dot", "item_dot", "item_bias"):
-        del w[name]
-    check(w, range(25))
+def test_a_formula_of_array_operations_alone(rng):
+    check(parts(rng, "bilinear"), range(25))
 
 
-def test_dot_part_alone_and_item_bias(rng):
-    w = {name: value for name, value in weights(rng).items() if name not in HIDDEN}
-    check(w, range(25))
-    check({**w, "item_bias": None}, range(25))
-
-
-def test_more_items_than_a_block_and_odd_shapes(rng, monkeypatch):
-    monkeypatch.setattr("retrieval.scorer.ITEMS_PER_BLOCK", 16)
-    check(weights(rng, n_items=50, books=3, codewords=4, hidden=(7, 9)), [0, 63, 17])
+def test_blocks_of_items_and_of_tokens(rng, monkeypatch):
+    given = parts(rng, hidden=(7, 9))
+    monkeypatch.setattr("retrieval.kernels.ITEMS_PER_BLOCK", 16)
+    check(given, [0, 24, 17])
+    for cache_bytes in (100, 1000):  # parts of a row; a few rows
+        monkeypatch.setattr("retrieval.scorer.CACHE_BYTES", cache_bytes)
+        check(given, [0, 24, 17, 3, 9])
+        check(parts(rng, "bilinear"), [0, 24, 17, 3, 9])
 
 
 def test_the_first_codebook_is_the_highest_digit(rng):
-    w = weights(rng, books=2, codewords=5)
-    tokens = PairScorer(**w).tokens(np.array([7]))  # 7 = 1 * 5 + 2
-    np.testing.assert_array_equal(tokens[0], w["codewords"][0, 1] + w["codewords"][1, 2])
+    given = parts(rng)
+    tokens = CodeScorer(**given).tokens(np.array([7]))  # 7 = 1 * 5 + 2
+    np.testing.assert_array_equal(tokens[0], given["codewords"][0, 1] + given["codewords"][1, 2])
 
 
 def test_no_codes(rng):
-    assert PairScorer(**weights(rng)).scores(np.zeros(0, np.int64)).shape == (0, 37)
+    assert CodeScorer(**parts(rng)).scores(np.zeros(0, np.int64)).shape == (0, 37)
 
 
 def test_works_without_threadpoolctl(rng, monkeypatch):
@@ -112,56 +102,57 @@ def test_works_without_threadpoolctl(rng, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     _blas.cache_clear()
-    check(weights(rng), range(9), threads=2)
+    check(parts(rng), range(9), threads=2)
     _blas.cache_clear()
 
 
 @pytest.mark.parametrize("code", [-1, 25, 2**62])
 def test_codes_out_of_range_are_refused(rng, code):
     with pytest.raises(ValueError, match=f"Code {code} is outside 0..24"):
-        PairScorer(**weights(rng)).scores(np.array([0, code]))
+        CodeScorer(**parts(rng)).scores(np.array([0, code]))
 
 
 @pytest.mark.parametrize("codes", [[0.5], [[1]]])
 def test_codes_of_another_kind_are_refused(rng, codes):
     with pytest.raises(ValueError, match="one row of integers"):
-        PairScorer(**weights(rng)).scores(np.array(codes))
+        CodeScorer(**parts(rng)).scores(np.array(codes))
+
+
+def test_codes_without_codewords_are_refused(rng):
+    scorer = CodeScorer(**parts(rng, codewords=None))
+    assert scorer.token_scores(np.ones((2, D), np.float32)).shape == (2, N_ITEMS)
+    with pytest.raises(ValueError, match="no codewords"):
+        scorer.scores(np.array([0]))
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("item_hidden", np.ones((36, 8)), None),
-        ("item_dot", np.ones((36, 3)), "item_dot has shape"),
-        ("item_bias", np.ones(36), "item_bias has shape"),
-        ("token_hidden_weight", np.ones((8, 7)), "token_hidden_weight has shape"),
-        ("layers", [(np.ones((6, 9)), np.ones(6))], "weight of hidden layer 2 has shape"),
-        ("out_weight", np.ones(5), "out_weight has shape"),
-        ("out_weight", None, "needs its first layer"),
-        ("token_dot", None, "token_dot and item_dot together"),
-        ("codewords", np.full((2, 5, 3), np.nan), "codewords is empty or holds numbers"),
-        ("item_hidden", np.full((37, 8), np.inf), "not finite"),
-        ("out_bias", np.nan, "out_bias must be a finite number"),
+        ("name", "FM", "unknown interaction 'FM'; choose one of dot"),
+        ("settings", {"embedding_size": E}, "the interaction DNN needs token_embedding_size, K_i"),
+        ("weights", {}, "DNN has the weights"),
+        ("items", np.ones((36, 8)), "items has shape"),
+        ("items", np.ones((0, E)), "items is empty"),
+        ("items", np.full((36, E), np.inf), "not finite"),
+        ("codewords", np.ones((2, 5, 3)), "codewords has shape"),
+        ("codewords", np.full((2, 5, D), np.nan), "codewords is empty or holds numbers"),
+        ("codewords", np.ones((9, 256, D)), "more codes than 64 bits"),
         ("score_bias", np.inf, "score_bias must be a finite number"),
-        ("codewords", np.ones((9, 256, 3)), "more codes than 64 bits"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(rng, name, value, message):
+def test_parts_that_do_not_fit_are_refused(rng, name, value, message):
     with pytest.raises(ValueError, match=message):
-        PairScorer(**{**weights(rng), name: value})
+        CodeScorer(**parts(rng, **{name: value}))
 
 
-def test_neither_part_is_refused(rng):
-    with pytest.raises(ValueError, match="a hidden part, a dot part, or both"):
-        PairScorer(weights(rng)["codewords"])
+def test_a_weight_of_another_shape_is_refused(rng):
+    given = parts(rng)
+    for name, array in given["weights"].items():
+        with pytest.raises(ValueError, match=f"{name} has shape"):
+            CodeScorer(**{**given, "weights": given["weights"] | {name: np.ones((9, *array.shape))}})
 
 
-def test_flops_per_pair(rng):
-    w = weights(rng, hidden=(8, 6, 4), rank=3)
-    assert PairScorer(**w).flops_per_pair == 2 * (8 * 6 + 6 * 4 + 4 + 3)
-
-
-def test_relu_does_not_hide_nan():
+def test_relu_does_not_hide_nan(rng):
     """What overflows inside must come out as NaN or inf, for the build to refuse."""
     rows = np.array([[np.nan, 2, -2, np.inf]], np.float32)
     zeros, ones, out = np.zeros(4, np.float32), np.ones(4, np.float32), np.zeros(1, np.float32)
@@ -170,18 +161,20 @@ def test_relu_does_not_hide_nan():
     np.testing.assert_array_equal(hidden, [[np.nan, 2, 0, np.inf]])
     _add_output(rows[:, :3].copy(), zeros[:3], ones[:3], out)
     assert np.isnan(out[0])
+    assert np.isnan(CodeScorer(**parts(rng, score_bias=0.0)).token_scores(np.full((1, D), np.nan, np.float32))).all()
 
 
-@pytest.mark.parametrize("without", [(), HIDDEN, ("token_dot", "item_dot"), ("codewords", "item_bias")])
+@pytest.mark.parametrize("codewords", [True, False])
 @pytest.mark.parametrize("score_bias", [None, -0.5])
-def test_a_scorer_that_is_read_back_scores_as_before(rng, tmp_path, without, score_bias):
-    w = {name: part for name, part in weights(rng).items() if name not in without}
-    scorer = PairScorer(**{**w, "score_bias": score_bias})
+@pytest.mark.parametrize("name", ["DNN", "bilinear"])
+def test_a_scorer_that_is_read_back_scores_as_before(rng, tmp_path, name, score_bias, codewords):
+    given = parts(rng, name, score_bias=score_bias)
+    scorer = CodeScorer(**given if codewords else {**given, "codewords": None})
     save_scorer(scorer, tmp_path / "scorer.npz")
-    tokens = rng.normal(size=(9, 6)).astype(np.float32)
+    tokens = rng.normal(size=(9, D)).astype(np.float32)
     again = load_scorer(tmp_path / "scorer.npz")
     np.testing.assert_array_equal(again.token_scores(tokens), scorer.token_scores(tokens))
-    if "codewords" in w:
+    if codewords:
         np.testing.assert_array_equal(again.scores(np.arange(25)), scorer.scores(np.arange(25)))
     assert [path.name for path in tmp_path.iterdir()] == ["scorer.npz"]
 
@@ -190,15 +183,19 @@ def test_a_file_that_is_no_scorer_is_refused(rng, tmp_path):
     path = tmp_path / "scorer.npz"
     with pytest.raises(FileNotFoundError):
         load_scorer(path)
-    save_scorer(PairScorer(**weights(rng)), path)
+    save_scorer(CodeScorer(**parts(rng)), path)
     whole = path.read_bytes()
     with np.load(path) as file:
-        parts = dict(file)
+        stored = dict(file)
     for damaged in (b"", b"no zip", whole[: len(whole) // 2]):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="not a saved scorer"):
             load_scorer(path)
-    for change in ({"version": 2}, {"item_dot": np.ones((1, 3))}, {"stranger": 1}):
-        np.savez(path, **{**parts, **change})
+    changes = ({"items": np.ones((1, 3))}, {"stranger": 1}, {"weights.stranger": 1}, {"settings": "{"}, {"name": "FM"})
+    for change in changes:
+        np.savez(path, **{**stored, **change})
         with pytest.raises(ValueError, match="not a saved scorer"):
             load_scorer(path)
+    np.savez(path, **{**stored, "version": 1})
+    with pytest.raises(ValueError, match="version 1; this program reads version 2"):
+        load_scorer(path)

@@ -12,16 +12,17 @@ import pytest
 from retrieval import (
     ArrayIndex,
     ArrayLibrary,
-    ArrayScorer,
+    CodeScorer,
     IndexRecommender,
     NoGpuError,
-    PairScorer,
     SparseInvertedIndex,
     build_array_index,
     build_index,
     gpu_library,
 )
-from retrieval.gpu.index import EMPTY, LAST_ID, _decode, turned
+from retrieval.gpu.index import EMPTY, LAST_ID, _decode
+from retrieval.interactions import interaction
+from retrieval.search import sortable
 
 N_ITEMS, N_CODES = 90, 49
 ARRAYS = ("codes", "offsets", "items", "scores", "floors", "cuts", "removed")
@@ -34,28 +35,24 @@ def library(request):
     return ArrayLibrary(request.param)
 
 
-def scorer(rng, draw=None, without=(), **changes):
-    """A scorer with every part but those `without`; draw(*shape) gives its weights."""
-    draw = draw or rng.standard_normal
-    parts = {
-        "codewords": draw((1, N_CODES, 6)),
-        "token_hidden_weight": draw((8, 6)),
-        "token_hidden_bias": draw(8),
-        "item_hidden": draw((N_ITEMS, 8)),
-        "layers": [(draw((5, 8)), draw(5)), (draw((4, 5)), draw(4))],
-        "out_weight": draw(8 if "layers" in without else 4),
-        "out_bias": 0.25,
-        "token_dot": (draw((3, 6)), draw(3)),
-        "item_dot": draw((N_ITEMS, 3)),
-        "item_bias": draw(N_ITEMS),
-    }
-    held = {name: part for name, part in parts.items() if name not in without}
-    return PairScorer(**held, **changes)
+def scorer(rng, name="DNN", draw=None, **changes):
+    """A scorer with codewords; draw(shape) gives its weights."""
+    draw = draw or (lambda shape: rng.standard_normal(shape))
+    settings = {"embedding_size": 6, "token_embedding_size": 6, "K_i": 2, "interaction_hidden": (8, 5)}
+    weights = {key: draw(array.shape) for key, array in interaction(name, settings).weights(rng).items()}
+    return CodeScorer(name, settings, weights, draw((N_ITEMS, 6)), codewords=draw((1, N_CODES, 6)), **changes)
 
 
 def exact_scorer(rng, **changes):
     """Weights in halves: float32 adds and multiplies them without rounding, and many scores tie."""
-    return scorer(rng, lambda shape: rng.integers(-2, 3, shape) / 2, **changes)
+    return scorer(rng, draw=lambda shape: rng.integers(-2, 3, shape) / 2, **changes)
+
+
+def table_scorer(table):
+    """The scorer whose score of code c and item i is table[c][i - 1]."""
+    table = np.asarray(table, np.float32)
+    sizes = {"embedding_size": len(table), "token_embedding_size": len(table)}
+    return CodeScorer("dot", sizes, {}, table.T, codewords=np.eye(len(table))[None])
 
 
 def index_of(table, relu, **options):
@@ -136,18 +133,15 @@ def test_without_a_gpu_one_sentence_says_what_is_missing(monkeypatch):
 # --- building
 
 
-HIDDEN = ("token_hidden_weight", "token_hidden_bias", "item_hidden", "layers", "out_weight")
-
-
-@pytest.mark.parametrize("without", [(), HIDDEN, ("token_dot", "item_dot"), ("item_bias",), ("layers",)], ids=str)
+@pytest.mark.parametrize("name", ["DNN", "bilinear"])
 @pytest.mark.parametrize("score_bias", [None, -0.5])
-def test_scores_are_those_of_the_pair_scorer(library, rng, without, score_bias):
-    pairs = scorer(rng, without=without, score_bias=score_bias)
+def test_scores_are_those_of_the_cpu(library, rng, name, score_bias):
+    pairs = scorer(rng, name, score_bias=score_bias)
     codes = rng.permutation(N_CODES)
     expected = pairs.scores(codes)
-    np.testing.assert_allclose(ArrayScorer(pairs, library).scores(codes), expected, 1e-5, 1e-5)
+    np.testing.assert_allclose(pairs.on(library).scores(codes), expected, 1e-5, 1e-4)
     library.work_bytes = 3000  # a few pairs at a time: not even all items of one code
-    np.testing.assert_allclose(ArrayScorer(pairs, library).scores(codes), expected, 1e-5, 1e-5)
+    np.testing.assert_allclose(pairs.on(library).scores(codes), expected, 1e-5, 1e-4)
 
 
 @pytest.mark.parametrize("work_bytes", [None, 2000])  # all codes at once, one at a time
@@ -168,7 +162,7 @@ def test_lists_floors_and_cuts_are_those_of_the_cpu(library, rng, score_bias, op
     pairs, codes = exact_scorer(rng, score_bias=score_bias), rng.permutation(N_CODES)[:40]
     options = {"relu": score_bias is not None, "progress": False, **options}
     expected = build_index(pairs, codes, N_ITEMS, **options)
-    got = build_array_index(ArrayScorer(pairs, library), codes, **options)
+    got = build_array_index(pairs.on(library), codes, **options)
     assert type(got) is SparseInvertedIndex and got.pruning == expected.pruning and len(got.items)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), err_msg=name)
@@ -176,38 +170,37 @@ def test_lists_floors_and_cuts_are_those_of_the_cpu(library, rng, score_bias, op
 
 def test_floors_of_large_scores_are_means_without_rounding(library, rng):
     """float32 can hold these scores and not their sum."""
-    bias = 2.0**19 + rng.integers(0, 2**19, N_ITEMS)
-    pairs = exact_scorer(rng, without=("item_bias",), item_bias=bias)
+    pairs = table_scorer(2.0**19 + rng.integers(0, 2**19, (N_CODES, N_ITEMS)))
     options = {"relu": False, "max_postings": 9, "progress": False}
     expected = build_index(pairs, range(N_CODES), N_ITEMS, **options)
-    got = build_array_index(ArrayScorer(pairs, library), range(N_CODES), **options)
+    got = build_array_index(pairs.on(library), range(N_CODES), **options)
     np.testing.assert_array_equal(got.floors, expected.floors)
 
 
 def test_rows_that_are_cut_whole_or_not_at_all(library):
     """Equal scores have no posting under a cap; a threshold below a row leaves it whole."""
-    flat = {"codewords": [[[0.0], [1.0]]], "token_dot": ([[1.0]], [2.0]), "item_dot": [[1.0]] * 3}
-    for bias, options in (([0, 0, 0], {"max_postings": 2}), ([0, 1, 2], {"keep_share": 0.5})):
-        pairs = PairScorer(**flat, item_bias=bias)
+    flat = [[2, 2, 2], [3, 3, 3]]
+    for table, options in ((flat, {"max_postings": 2}), (np.add(flat, [0, 1, 2]), {"keep_share": 0.5})):
+        pairs = table_scorer(table)
         options = {"relu": False, "progress": False, **options}
         expected = build_index(pairs, [0, 1], 3, **options)
-        got = build_array_index(ArrayScorer(pairs, library), [0, 1], **options)
+        got = build_array_index(pairs.on(library), [0, 1], **options)
         for name in ARRAYS:
             np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), err_msg=name)
 
 
 def test_an_index_of_no_codes(library, rng):
-    none = build_array_index(ArrayScorer(scorer(rng), library), [], relu=False, progress=False)
+    none = build_array_index(scorer(rng).on(library), [], relu=False, progress=False)
     assert len(none) == 0 and none.n_items == N_ITEMS
 
 
 def test_bad_scores_are_refused_as_on_the_cpu(library, rng):
-    plain = ArrayScorer(scorer(rng), library)
+    plain = scorer(rng).on(library)
     with pytest.raises(ValueError, match="must return ReLU"):
         build_array_index(plain, range(N_CODES), relu=True, progress=False)
-    huge = scorer(rng, item_bias=np.where(np.arange(N_ITEMS) == 4, 2e30, 0), without=("item_bias",))
+    huge = table_scorer([np.where(np.arange(N_ITEMS) == 4, 2e30, 0)])
     with pytest.raises(ValueError, match="score of code 0 and item 5 is"):
-        build_array_index(ArrayScorer(huge, library), range(N_CODES), relu=False, progress=False)
+        build_array_index(huge.on(library), [0], relu=False, progress=False)
 
 
 # --- searching
@@ -255,7 +248,7 @@ def test_keys_order_as_scores_and_ids_do(rng):
     scores = np.concatenate([[0.0, 1e-45, -1e-45, 4e30, -4e30], rng.normal(size=95)])
     scores = np.repeat(scores.astype(np.float32), 3)
     ids = np.tile([1, 2**31 - 2, 77], 100)
-    keys = turned(scores.view(np.int32)).astype(np.int64) * 2**32 + (LAST_ID - ids)
+    keys = sortable(scores.view(np.int32)).astype(np.int64) * 2**32 + (LAST_ID - ids)
     order = np.argsort(-keys)
     np.testing.assert_array_equal(order, np.lexsort((ids, -scores)))
     got_ids, got_scores = np.zeros((1, 301), np.int32), np.zeros((1, 301), np.float32)
@@ -268,7 +261,7 @@ def test_keys_order_as_scores_and_ids_do(rng):
     ("codes", "seen", "k", "message"),
     [
         ([[0], [3]], None, 1, "Query 1 holds code 3, which is not in the index"),
-        ([[0], [-1]], None, 1, "Query 1 holds code -1"),
+        ([[0], [-2]], None, 1, "Query 1 holds code -2"),
         ([[0], [3]], [[9], []], 1, "history of query 0 holds item 9"),
         ([[0], [1]], [[], [-2]], 1, "history of query 1 holds item -2"),
         ([[0.5]], None, 1, "must be integers"),
@@ -307,7 +300,7 @@ def test_codes_that_a_build_did_not_foresee(library, rng):
     pairs = exact_scorer(rng)
     options = {"relu": False, "max_postings": 15, "progress": False}
     whole = build_index(pairs, range(N_CODES), N_ITEMS, **options)
-    some = ArrayScorer(pairs, library)
+    some = pairs.on(library)
     part = ArrayIndex.of(build_array_index(some, range(0, N_CODES, 2), **options), library)
     codes, seen = rng.integers(0, N_CODES, (20, 3)), histories([[1, 2]] * 20)
     queries = SimpleNamespace(codes=codes, histories=seen)
@@ -338,7 +331,7 @@ def test_batches_of_queries_stay_within_the_work_bytes(rng):
 def test_blocks_of_pairs_stay_within_the_work_bytes(rng):
     library = ArrayLibrary("numpy")
     library.work_bytes = 4 << 20
-    pairs = ArrayScorer(scorer(rng), library)
+    pairs = scorer(rng).on(library)
     codes = np.tile(np.arange(N_CODES), 40)  # 17 MB of hidden units
     scores = 4 * codes.size * N_ITEMS
     assert 2 << 20 < peak_bytes(lambda: pairs.scores(codes)) - scores < 4 << 20

@@ -1,0 +1,50 @@
+"""Published and simple rivals, and the one place that builds them."""
+
+from __future__ import annotations
+
+import inspect
+
+from baselines.ease import EASE
+from baselines.global_hot import GlobalHot
+from baselines.item_cf import ItemCF
+from baselines.item_knn import ItemKNN
+from baselines.markov import Markov
+from baselines.swing import Swing
+from data.ragged import Ragged
+from errors import UserError
+
+__all__ = ["BASELINES", "fit"]
+
+BASELINES = {
+    "GlobalHot": GlobalHot,
+    "ItemCF": ItemCF,
+    "Swing": Swing,
+    "ItemKNN": ItemKNN,
+    "EASE": EASE,
+    "Markov": Markov,
+}
+
+
+def fit(name: str, sequences: Ragged, n_items: int, **settings):
+    """The baseline of that name, fitted.
+
+    Args:
+        name: a key of BASELINES.
+        sequences: the items of each training user, oldest first.
+        n_items: size of the catalogue.
+        settings: named like the flags; those that the baseline's constructor does not have are left aside.
+
+    Returns:
+        A recommender: recommend(queries, k, exclude_seen) -> ids int32 (U, k), scores float32 (U, k).
+
+    Raises:
+        UserError: an unknown name, or a setting that the baseline refuses.
+    """
+    if name not in BASELINES:
+        raise UserError(f"unknown baseline {name!r}; choose one of {', '.join(BASELINES)}.")
+    known = inspect.signature(BASELINES[name]).parameters
+    try:
+        baseline = BASELINES[name](**{key: value for key, value in settings.items() if key in known})
+    except ValueError as error:
+        raise UserError(f"{name} cannot be fitted: {error}") from error
+    return baseline.fit(sequences, n_items)

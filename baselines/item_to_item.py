@@ -1,0 +1,82 @@
+"""What the item-to-item baselines share: a list of scored items per item, summed over the history."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from data.queries import Queries
+from data.ragged import Ragged
+from recommender import recommend_by_scores
+
+
+class ItemToItem:
+    """score(item | history) = sum over the history's last items h of lists[h, item].
+
+    A subclass gives the lists by `similarity`. An item that stands in none of the lists asked for has no score and is
+    not recommended. The sum is also a look-up in an inverted index whose keys are items (`item_lists`, `query_keys`).
+
+    Args:
+        neighbours: items that a list keeps, its best; None for all.
+        last_items: how many of the latest items of a history count; None for all.
+
+    Attributes:
+        lists: float32 CSR (n_items, n_items), set by fit; row and column j are item j + 1.
+    """
+
+    def __init__(self, neighbours: int | None = None, last_items: int | None = None):
+        for name, value in (("neighbours", neighbours), ("last_items", last_items)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give 1 or more, or None for all.")
+        self.neighbours, self.last_items = neighbours, last_items
+
+    def fit(self, sequences: Ragged, n_items: int) -> ItemToItem:
+        """Learn the lists from what each user took, oldest first; returns itself."""
+        self.lists = self.similarity(sequences, n_items)
+        return self
+
+    def similarity(self, sequences: Ragged, n_items: int) -> sparse.csr_matrix:
+        """The lists, float32 (n_items, n_items), each cut to the `neighbours` best."""
+        raise NotImplementedError(f"{type(self).__name__} gives no similarity of items.")
+
+    def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """The k best items of each query, as every `Recommender`: ids int32 (U, k), scores float32 (U, k)."""
+        return recommend_by_scores(self._scores, queries, k, exclude_seen, self.lists.shape[1])
+
+    def item_lists(self) -> sparse.csr_matrix:
+        """The posting lists: float32 CSR (n_items, n_items); row j is those of key j, item j + 1."""
+        return self.lists
+
+    def query_keys(self, histories: Ragged) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of `item_lists` that each history asks for, and what each counts.
+
+        Args:
+            histories: U rows of item ids, oldest first.
+
+        Returns:
+            int64 (U, K) rows, -1 an empty slot, and float32 (U, K) weights, 0 there. K is last_items, or the length of
+            the longest history.
+        """
+        width = self.last_items or max(int(histories.lengths().max(initial=0)), 1)
+        keys = histories.tail(width).astype(np.int64) - 1  # (U, K)
+        return keys, (keys >= 0).astype(np.float32)
+
+    def _scores(self, queries: Queries) -> np.ndarray:
+        """float32 (U, n_items), -inf where no list holds the item."""
+        scores = np.full((len(queries), self.lists.shape[1]), -np.inf, np.float32)
+        _add_lists(*self.query_keys(queries.histories), self.lists.indptr, self.lists.indices, self.lists.data, scores)
+        return scores
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_lists(keys, weights, offsets, items, values, scores):
+    for query in range(keys.shape[0]):
+        for slot in range(keys.shape[1]):
+            key = keys[query, slot]
+            if key < 0:
+                continue
+            for p in range(offsets[key], offsets[key + 1]):
+                value = weights[query, slot] * values[p]
+                before = scores[query, items[p]]
+                scores[query, items[p]] = value if before == -np.inf else before + value

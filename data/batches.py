@@ -1,0 +1,235 @@
+"""Training data as batches: whole sequences, or ready-made rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from data.negatives import NegativeSampler
+from data.ragged import Ragged
+from errors import UserError
+
+
+class Batch(NamedTuple):
+    """What one optimiser step sees: B rows, histories of L items, N negatives.
+
+    Attributes:
+        history: (B, L) int32, oldest first, left-padded with 0.
+        positive: (B,) int32, the item that followed; or (B, L), what followed each place of the history, 0 where
+            that is no target.
+        negative: (N,) int32, one set for all rows; or (B, N).
+        log_expected: float32, shaped like negative: the log of how often each was expected to be drawn.
+        user: (B, W) int32, the feature values of each row's user, or None.
+    """
+
+    history: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
+    log_expected: np.ndarray
+    user: np.ndarray | None = None
+
+
+class TrainingSequences:
+    """Whole sequences, one per user: targets and negatives are drawn anew every epoch.
+
+    Frozen negatives cost accuracy. The numbers come from the caller's generator.
+
+    Args:
+        sequences: a row of item ids per user, oldest first.
+        n_items: the catalogue is 1 .. n_items.
+
+    Raises:
+        UserError: the catalogue has fewer than two items; also of settings that give no batch.
+    """
+
+    def __init__(self, sequences: Ragged, n_items: int):
+        if n_items < 2:
+            raise UserError(f"the catalogue has {n_items} items; drawing a negative needs two.")
+        self.sequences, self.n_items = sequences, n_items
+
+    def steps(self, batch_size: int, positions_per_user: int, all_positions: bool = False, seq_len: int = 0) -> int:
+        """Batches in an epoch; seq_len matters with all_positions only. See `epoch`."""
+        _require_positive(batch_size=batch_size, positions_per_user=positions_per_user)
+        if all_positions:
+            _require_positive(seq_len=seq_len)
+            return _steps_of_all(int(self._windows_per_user(seq_len).sum()), batch_size)
+        return _whole_steps(int(np.minimum(self._targets_per_user(), positions_per_user).sum()), batch_size)
+
+    def epoch(
+        self,
+        rng: np.random.Generator,
+        batch_size: int,
+        seq_len: int,
+        neg_num: int,
+        positions_per_user: int,
+        neg_power: float,
+        all_positions: bool = False,
+    ) -> Iterator[Batch]:
+        """The batches of one epoch, in random order, with neg_num negatives shared by the rows of a batch.
+
+        A target is any item of a sequence but its first, and its history is what stands before it.
+
+        One target per row (all_positions false): of each user positions_per_user targets are drawn without
+        replacement (all if there are fewer); positive is (B,). What does not fill a batch is dropped, so that
+        the shape never changes.
+
+        All of them (all_positions true), for causal encoders: a row is a window of a sequence, and positive (B, L)
+        holds what follows each place. Every target of every user is visited exactly once: a longer sequence is cut
+        at places that differ from epoch to epoch, and a window that has fewer than L targets is filled with the
+        items before them (target 0). The rows that are missing in the last batch are spread over all batches, as
+        rows of 0. positions_per_user changes nothing.
+
+        Args:
+            rng: gives every random number.
+            batch_size: B. seq_len: L. neg_num: N.
+            positions_per_user: targets per user in an epoch.
+            neg_power: negatives are drawn by popularity ** neg_power.
+            all_positions: whether every place of a row has a target.
+        """
+        _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
+        steps = self.steps(batch_size, positions_per_user, all_positions, seq_len)
+        popularity = np.bincount(self.sequences.values, minlength=self.n_items + 1)[1:]
+        sampler = NegativeSampler(popularity, neg_power)
+        if all_positions:
+            return self._windows(rng, steps, batch_size, seq_len, neg_num, sampler)
+        return self._targets(rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler)
+
+    def histories(self, rng: np.random.Generator, positions_per_user: int) -> Ragged:
+        """The whole histories before the targets of one epoch (one target per row), unshuffled."""
+        start, target = self._draw(rng, positions_per_user)
+        return self.sequences.slices(self.sequences.row_of_value()[target], start, target)
+
+    def _targets(self, rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler) -> Iterator[Batch]:
+        start, target = self._draw(rng, positions_per_user)
+        shuffled = rng.permutation(len(target))
+        for step in range(steps):
+            rows = shuffled[step * batch_size : (step + 1) * batch_size]
+            history = self.sequences.windows(start[rows], target[rows], seq_len)  # (B, L)
+            yield Batch(history, self.sequences.values[target[rows]], *sampler.draw(rng, neg_num))
+
+    def _draw(self, rng: np.random.Generator, positions_per_user: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places in `values`: where each history starts and where its target stands."""
+        user, rank = _ranks(self._targets_per_user())
+        start = self.sequences.offsets[user]
+        # random keys, sorted within each user: the first few are a draw without replacement
+        chosen = np.argsort(user + rng.random(len(user)))[rank < positions_per_user]
+        return start[chosen], start[chosen] + 1 + rank[chosen]
+
+    def _windows(self, rng, steps, batch_size, seq_len, neg_num, sampler) -> Iterator[Batch]:
+        start, first, last = self._cut(rng, seq_len)
+        shuffled = rng.permutation(steps * batch_size)  # the numbers beyond the windows are the rows of 0
+        for step in range(steps):
+            row = shuffled[step * batch_size : (step + 1) * batch_size]
+            row = row[row < len(last)]
+            history, positive = np.zeros((2, batch_size, seq_len), np.int32)
+            history[: len(row)] = self.sequences.windows(start[row], last[row], seq_len)
+            positive[: len(row)] = self.sequences.windows(first[row], last[row] + 1, seq_len)  # one place further
+            yield Batch(history, positive, *sampler.draw(rng, neg_num))
+
+    def _cut(self, rng: np.random.Generator, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places in `values`, one of each per window: the start of the sequence, the first and the last target.
+
+        As few windows as there can be; what they have to spare is drawn as the first window's missing part.
+        """
+        targets, windows = self._targets_per_user(), self._windows_per_user(seq_len)
+        missing = rng.integers(0, windows * seq_len - targets + 1)  # (U,), below seq_len
+        user, rank = _ranks(windows)
+        stop = np.minimum((rank + 1) * seq_len - missing[user], targets[user])  # targets up to here are visited
+        done = np.maximum(rank * seq_len - missing[user], 0)
+        start = self.sequences.offsets[user]
+        return start, start + 1 + done, start + stop
+
+    def _targets_per_user(self) -> np.ndarray:
+        return np.maximum(self.sequences.lengths() - 1, 0)  # the first item has no history
+
+    def _windows_per_user(self, seq_len: int) -> np.ndarray:
+        return -(-self._targets_per_user() // seq_len)
+
+
+class TrainingRows:
+    """Ready-made rows: a history, one positive and its given negatives (the release's format).
+
+    Args:
+        histories: R rows of item ids, oldest first.
+        positives: (R,) int32.
+        negatives: (R, n) int32.
+    """
+
+    def __init__(self, histories: Ragged, positives: np.ndarray, negatives: np.ndarray):
+        self._histories, self.positives, self.negatives = histories, positives, negatives
+
+    def steps(self, batch_size: int, positions_per_user: int, all_positions: bool = False, seq_len: int = 0) -> int:
+        """Batches in an epoch; a row is one target, so only batch_size matters."""
+        _require_positive(batch_size=batch_size)
+        return _whole_steps(len(self.positives), batch_size)
+
+    def epoch(
+        self,
+        rng: np.random.Generator,
+        batch_size: int,
+        seq_len: int,
+        neg_num: int,
+        positions_per_user: int,
+        neg_power: float,
+        all_positions: bool = False,
+    ) -> Iterator[Batch]:
+        """As TrainingSequences.epoch; rows are shuffled, the first neg_num negatives (B, N) are used.
+
+        How these were drawn is not known, so they count as they are: log_expected is 0. With all_positions the
+        target stands in the last column of positive (B, L): no other target is given.
+        """
+        _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
+        given = self.negatives.shape[1]
+        if neg_num > given:
+            raise UserError(
+                f"neg_num is {neg_num}, but the training rows hold {given} negatives each; "
+                f"ask for at most {given}, or train on whole sequences (user_id,items)."
+            )
+        steps = self.steps(batch_size, positions_per_user)
+        return self._batches(rng, steps, batch_size, seq_len, neg_num, all_positions)
+
+    def histories(self, rng: np.random.Generator, positions_per_user: int) -> Ragged:
+        """The histories of all rows."""
+        return self._histories
+
+    def _batches(self, rng, steps, batch_size, seq_len, neg_num, all_positions) -> Iterator[Batch]:
+        offsets = self._histories.offsets
+        log_expected = np.zeros((batch_size, neg_num), np.float32)
+        shuffled = rng.permutation(len(self.positives))
+        for step in range(steps):
+            rows = shuffled[step * batch_size : (step + 1) * batch_size]
+            history = self._histories.windows(offsets[rows], offsets[rows + 1], seq_len)  # (B, L)
+            positive = self.positives[rows]  # (B,)
+            if all_positions:
+                positive = np.pad(positive[:, None], ((0, 0), (seq_len - 1, 0)))  # (B, L)
+            yield Batch(history, positive, self.negatives[rows, :neg_num], log_expected)
+
+
+def _ranks(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For `counts` things of each user: the user of every thing, and its rank 0, 1, .. among that user's."""
+    user = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    return user, np.arange(len(user)) - first[user]
+
+
+def _whole_steps(samples: int, batch_size: int) -> int:
+    if samples < batch_size:
+        raise UserError(
+            f"an epoch has {samples} training samples, less than one batch of {batch_size}; "
+            "lower batch_size or give more data."
+        )
+    return samples // batch_size
+
+
+def _steps_of_all(windows: int, batch_size: int) -> int:
+    if not windows:
+        raise UserError("no training sequence has two items, a history and a target; give more data.")
+    return -(-windows // batch_size)
+
+
+def _require_positive(**settings: int) -> None:
+    for name, value in settings.items():
+        if value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1.")

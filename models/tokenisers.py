@@ -1,0 +1,143 @@
+"""Tokenisers: a user's history of item embeddings becomes K_u tokens.
+
+A tokeniser holds the user encoder, for it decides what the encoder reads. It says how many tokens it makes (`K_u`), how
+many sequences the encoder reads of a history (`parts`) and whether it makes tokens at every position of a sequence that
+a causal encoder reads (`every_position`).
+"""
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+
+class Tokeniser(nn.Cell):
+    """What all tokenisers share.
+
+    Args:
+        encoder: a user encoder of `models.encoders`.
+    """
+
+    parts = 1
+    every_position = True
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def user_vectors(self, embeddings, mask, noise, every):
+        """The encoder's user vectors: (B, E), or of every position (B * L, E) where `every`."""
+        vectors = self.encoder(embeddings, mask, noise)
+        if not self.encoder.causal:
+            return vectors
+        return vectors.reshape(-1, vectors.shape[2]) if every else vectors[:, -1]  # histories are left-padded
+
+    def construct(self, embeddings, mask, noise, every=False):
+        """Tokens of histories.
+
+        Args:
+            embeddings: (B, L, E) float32, zeros at padding.
+            mask: (B, L) float32, 1 at items.
+            noise: rows (R,) and columns (encoder.noise_width,) from which dropout is made, or None; a row for each
+                sequence that the encoder reads, or for each of its positions where the encoder is causal.
+            every: whether to make the tokens of every position, as causal encoders are trained.
+
+        Returns:
+            (B, K_u, D) float32, or (B * L, K_u, D) where `every`.
+        """
+        raise NotImplementedError
+
+    def onnx(self, graph, items, history, length):
+        """Tokens as nodes of an ONNX graph, history (B, L = length) -> (K_u, B, D); see `models.onnx_export`."""
+        raise NotImplementedError
+
+
+class Whole(Tokeniser):
+    """One token, the user vector: what a two-tower model has."""
+
+    K_u = 1
+
+    def construct(self, embeddings, mask, noise, every=False):
+        return self.user_vectors(embeddings, mask, noise, every).expand_dims(1)  # (B, 1, E)
+
+    def onnx(self, graph, items, history, length):
+        return graph("Unsqueeze", self.encoder.onnx(graph, *items.onnx(graph, history), length), [0])  # (1, B, E)
+
+
+class Heads(Tokeniser):
+    """K_u Dense layers of one user vector: SparCode's tokens, as in the release.
+
+    As long as scores add up over tokens, all heads get the same gradient, so they become copies of each other.
+
+    Args:
+        encoder: see `Tokeniser`.
+        K_u: tokens per user.
+        embedding_size: E, of a user vector.
+        token_embedding_size: D, of a token.
+        rng: NumPy generator of the starting values.
+    """
+
+    def __init__(self, *, encoder, K_u, embedding_size, token_embedding_size, rng):
+        super().__init__(encoder)
+        self.K_u = K_u
+        # Every head starts as the identity and a little noise.
+        heads = np.eye(embedding_size, token_embedding_size)
+        heads = heads + rng.normal(0, 0.01, (K_u, embedding_size, token_embedding_size))
+        self.heads = ms.Parameter(ms.Tensor(heads.astype(np.float32)), name="heads")  # (K_u, E, D)
+        self.bias = ms.Parameter(ms.Tensor(np.zeros((K_u, 1, token_embedding_size), np.float32)), name="bias")
+
+    def vectors_by_token(self, embeddings, mask, noise, every):
+        """The user vector that each head reads, (K_u, B, E), or (1, B, E) for all of them."""
+        return self.user_vectors(embeddings, mask, noise, every).expand_dims(0)
+
+    def construct(self, embeddings, mask, noise, every=False):
+        vectors = self.vectors_by_token(embeddings, mask, noise, every)
+        if vectors.shape[0] < self.K_u:
+            vectors = ops.tile(vectors, (self.K_u, 1, 1))
+        tokens = ops.BatchMatMul()(vectors, self.heads) + self.bias  # (K_u, B, D)
+        return tokens.swapaxes(0, 1)
+
+    def onnx(self, graph, items, history, length):
+        vectors = graph("Unsqueeze", self.encoder.onnx(graph, *items.onnx(graph, history), length), [0])  # (1, B, E)
+        return self.onnx_heads(graph, vectors)
+
+    def onnx_heads(self, graph, vectors):
+        """The Dense layers alone, (K_u or 1, B, E) -> (K_u, B, D)."""
+        return graph("Add", graph("MatMul", vectors, self.heads.asnumpy()), self.bias.asnumpy())
+
+
+class Segments(Heads):
+    """The history is cut in K_u segments of equal length, oldest first; token k is head k of the encoded segment k.
+
+    So tokens hold different things, and recent items may count for more than old ones. The other arguments are those of
+    `Heads`.
+
+    Args:
+        seq_len: length of a history.
+
+    Raises:
+        ValueError: K_u does not divide seq_len.
+    """
+
+    every_position = False
+
+    def __init__(self, *, seq_len, **heads):
+        super().__init__(**heads)
+        if seq_len % self.K_u:
+            raise ValueError(f"seq_len {seq_len} cannot be cut in K_u = {self.K_u} equal segments")
+        self.length = seq_len // self.K_u
+        self.parts = self.K_u
+
+    def vectors_by_token(self, embeddings, mask, noise, every):
+        width = embeddings.shape[2]
+        segments = embeddings.reshape(-1, self.length, width)  # (B * K_u, L / K_u, E)
+        vectors = self.user_vectors(segments, mask.reshape(-1, self.length), noise, False)  # (B * K_u, E)
+        return vectors.reshape(-1, self.K_u, width).swapaxes(0, 1)
+
+    def onnx(self, graph, items, history, length):
+        segments = graph("Reshape", history, [-1, self.length])  # (B * K_u, L / K_u)
+        vectors = self.encoder.onnx(graph, *items.onnx(graph, segments), self.length)  # (B * K_u, E)
+        vectors = graph("Reshape", vectors, [-1, self.K_u, items.embedding_size])
+        return self.onnx_heads(graph, graph("Transpose", vectors, perm=[1, 0, 2]))
+
+
+TOKENISERS = {"whole": Whole, "heads": Heads, "segments": Segments}

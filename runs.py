@@ -1,0 +1,293 @@
+"""Runs: the folder of a run, what ties its files together, and a finished run opened in one call."""
+
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+import models
+from data.prepare import prepare
+from errors import UserError
+from load_csv_dataset import load_catalogue, load_queries, load_training
+from metric import Metrics
+from retrieval import IndexRecommender, load_index
+from training import load_checkpoint
+from work import Hyperparameters, check
+
+RUNS = Path("runs")
+VERSION = 2  # of config.json
+FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
+MEANT = {  # what an older version meant by saying nothing, and what a newer one no longer says
+    1: {
+        "encoder_shortcut": True,
+        "tokeniser": None,
+        "interaction_dot": True,
+        "error_feedback": True,
+        "loss": "softmax",
+        "lr_decay": True,
+        "att_layer": 2,
+        "num_heads": 1,
+    }
+}
+
+
+class Data:
+    """A prepared dataset, loaded.
+
+    Args:
+        settings: `work.Hyperparameters`.
+        source, item_file, sort_rows: see `data.prepare.prepare`.
+
+    Attributes:
+        prepared: `data.prepare.Prepared`. catalogue, training: see `load_csv_dataset`. valid, test: `Queries`.
+
+    Raises:
+        UserError: the data can't be had or read, or are too few for the settings.
+    """
+
+    def __init__(self, settings, source=None, item_file=None, sort_rows=False):
+        self.prepared = prepare(
+            settings.dataset,
+            source,
+            split=settings.split,
+            seed=settings.split_seed,
+            item_file=item_file,
+            sort_rows=sort_rows,
+        )
+        folder = self.prepared.folder
+        self.catalogue = load_catalogue(folder)
+        n_items = self.catalogue.n_items
+        self.training = load_training(folder / "data.csv", n_items)
+        self.valid = load_queries(folder / "valid.csv", n_items)
+        self.test = load_queries(folder / "test.csv", n_items)
+        if max(settings.topk) > n_items:
+            raise UserError(f"--topk {max(settings.topk)} is more than there are items, {n_items}.")
+
+
+class Run:
+    """A finished training run: its settings, data, model, index and metrics.
+
+    Args:
+        folder: runs/NAME.
+        source: where its dataset comes from, if it did not come from SPARCODE_DATA or a download.
+        data: `Data` of another run on the same data; loaded where there is none.
+        changes: settings of index and evaluation to use in place of those of the run.
+
+    Attributes:
+        folder, settings (`work.Hyperparameters`), data (`Data`), model (its best epoch).
+
+    Raises:
+        UserError: the folder holds no run that can be read, or the data are not those it was trained on.
+    """
+
+    def __init__(self, folder, source=None, data=None, **changes):
+        self.folder = Path(folder)
+        checkpoint = self.folder / "best.ckpt"
+        self.settings = settings_of(checkpoint, Hyperparameters(**changes), set(changes))
+        self.data = data or Data(self.settings, source)
+        self.model = load_model(self.settings, self.data, checkpoint)
+
+    @functools.cached_property
+    def query_side(self):
+        """`models.QuerySide` of the model."""
+        return models.QuerySide(self.model, self.settings.inference_batch_size)
+
+    @functools.cached_property
+    def index(self):
+        """The index that the run saved, memory-mapped; FileNotFoundError for a model without one."""
+        return load_index(self.folder / "index")
+
+    def exhaustive(self):
+        """A recommender that scores every item."""
+        return models.Exhaustive(self.model, self.settings.inference_batch_size)
+
+    def recommender(self):
+        """A recommender through the index of a model that has one, else `exhaustive`."""
+        if not self.model.has_quantiser:
+            return self.exhaustive()
+        return IndexRecommender(
+            self.index, lambda queries: self.query_side.codes(queries.histories), self.model.scorer()
+        )
+
+    def metrics(self, path=None):
+        """`metric.Metrics` of the test users as the run saved them: by path "index" or "exhaustive"."""
+        return saved_metrics(self.folder, path)
+
+
+class RunFolder:
+    """A folder runs/NAME that one process at a time trains in.
+
+    A folder without last.ckpt holds nothing that could be resumed: whoever claims it starts anew in it.
+
+    Attributes:
+        path: the folder. begun: whether it holds a run to go on with.
+    """
+
+    def __init__(self, path, lock):
+        self.path, self._lock = path, lock
+        self.begun = (path / "last.ckpt").exists()
+
+    @classmethod
+    def claim(cls, name, named, resume):
+        """The folder to train in, locked until the `with` block is left or the process ends.
+
+        Args:
+            name: of the folder. named: whether a user chose it; if not, the next free one is taken.
+            resume: whether to go on with the run in it.
+
+        Raises:
+            UserError: there is nothing to resume, the name is taken, or another process trains there.
+        """
+        path, number = RUNS / name, 2
+        if resume and not path.is_dir():
+            raise UserError(f"there is no run {path} to resume; leave out --resume, or name the run.")
+        while True:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the folder is)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+                busy = False
+            except BlockingIOError:
+                busy = True
+            folder = cls(path, lock)
+            if not busy and (resume or not folder.begun):
+                return folder
+            lock.close()
+            if named or resume:
+                what = "is being trained by another process" if busy else "exists; continue it with --resume 1"
+                raise UserError(f"{path} {what}; give another --name, or delete it.")
+            path, number = RUNS / f"{name}-{number}", number + 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._lock.close()
+
+    def require_same(self, h, data):
+        """Refuses to go on under other settings or on other data than the run was begun with.
+
+        Raises:
+            UserError: with the names of the settings that differ.
+        """
+        before = read_config(self.path / "config.json")
+        now = json.loads(json.dumps(dataclasses.asdict(h)))
+        changed = [name for name, value in now.items() if before["hyperparameters"].get(name) != value]
+        if changed or before["data"] != data.prepared.description:
+            what = ", ".join(changed) or "data"
+            raise UserError(f"{self.path} was begun with other {what}; use the same, or another --name.")
+
+
+def saved_metrics(folder, path=None):
+    """`metric.Metrics` of the test users of a finished run.
+
+    Args:
+        folder: runs/NAME.
+        path: "index" or "exhaustive"; None is the index where there is one.
+    """
+    folder = Path(folder)
+    path = path or ("index" if (folder / "per_user_index.npz").exists() else "exhaustive")
+    with np.load(folder / f"per_user_{path}.npz") as stored:
+        return Metrics(tuple(stored["topk"].tolist()), {name: stored[name] for name in stored if name != "topk"})
+
+
+def settings_of(checkpoint, h, given):
+    """Hyper-parameters a checkpoint was trained with; only flags about index and evaluation are taken from this call.
+
+    Args:
+        checkpoint: a file in the folder of the run.
+        h: `work.Hyperparameters` of this call. given: names of those that were given.
+
+    Raises:
+        UserError: another flag was given, or config.json is missing, unreadable or of a later version.
+    """
+    fields = {f.name: f for f in dataclasses.fields(Hyperparameters)}
+    for name in sorted(given):
+        if fields[name].metadata["group"] not in FREE:
+            raise UserError(f"--{name} cannot change a trained model; leave it out, its value is in config.json.")
+    path = Path(checkpoint).parent / "config.json"
+    stored = dict(read_config(path)["hyperparameters"])
+    if set(stored) != set(fields):
+        unknown = ", ".join(sorted(set(stored) ^ set(fields)))
+        raise UserError(f"{path} has other settings than this version: {unknown}; train anew.")
+    stored = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    try:
+        return check(Hyperparameters(**stored | {name: getattr(h, name) for name in given}))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_config(path):
+    """The contents of a config.json, brought up to this version.
+
+    Raises:
+        UserError: it is missing, unreadable, changed since it was written, or of a later version.
+    """
+    path = Path(path)
+    try:
+        config = json.loads(path.read_text())
+        version, settings = config.get("version", 1), config["hyperparameters"]
+        if not isinstance(settings, dict) or not isinstance(config["data"], dict):
+            raise ValueError("hyperparameters and data must be objects")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); it must stand beside the checkpoint.") from error
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(f"{path} is of version {version}, this program knows {VERSION}; use the program that wrote it.")
+    if version > 1 and config.pop("sha256", None) != _digest(config):
+        raise UserError(f"{path} was changed after the run; put the original back, or train anew.")
+    for older in range(version, VERSION):
+        config["hyperparameters"] = MEANT[older] | config["hyperparameters"]
+    return config
+
+
+def write_config(folder, h, data, preset="best", given=()):
+    """Writes config.json of a run: settings, where they come from, and the data, with a digest of it all.
+
+    Args:
+        folder: of the run.
+        h: `work.Hyperparameters`. data: `Data`. preset, given: the preset and the names of the flags beside it.
+    """
+    config = {
+        "version": VERSION,
+        "preset": preset,
+        "flags": sorted(given),
+        "hyperparameters": dataclasses.asdict(h),
+        "data": data.prepared.description,
+    }
+    config = json.loads(json.dumps(config))
+    write_json(Path(folder) / "config.json", config | {"sha256": _digest(config)})
+
+
+def load_model(h, data, checkpoint):
+    """The model of a checkpoint, on the data it was trained for.
+
+    Raises:
+        UserError: the data are others, the checkpoint is damaged, or its quantiser has not started.
+    """
+    stored = read_config(Path(checkpoint).parent / "config.json")["data"]
+    if stored != data.prepared.description:
+        raise UserError(
+            f"{checkpoint} was trained on {stored.get('source')}, and this is {data.prepared.label} or another "
+            "version of it; name the same --source."
+        )
+    model = models.build(h, data.catalogue)
+    load_checkpoint(checkpoint, list(model.get_parameters()))
+    if model.has_quantiser and not model.is_quantised:
+        raise UserError(f"{checkpoint} is from before the quantiser started; train past --pretrain_epoch.")
+    return model
+
+
+def write_json(path, content):
+    """Writes a JSON file, whole or not at all."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(fresh, path)
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,80 @@
+"""Every user encoder: gradients reach it, causal ones see no future, and where it exports, ONNX gives the same."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+import models
+from data.ragged import Ragged
+from models.encoders import ENCODERS
+from training import TrainStep
+
+CAUSAL = [name for name in ENCODERS if ENCODERS[name].causal]
+
+
+def batch_of(model):
+    """A training batch of 16 rows: of sequences with a target at every position, or of histories with one."""
+    rng = np.random.default_rng(0)
+    history = rng.integers(1, 41, (16, 6)).astype(np.int32)
+    history[np.arange(6)[None] < rng.integers(0, 6, (16, 1))] = 0
+    positive = rng.integers(1, 41, (16, 6) if model.every_position else 16).astype(np.int32)
+    if model.every_position:
+        positive[history == 0] = 0
+    noise = rng.random(16 * model.noise_rows + model.noise_width, np.float32)
+    arrays = history, positive, np.arange(1, 21, dtype=np.int32), np.zeros(20, np.float32), noise
+    return *map(ms.Tensor, arrays), False
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_ranking_loss_reaches_every_weight_and_the_loss_falls(encoder, make_model):
+    model = make_model("TwoTower", encoder=encoder, l2=0.0, dropout=0.2, history_dropout=0.2)
+    assert model.every_position == (encoder in CAUSAL)
+    step = TrainStep(model, nn.Adam(model.trainable_params(), learning_rate=0.02))
+    step.set_train(True)
+    before = {p.name: p.asnumpy().copy() for p in model.trainable_params()}
+    losses = [float(step(*batch_of(model))[1].asnumpy()) for _ in range(12)]
+    assert np.mean(losses[-3:]) < 0.9 * losses[0]
+    still = [p.name for p in model.trainable_params() if (p.asnumpy() == before[p.name]).all()]
+    # The same constant for every key of a query: softmax gives it nothing to learn but rounding.
+    assert not [name for name in still if not name.endswith("key.bias")]
+
+
+@pytest.mark.parametrize("encoder", CAUSAL)
+def test_a_causal_encoder_sees_nothing_behind_a_position(encoder, make_model):
+    model = make_model("TwoTower", encoder=encoder)
+    model.set_train(False)
+    history = np.array([[0, 3, 9, 27, 5, 8]] * 2, np.int32)
+    history[1, 4] = 30
+    embeddings, mask = model.items.history(ms.Tensor(history))
+    vectors = model.tokeniser.encoder(embeddings, mask, None).asnumpy()
+    np.testing.assert_allclose(vectors[0, 1:4], vectors[1, 1:4], atol=1e-5)
+    assert (np.abs(vectors[0, 4:] - vectors[1, 4:]).max(1) > 1e-4).all()
+
+
+@pytest.mark.parametrize("encoder", CAUSAL)
+def test_tokens_of_every_position_end_with_those_of_the_whole_history(encoder, make_model):
+    model = make_model("AllToAll", encoder=encoder, tokeniser="heads")
+    model.set_train(False)
+    history = ms.Tensor(np.array([[0, 3, 9, 27, 5, 8], [1, 2, 3, 4, 5, 6]], np.int32))
+    every = model.tokens(history, None, True).asnumpy().reshape(2, 6, 3, -1)
+    np.testing.assert_allclose(every[:, -1], model.tokens(history).asnumpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("tokeniser", ["whole", "heads", "segments"])
+def test_onnx_gives_the_codes_of_the_model(encoder, tokeniser, make_model, tmp_path):
+    if not hasattr(ENCODERS[encoder], "onnx"):
+        return  # refused, as tests/models/test_onnx_export.py shows
+    from models.onnx_export import export_query_side
+    from retrieval.engines.onnx_query import OnnxQuery
+
+    model = make_model("DQMatch", encoder=encoder, tokeniser=tokeniser)
+    model.items.table[0] = 0
+    rng = np.random.default_rng(1)
+    histories = [rng.choice(40, rng.integers(1, 9), replace=False) + 1 for _ in range(60)]
+    side = models.QuerySide(model, 64)
+    model.start_quantiser(side.raw_tokens(Ragged.from_rows(histories)), 32, 0)
+    export_query_side(model, tmp_path / "query.onnx")
+    codes = side.codes(Ragged.from_rows(histories))
+    assert (OnnxQuery(tmp_path / "query.onnx").codes(histories) == codes).mean() > 0.99  # ties of rounding
