@@ -18,6 +18,8 @@ class ALS(Factors):
         regularisation: the ridge of every user and item.
     """
 
+    library = "implicit"
+
     def __init__(
         self,
         factors: int = 64,

@@ -48,9 +48,7 @@ def cosine(taken: sparse.csr_matrix, user_weights: np.ndarray, neighbours: int |
 
 
 def best_of_rows(scores: np.ndarray, neighbours: int | None) -> sparse.csr_matrix:
-    """Rows of scores, float32 (R, n_items), as lists of their best items, the lower id of equals; 0 is no item."""
-    if neighbours is None:
-        return sparse.csr_matrix(scores)
+    """Rows of scores, float32 (R, n_items), as lists of their best positive items, the lower id of equals."""
     lists = _Lists(*scores.shape, neighbours)
     _cut_rows(scores, *lists.arrays)
     return lists.as_csr()
@@ -128,7 +126,7 @@ def _cut_rows(rows, lengths, out_items, out_scores):
         size = 0
         for item in range(rows.shape[1]):
             items[size], scores[size] = item, rows[row, item]
-            size += rows[row, item] != 0
+            size += rows[row, item] > 0
         lengths[row] = _write_best(items, scores, size, out_items[row], out_scores[row])
 
 

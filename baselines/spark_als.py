@@ -30,6 +30,8 @@ class SparkALS(Factors):
         master: URL of a cluster, or local[*].
     """
 
+    library = "pyspark"
+
     def __init__(
         self,
         factors: int = 64,

@@ -50,7 +50,7 @@ def main(arguments=None) -> int:
             model.fit(incidence(sequences, n_items), show_progress=False)
         return model
 
-    differ = differing_scores(ours().item_lists(), implicit().similarity.tocsr())  # compiles and warms, too
+    differ = differing_scores(ours().lists, implicit().similarity.tocsr())  # compiles and warms, too
     took = np.array([[seconds(ours), seconds(implicit)] for _ in range(args.rounds)])  # (rounds, 2)
     best = took.min(0)
     print(f"{args.dataset}, {args.split}: {n_items:,} items, {len(sequences.values):,} interactions")
