@@ -18,14 +18,15 @@ import models
 import work
 import workflow
 from benchmarks.trained import on_cpu
+from runs import Data
 from training import Trainer
 
 
 def main(arguments: list[str]) -> None:
     h, command, _ = work.parse(["--epoch", "2", "--pretrain_epoch", "1", *arguments])
     with on_cpu(), tempfile.TemporaryDirectory() as folder:
-        data = workflow.Data(h, command)
-        model = models.build(h, data.catalogue.n_items)
+        data = Data(h, command.source, command.item_file, command.sort_rows)
+        model = models.build(h, data.catalogue)
         validation, times, rows = workflow.Validation(model, data.valid, h), [now()], []
 
         def validate() -> dict:

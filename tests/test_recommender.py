@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import recommender
+from baselines import BASELINES, fit
 from data.queries import Queries
 from data.ragged import Ragged
 from recommender import recommend_by_scores
@@ -28,12 +29,14 @@ class World:
 
     def model(self, name: str, **settings):
         """An untrained model, its quantiser started if it has one; the items 11..20 are twins of 21..30."""
+        import mindspore as ms
+
         from models import QuerySide
 
         model = self.make_model(name, **settings)
-        table = model.item_table.asnumpy()
+        table = model.items.table.asnumpy()
         table[21:31] = table[11:21]
-        model.item_table.set_data(type(model.item_table)(table))
+        model.items.table.set_data(ms.Tensor(table))
         if model.has_quantiser:
             model.start_quantiser(QuerySide(model, 64).raw_tokens(self.sequences), 32, 0)
         return model
@@ -91,6 +94,7 @@ class Overlap:
 
 RECOMMENDERS = {
     "TwoTower": lambda world: world.exhaustive("TwoTower"),
+    "TwoTower of a causal encoder": lambda world: world.exhaustive("TwoTower", encoder="SASRec"),
     "AllToAll": lambda world: world.exhaustive("AllToAll"),
     "AllToAll with ReLU": lambda world: world.exhaustive("AllToAll", score_bias=-0.5),
     "DQMatch": lambda world: world.exhaustive("DQMatch"),
@@ -98,7 +102,14 @@ RECOMMENDERS = {
     "index with ReLU": lambda world: world.index(score_bias=-0.5),
     "served ONNX": lambda world: world.served(),
     "by scores": lambda world: Overlap(),
-}
+} | {name: lambda world, name=name: baseline(world, name) for name in BASELINES}
+
+
+def baseline(world: World, name: str):
+    """Fitted; skips the test where the library that it needs is missing."""
+    if library := getattr(BASELINES[name], "library", None):
+        pytest.importorskip(library)
+    return fit(name, world.sequences, world.n_items)
 
 
 @pytest.fixture(scope="module", params=RECOMMENDERS)

@@ -16,7 +16,7 @@ def taken(sequences, n_items):
 
 @pytest.fixture
 def lists(fitted):
-    return lambda name, **settings: fitted(name, neighbours=None, **settings).item_lists().toarray()
+    return lambda name, **settings: fitted(name, neighbours=None, **settings).lists.toarray()
 
 
 def cosines(taken):
@@ -76,7 +76,7 @@ def test_markov(lists, sequences, n_items):
 
 def test_scores_are_sums_of_the_lists_of_the_history(fitted, queries, n_items):
     recommender = fitted("ItemKNN")
-    lists = recommender.item_lists().toarray()
+    lists = recommender.lists.toarray()
     ids, scores = recommender.recommend(queries, n_items)
     for history, row, values in zip(queries.histories, ids, scores, strict=True):
         expected = lists[history - 1].sum(0)
