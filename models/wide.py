@@ -5,8 +5,9 @@
 
 over all training positions: a row of X holds the items before the position, weighted history_decay^age; a row of Y the
 position's item and those after it, weighted target_decay^distance. Ridge regression from items to items after EASE
-(Steck, WWW 2019) and SLIST (Choi et al., WWW 2021); of a large catalogue only neighbourhoods are inverted, a sparse
-approximate inverse as in SANSA (Spišák et al., RecSys 2023). Needs NumPy and SciPy only.
+(Steck, WWW 2019) and SLIST (Choi et al., WWW 2021). The inverse is sparse, as in SANSA (Spišák et al., RecSys 2023):
+each of its rows is solved among an item's strongest neighbours, which recommends as well as the whole inverse and takes
+no memory that is quadratic in the items. Needs NumPy and SciPy only.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import lapack, solve
+from scipy.linalg import solve
 
 from data.queries import Queries
 from data.ragged import Ragged
+from files import fresh
 from metric import measure
 from recommender import recommend_by_scores
 
@@ -31,10 +34,8 @@ LADDERS = {  # what `choose` tries
     "target_decay": (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95),
     "l2": (30.0, 100.0, 300.0, 1000.0, 3000.0),
 }
-DENSE_ITEMS = 20_000  # the largest catalogue whose Gram matrix is inverted whole, in 1.6 GB
-NEIGHBOURS = 128  # items that the inverse of a larger catalogue sees around each item
 PAIRS = 2**26  # most item pairs held of a matrix, in 0.5 GB; beyond, the lightest are dropped
-CELLS = 2**25  # cells of a matrix, or pairs, worked on at once
+CELLS = 2**24  # cells of a dense matrix, held at once
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class WideSettings:
         l2: ridge penalty, in training positions.
         max_postings: most items kept in a row of the table.
         lookups: most items of a history that vote.
+        neighbours: items around each item that the inverse takes into account.
     """
 
     history_decay: float = 0.8
@@ -54,6 +56,7 @@ class WideSettings:
     l2: float = 300.0
     max_postings: int = 400
     lookups: int = 20
+    neighbours: int = 32
 
     def __post_init__(self):
         if not 0 < self.history_decay < 1:
@@ -62,7 +65,7 @@ class WideSettings:
             raise ValueError(f"target_decay is {self.target_decay}; it must be at least 0 and below 1.")
         if not self.l2 > 0:
             raise ValueError(f"l2 is {self.l2}; the regression needs a penalty above 0.")
-        for name in ("max_postings", "lookups"):
+        for name in ("max_postings", "lookups", "neighbours"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
@@ -89,10 +92,8 @@ class WideTable:
         settings = settings or WideSettings()
         pairs = Pairs(sequences, n_items)
         gram, cross = pairs.gram(settings.history_decay), pairs.cross(settings.history_decay, settings.target_decay)
-        inverse = invert(gram, settings.l2)
-        if cross.nnz > n_items**2 / 10:
-            cross = cross.toarray()  # full enough for the faster product
-        blocks = (_dense(inverse(np.arange(*block)) @ cross) for block in _blocks(n_items, CELLS // n_items))
+        inverse = local_inverse(gram, settings.l2, settings.neighbours)
+        blocks = (sparse.csr_matrix(_product(inverse(np.arange(*block)), cross)) for block in _blocks(n_items))
         occurrences = np.concatenate([[0], gram.diagonal()])
         return cls(*_posting_lists(blocks, settings.max_postings), occurrences, settings)
 
@@ -153,14 +154,15 @@ class WideTable:
         table = sparse.hstack([self.rows()[1:, 1:], columns], format="csr")  # (old, n_items)
         rows = step[new][:, new] @ (cross[new] - gram[new][:, old] @ table)
         table = sparse.vstack([table, rows], format="csr")
-        blocks = (table[slice(*block)].toarray() for block in _blocks(n_items, CELLS // n_items))
+        blocks = (table[slice(*block)] for block in _blocks(n_items))
         lists = _posting_lists(blocks, self.settings.max_postings)
         return WideTable(*lists, np.concatenate([[0], occurrences]), self.settings)
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz of plain arrays."""
+        """Write an .npz of plain arrays, whole or not at all."""
         arrays = {name: getattr(self, name) for name in ("offsets", "items", "values", "occurrences")}
-        np.savez(path, **arrays, **asdict(self.settings))
+        with fresh(path) as file:
+            np.savez(file, **arrays, **asdict(self.settings))
 
     @classmethod
     def load(cls, path: str | Path) -> WideTable:
@@ -177,7 +179,7 @@ def choose(
     validation: Queries,
     start: WideSettings | None = None,
     k: int = 50,
-    max_users: int = 3000,
+    max_users: int = 2000,
     tell: Callable[[WideSettings, float], None] = lambda settings, value: None,
 ) -> WideSettings:
     """The decays and the penalty that recommend best to validation users, seen items left out.
@@ -199,13 +201,13 @@ def choose(
         """Queries through the inverse, (U, n_items): all that differs between targets is the last product."""
         votes = _votes(*_keys(validation.histories, WideSettings(history_decay)), n_items)
         items = np.unique(votes.indices)
-        return votes[:, items] @ invert(pairs.gram(history_decay), l2)(items)
+        return votes[:, items] @ local_inverse(pairs.gram(history_decay), l2, best.neighbours)(items)
 
     @lru_cache(None)
     def value(settings: WideSettings) -> float:
         cross = pairs.cross(settings.history_decay, settings.target_decay)
-        scores = _dense(regressed(settings.history_decay, settings.l2) @ cross)
-        ndcg = _ndcg(scores, validation, k)
+        scores = _product(regressed(settings.history_decay, settings.l2), cross)
+        ndcg = _ndcg(scores.toarray() if sparse.issparse(scores) else scores, validation, k)
         tell(settings, ndcg)
         return ndcg
 
@@ -252,26 +254,18 @@ class Pairs:
         """By (item, later item) the sum of weight(lag, number of items after the later one) over pairs `lag` apart."""
         items, n_items = self.sequences.values.astype(np.int64) - 1, self.n_items
         after = np.repeat(self.sequences.offsets[1:], self.sequences.lengths()) - np.arange(len(items)) - 1
-        total = sparse.csr_matrix((n_items, n_items), dtype=np.float32)
-        for start, stop in _blocks(len(items), CELLS // len(lags)):
-            places = np.arange(start, stop)
-            first, second, weights = [], [], []
-            for lag in lags:
-                place = places[after[places] >= lag]
-                first.append(items[place])
-                second.append(items[place + lag])
-                weights.append(weight(lag, after[place] - lag))
-            total = total + _matrix(*map(np.concatenate, (first, second, weights)), n_items)
-            total = _lightest_dropped(total)
-        return total
-
-
-def _matrix(rows, columns, weights, n_items: int) -> sparse.csr_matrix:
-    """Equal cells added up."""
-    if n_items**2 <= CELLS:  # several times faster
-        sums = np.bincount(rows * n_items + columns, weights, n_items**2).reshape(n_items, n_items)
-        return sparse.csr_matrix(sums.astype(np.float32))
-    return sparse.coo_matrix((weights.astype(np.float32), (rows, columns)), shape=(n_items, n_items)).tocsr()
+        shape, small = (n_items, n_items), n_items**2 <= CELLS
+        total = np.zeros(n_items**2) if small else sparse.csr_matrix(shape, dtype=np.float32)
+        for lag in lags:
+            place = np.flatnonzero(after >= lag)
+            first, second = items[place], items[place + lag]
+            weights = weight(lag, after[place] - lag)
+            if small:  # a dense sum is several times faster
+                np.add.at(total, first * n_items + second, weights)
+            else:
+                part = sparse.coo_matrix((weights.astype(np.float32), (first, second)), shape=shape).tocsr()
+                total = _lightest_dropped(total + part)
+        return sparse.csr_matrix(total.reshape(shape).astype(np.float32)) if small else total
 
 
 def _lightest_dropped(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -282,61 +276,39 @@ def _lightest_dropped(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     return matrix
 
 
-def invert(gram: sparse.csr_matrix, l2: float) -> Callable[[np.ndarray], np.ndarray | sparse.csr_matrix]:
-    """(gram + l2 I)^-1, as a function from items (numbered from 0) to its rows, (items, n_items)."""
-    return whole_inverse(gram, l2) if gram.shape[0] <= DENSE_ITEMS else local_inverse(gram, l2)
+def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callable[[np.ndarray], sparse.csr_matrix]:
+    """Rows of (gram + l2 I)^-1, each from the system of an item and those it goes with most.
 
-
-def whole_inverse(gram: sparse.csr_matrix, l2: float) -> Callable[[np.ndarray], np.ndarray]:
-    """By Cholesky's decomposition, float32, in the memory of one dense matrix."""
-    matrix = gram.toarray(order="F")
-    matrix[np.diag_indices_from(matrix)] += np.float32(l2)
-    for step in (lapack.spotrf, lapack.spotri):  # each writes the lower triangle in place
-        matrix, failed = (
-            step(matrix, lower=1, overwrite_a=1) if step is lapack.spotrf else step(matrix, lower=1, overwrite_c=1)
-        )
-        if failed:
-            raise ValueError(f"The Gram matrix of {len(matrix)} items cannot be inverted at l2 {l2}; raise l2.")
-    for start, stop in _blocks(len(matrix), 1024):
-        matrix[start:stop, stop:] = matrix[stop:, start:stop].T
-        block = matrix[start:stop, start:stop]
-        block[:] = np.tril(block) + np.tril(block, -1).T
-    return lambda items: matrix[items]
-
-
-def local_inverse(
-    gram: sparse.csr_matrix, l2: float, neighbours: int = NEIGHBOURS
-) -> Callable[[np.ndarray], sparse.csr_matrix]:
-    """Each row from the item's strongest neighbours alone: exact where all it goes with is among them.
-
-    The memory is that of `gram` and `neighbours` entries per row.
+    Returns:
+        a function from I items, numbered from 0, to their rows (I, n_items). An item that goes with fewer than
+        `neighbours` others, who go with no one else, gets its row of the exact inverse.
     """
     diagonal = gram.diagonal() + np.float32(l2)
-    place = np.full(gram.shape[0], -1)  # of an item among the neighbours at hand
+    place = np.full(gram.shape[0], -1)  # of an item in the system at hand
 
     def row(item: int) -> tuple[np.ndarray, np.ndarray]:
         near = slice(gram.indptr[item], gram.indptr[item + 1])
-        strength = gram.data[near] ** 2 / diagonal[gram.indices[near]]
-        strength[gram.indices[near] == item] = np.inf
-        nearest = np.argpartition(-strength, neighbours)[:neighbours] if len(strength) > neighbours else slice(None)
-        group = gram.indices[near][nearest]
-        place[group] = np.arange(len(group))
-        part = gram[group]
+        others = gram.indices[near]
+        strength = np.where(others == item, np.inf, gram.data[near] ** 2 / diagonal[others])
+        if len(others) > neighbours + 1:
+            others = others[np.argpartition(-strength, neighbours)[: neighbours + 1]]
+        if item not in others:  # it never stood before anything
+            return np.array([item]), 1 / diagonal[[item]]
+        place[others] = np.arange(len(others))
+        part = gram[others]
         columns = place[part.indices]
-        rows = np.repeat(np.arange(len(group)), np.diff(part.indptr))
         inside = columns >= 0
-        matrix = np.zeros((len(group), len(group)), np.float32)
-        matrix[rows[inside], columns[inside]] = part.data[inside]
-        matrix[np.diag_indices_from(matrix)] += np.float32(l2)
-        unit = (group == item).astype(np.float32)
-        place[group] = -1
-        return group, solve(matrix, unit, assume_a="pos", check_finite=False, overwrite_a=True)
+        system = np.diag(np.full(len(others), np.float32(l2)))
+        system[np.repeat(np.arange(len(others)), np.diff(part.indptr))[inside], columns[inside]] += part.data[inside]
+        unit = (others == item).astype(np.float32)
+        place[others] = -1
+        return others, solve(system, unit, assume_a="pos", check_finite=False, overwrite_a=True)
 
     def rows(items: np.ndarray) -> sparse.csr_matrix:
-        found = [row(item) for item in items]
-        offsets = np.concatenate([[0], np.cumsum([len(group) for group, _ in found])])
-        columns, values = map(np.concatenate, zip(*found))
-        return sparse.csr_matrix((values, columns, offsets), shape=(len(items), gram.shape[0]))
+        columns, values = zip(*map(row, items))
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in columns])])
+        shape = (len(items), gram.shape[0])
+        return sparse.csr_matrix((np.concatenate(values), np.concatenate(columns), offsets), shape=shape)
 
     return rows
 
@@ -366,25 +338,28 @@ def _ndcg(scores: np.ndarray, queries: Queries, k: int) -> float:
     return measure(np.take_along_axis(best, order, 1) + 1, queries.targets, [k]).mean("ndcg", k)
 
 
-def _posting_lists(blocks: Iterable[np.ndarray], max_postings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _posting_lists(blocks: Iterable[sparse.csr_matrix], max_postings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The highest values above 0 of each row: offsets (n_items + 2,), item ids and values; row 0 is empty."""
-    lengths, items, values = [[0]], [], []
+    lengths, items, values = [0], [], []
     for block in blocks:  # (rows, n_items)
-        if block.shape[1] > max_postings:
-            lowest = np.partition(block, -max_postings, axis=1)[:, [-max_postings]]
-            block = np.where(block >= lowest, block, 0)
-        rows, columns = np.nonzero(block > 0)
-        lengths.append(np.bincount(rows, minlength=len(block)))
-        items.append(columns + 1)
-        values.append(block[rows, columns])
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return offsets, np.concatenate(items), np.concatenate(values)
+        block.sort_indices()
+        for start, stop in pairwise(block.indptr):
+            row = block.data[start:stop]
+            kept = np.flatnonzero(row > 0)
+            if len(kept) > max_postings:
+                kept = np.sort(kept[np.argpartition(-row[kept], max_postings - 1)[:max_postings]])
+            lengths.append(len(kept))
+            items.append(block.indices[start:stop][kept] + 1)
+            values.append(row[kept])
+    return np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(items), np.concatenate(values)
 
 
-def _dense(matrix: np.ndarray | sparse.csr_matrix) -> np.ndarray:
-    return matrix.toarray() if sparse.issparse(matrix) else matrix
+def _product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> np.ndarray | sparse.csr_matrix:
+    """left @ right; a matrix that is hardly sparse multiplies faster as an array."""
+    return left @ (right.toarray() if right.nnz > right.shape[0] * right.shape[1] / 10 else right)
 
 
-def _blocks(length: int, size: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the parts of 0 .. length."""
-    return ((start, min(start + size, length)) for start in range(0, length, size))
+def _blocks(n_items: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of items whose rows fit into CELLS."""
+    size = max(CELLS // n_items, 1)
+    return ((start, min(start + size, n_items)) for start in range(0, n_items, size))
