@@ -22,8 +22,8 @@ from data.progress import progress
 from errors import UserError
 
 csv.field_size_limit(2**31 - 1)  # one cell holds a whole history
-MOST_UNPACKED = 50  # times the size on disk; tables of interactions reach 3 to 5
-ALWAYS_UNPACKED = 64 << 20  # bytes that are unpacked whatever their ratio
+MOST_UNPACKED = 50  # times what was read of the packed file so far; tables of interactions reach 3 to 5
+ALWAYS_UNPACKED = 32 << 20  # bytes that are unpacked whatever their ratio
 LONGEST = 80  # characters of the data that a message shows
 
 
@@ -77,7 +77,7 @@ class SourceFile:
             UserError: the file cannot be read, holds a NUL byte, or unpacks to far more than a table does.
         """
         with self._explained(), self._unpacked() as (stream, packed), self.counted(packed, "reading") as tick:
-            yield io.BufferedReader(_Guarded(stream, self, tick), 1 << 18)
+            yield io.BufferedReader(_Guarded(stream, packed, self, tick), 1 << 18)
 
     @contextmanager
     def raw(self) -> Iterator[BinaryIO]:
@@ -208,9 +208,8 @@ class _NulError(Exception):
 class _Guarded(io.RawIOBase):
     """Passes bytes on while they look like a text of a believable size; drops a byte order mark."""
 
-    def __init__(self, stream: BinaryIO, file: SourceFile, tick: Callable[[], None]):
-        self._stream, self._file, self._tick = stream, file, tick
-        self._limit = max(ALWAYS_UNPACKED, MOST_UNPACKED * file.path.stat().st_size)
+    def __init__(self, stream: BinaryIO, packed: BinaryIO, file: SourceFile, tick: Callable[[], None]):
+        self._stream, self._packed, self._file, self._tick = stream, packed, file, tick
         self._passed = 0
         head = stream.read(3)
         self._head = b"" if head == b"\xef\xbb\xbf" else head
@@ -224,7 +223,7 @@ class _Guarded(io.RawIOBase):
         if b"\0" in block:
             raise _NulError
         self._passed += len(block)
-        if self._passed > self._limit:
+        if self._passed > max(ALWAYS_UNPACKED, MOST_UNPACKED * self._packed.tell()):
             what = f"unpacks to more than {MOST_UNPACKED} times its size, which no table of interactions does"
             raise self._file.refusal(f"{what}; if it is one, unpack it yourself")
         self._tick()
