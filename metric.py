@@ -133,6 +133,18 @@ def compare(a: Metrics, b: Metrics, name: str, k: int) -> PairedTest:
     return PairedTest(mean, mean - half, mean + half, t, float(2 * stdtr(n - 1, -abs(t))), n)
 
 
+def averaged(runs: Sequence[Metrics]) -> Metrics:
+    """Each user's values averaged over runs on the same users, so that a test over users sees no run twice.
+
+    Raises:
+        ValueError: the runs differ in their users or cut-offs.
+    """
+    first = runs[0]
+    if any(len(run) != len(first) or run.topk != first.topk for run in runs):
+        raise ValueError("Runs can only be averaged over the same users and cut-offs.")
+    return Metrics(first.topk, {name: np.mean([run.values[name] for run in runs], axis=0) for name in first.values})
+
+
 def evaluate(
     recommender,
     queries,

@@ -1,1 +1,9 @@
-"""One module per table or figure; each runs what is missing and writes results/."""
+"""The paper's tables and ours: a specification of a few lines each, and one runner for all of them.
+
+`python work.py --experiment NAME` trains what runs/ does not hold yet and writes results/.
+"""
+
+from experiments.runner import run
+from experiments.specifications import EXPERIMENTS
+
+__all__ = ["EXPERIMENTS", "run"]

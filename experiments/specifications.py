@@ -1,0 +1,110 @@
+"""The experiments: what is trained, and what it is compared to. One entry each."""
+
+from __future__ import annotations
+
+from baselines import BASELINES
+from experiments.experiment import Experiment
+from retrieval.interactions import INTERACTIONS
+
+MODELS = {
+    "TwoTower": {"model": "TwoTower"},
+    "TwoTower, same tokens": {"model": "TwoTower", "tokeniser": "segments"},
+    "AllToAll": {"model": "AllToAll"},
+    "DQMatch": {"model": "DQMatch"},
+}
+FAIR = {  # a gain of a model is one over a two-tower that sees the same tokens; a cost is one against all-to-all
+    "AllToAll": ("TwoTower, same tokens",),
+    "DQMatch": ("TwoTower", "TwoTower, same tokens", "AllToAll"),
+}
+PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # its names for our models
+MASKS = {"": {}, ", seen items too": {"exclude_seen": 0}}
+
+EXPERIMENTS = {
+    "accuracy": Experiment("What an interaction gains, and what discrete tokens and the index cost", MODELS, FAIR),
+    "ladder": Experiment(
+        "From what is popular to all-to-all: every rival on the same users",
+        {name: {"model": name} for name in BASELINES} | MODELS,
+        FAIR | {name: ("DQMatch",) for name in BASELINES},
+        facts=("seconds",),
+    ),
+    "movielens": Experiment(
+        "The layout of the paper's MovieLens table, by its settings and by ours",
+        {
+            f"{name} {encoder}, {preset}{mask}": {"model": model, "encoder": encoder, "preset": preset, **flags}
+            for preset in ("paper", "best")
+            for name, model in PAPER.items()
+            for encoder in ("DNN", "GRU4Rec", "SASRec")
+            for mask, flags in MASKS.items()
+        },
+        {
+            f"{name} {encoder}, {preset}{mask}": (f"TTM {encoder}, {preset}{mask}",)
+            for preset in ("paper", "best")
+            for name in ("SparCode", "All-to-All")
+            for encoder in ("DNN", "GRU4Rec", "SASRec")
+            for mask in MASKS
+        },
+        published={
+            "TTM DNN, paper, seen items too": "26.534 / 17.690 / 8.124",
+            "TTM GRU4Rec, paper, seen items too": "28.261 / 18.473 / 8.356",
+            "TTM SASRec, paper, seen items too": "29.828 / 19.202 / 8.754",
+            "SparCode DNN, paper, seen items too": "27.184 / 18.295 / 8.393",
+            "SparCode GRU4Rec, paper, seen items too": "29.492 / 20.050 / 8.888",
+            "SparCode SASRec, paper, seen items too": "30.142 / 20.480 / 9.020",
+            "All-to-All SASRec, paper, seen items too": "31.946 / 21.950 / 9.378",
+        },
+        source="SparCode's earlier version (WWW'23 submission): R / N / P@50 in percent on MovieLens-10M, a split that "
+        "it does not state; other data than ml-1m, so only the order of the rows compares.",
+    ),
+    "interactions": Experiment(
+        "Which interaction pays, on the same tokens as the dot product",
+        {
+            f"{name}{beside}{mask}": {"interaction": name, "interaction_dot": dot, **flags}
+            for name in INTERACTIONS
+            for beside, dot in ({"": 0} if name == "dot" else {"": 0, " + dot": 1}).items()
+            for mask, flags in MASKS.items()
+        },
+        {
+            f"{name}{beside}{mask}": (f"dot{mask}",)
+            for name in INTERACTIONS
+            for beside in ("", " + dot")
+            for mask in MASKS
+            if name != "dot"
+        },
+        facts=("seconds", "build_seconds"),
+    ),
+    "codebooks": Experiment(
+        "How many codebooks (M) of how many codewords (N)",
+        {
+            f"M = {books}, N = {words}": {"num_codebooks": books, "K_c": words}
+            for books in (1, 2, 4)
+            for words in (64, 256, 1024)
+        },
+        {
+            f"M = {books}, N = {words}": ("M = 2, N = 256",)
+            for books in (1, 2, 4)
+            for words in (64, 256, 1024)
+            if (books, words) != (2, 256)
+        },
+        facts=("codes", "bytes", "missing_share"),
+        x="K_c",
+    ),
+    "tokens": Experiment(
+        "How many tokens of the user (K_u) and of the item (K_i)",
+        {f"K_u = {n}": {"K_u": n} for n in (1, 2, 4, 5, 10)} | {f"K_i = {n}": {"K_i": n} for n in (1, 2, 8)},
+        {f"K_u = {n}": ("K_u = 4",) for n in (1, 2, 5, 10)} | {f"K_i = {n}": ("K_u = 4",) for n in (1, 2, 8)},
+        facts=("codes", "bytes"),
+    ),
+    "sparsity": Experiment(
+        "What shorter posting lists cost, by a cap on them and by the bias of the ReLU",
+        {"no limit": {"max_postings": None}}
+        | {f"cap, {most}": {"max_postings": most} for most in (25, 50, 100, 200, 400, 800, 1200, 1600)}
+        | {
+            f"uint8 cap, {most}": {"max_postings": most, "index_format": "uint8"}
+            for most in (25, 50, 100, 200, 400, 800, 1200, 1600)
+        }
+        | {f"bias, {bias}": {"score_bias": bias, "max_postings": None} for bias in (0.0, -1.0, -2.0, -4.0)},
+        {f"{kind}, {most}": ("no limit",) for kind in ("cap", "uint8 cap") for most in (100, 400, 1200)},
+        facts=("postings", "sparsity", "bytes", "queries_per_second"),
+        x="bytes",
+    ),
+}

@@ -1,0 +1,176 @@
+"""Finished runs in runs/, found by all that their numbers depend on; what is missing is trained, once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import work
+from data.prepare import Prepared, prepare
+from errors import UserError
+from experiments.experiment import Flags
+from files import digest, fresh
+from retrieval.search import available_cores
+
+FORMAT = 1  # raise it when the same settings on the same data give other numbers than before
+RECORD = "experiment.json"  # in the folder of a run, written when it has finished
+ROOT = Path(__file__).resolve().parents[1]
+NOT_KEPT = ("source", "item_file", "sort_rows", "device_target", "index_device")  # by a trained run, but needed again
+FREE = ("index", "evaluation")  # groups of settings that need no training
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is done.
+
+    Attributes:
+        folder: of its results. trained: of the run that they evaluate, the same unless that was evaluated anew.
+        record: how it came about: key, arguments, commit, cores, and of the training seconds and resumed.
+    """
+
+    folder: Path
+    trained: Path
+    record: dict
+
+
+def finished(flags: Flags, varied: Flags) -> Finished:
+    """The run of these settings, carried out now unless runs/ holds it.
+
+    Args:
+        flags: of the whole experiment. varied: of this configuration; those about index and evaluation do not train,
+            the trained run is evaluated anew under them.
+
+    Raises:
+        UserError: settings that work.py refuses, or a run that fails.
+    """
+    free = {f.name for f in dataclasses.fields(work.Hyperparameters) if f.metadata["group"] in FREE}
+    later = {name: value for name, value in varied.items() if name in free}
+    now = {**flags, **{name: value for name, value in varied.items() if name not in later}}
+    settings, command, _ = work.parse(arguments_of(now))
+    prepared, data = prepared_data(settings, command)
+    about = {"format": FORMAT, "data": data, "device": command.device_target}
+    key = _key(about | {"settings": dataclasses.asdict(settings)})
+    stem = f"{settings.model}-{prepared.dataset}-seed{settings.seed}-"
+    folder = Path("runs") / (stem + key[:12])
+    record = _carry_out(folder, key, arguments_of(now))
+    if not later:
+        return Finished(folder, folder, record)
+    again, _, _ = work.parse(arguments_of({**now, **later}))
+    asked = {name: value for name, value in flags.items() if name in NOT_KEPT} | later
+    key = _key({"of": key, "settings": dataclasses.asdict(again), "index_device": command.index_device})
+    arguments = ["--mode", "test", "--checkpoint", str(folder / "best.ckpt"), *arguments_of(asked)]
+    test = Path("runs") / (stem + key[:12] + "-test")
+    return Finished(
+        test, folder, _carry_out(test, key, arguments) | {name: record[name] for name in ("seconds", "resumed")}
+    )
+
+
+def prepared_data(settings, command) -> tuple[Prepared, str]:
+    """The prepared data of work.py's settings, and a digest of what training reads of them."""
+    return _prepared(
+        settings.dataset, command.source, settings.split, settings.split_seed, command.item_file, command.sort_rows
+    )
+
+
+@functools.cache
+def _prepared(dataset, source, split, seed, item_file, sort_rows) -> tuple[Prepared, str]:
+    prepared = prepare(dataset, source, split=split, seed=seed, item_file=item_file, sort_rows=sort_rows)
+    files = sorted(path for path in prepared.folder.iterdir() if path.suffix in (".csv", ".txt"))
+    return prepared, _key([(path.name, digest(path)) for path in files])
+
+
+def commit() -> str:
+    """The version of this program: its commit, with "+" where files were changed since."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name.stdout.strip() + ("+" if changed.stdout else "")
+
+
+def call_work(arguments: list[str], lock: IO) -> int:
+    """Runs work.py; its exit status.
+
+    In a process of its own: what MindSpore keeps is given back, and a run that is killed takes nothing along. The
+    process holds the lock as well, so that it is still held if this one is killed and that one goes on.
+    """
+    command = [sys.executable, str(ROOT / "work.py"), *arguments]
+    return subprocess.run(command, pass_fds=[lock.fileno()]).returncode
+
+
+def _carry_out(folder: Path, key: str, arguments: list[str]) -> dict:
+    """The record of the run in `folder`; whoever gets the lock first carries it out."""
+    with _locked(folder / ".experiment.lock") as lock:
+        record = _record(folder)
+        if record.get("key") == key:
+            return record
+        began = time.perf_counter()
+        resume = ["--resume", "1"] if (folder / "last.ckpt").exists() else []
+        if status := call_work([*arguments, "--name", folder.name, *resume], lock):
+            raise UserError(
+                f"the run {folder} ended with status {status}: work.py {' '.join(arguments)}; the same command goes on."
+            )
+        record = {
+            "key": key,
+            "arguments": arguments,
+            "commit": commit(),
+            "cores": available_cores(),
+            "seconds": round(time.perf_counter() - began, 1),
+            "resumed": bool(resume),
+        }
+        with fresh(folder / RECORD, "w") as file:
+            json.dump(record, file, indent=2)
+        return record
+
+
+def _record(folder: Path) -> dict:
+    try:
+        return json.loads((folder / RECORD).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO]:
+    """Holds a lock that the system takes back from a process that dies; waits while another holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            print(f"waiting for {path.parent}, on which process {lock.read().strip()} is at work", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield lock
+
+
+def arguments_of(flags: Flags) -> list[str]:
+    """{"topk": (1, 5)} as ["--topk", "1,5"]."""
+    return [text for name, value in flags.items() for text in (f"--{name}", _text(value))]
+
+
+def _text(value) -> str:
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(int(value) if isinstance(value, bool) else value)
+
+
+def _key(content) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
