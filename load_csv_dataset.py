@@ -63,6 +63,28 @@ class Catalogue:
     categories: list[str]
     years: list[str]
 
+    def name(self, item: int) -> str:
+        """What a person calls an item: its title, or its original id."""
+        return self.titles[item] or f"item {self.original_ids[item]}"
+
+    def find(self, texts: Sequence[str]) -> list[int]:
+        """Items by original id, by title, or by a part of a title that no other has.
+
+        Raises:
+            UserError: a text means no item, or several.
+        """
+        return [self._found(text.strip()) for text in texts if text.strip()]
+
+    def _found(self, text: str) -> int:
+        for names in (self.original_ids, self.titles):
+            if text and names.count(text) == 1:
+                return names.index(text)
+        alike = [item for item, title in enumerate(self.titles) if item and text.casefold() in title.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        found = "; ".join(self.titles[item] for item in alike[:5]) or "nothing"
+        raise UserError(f"{shown(text)} means {found}; give an id or a title of one item.")
+
 
 def load_catalogue(folder: str | Path) -> Catalogue:
     """Read items.csv of a prepared folder; without it cate_item.txt of a release folder: only ids and categories."""

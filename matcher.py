@@ -64,6 +64,31 @@ class Matcher:
         codes = self.query_side.codes(queries.histories)
         return codes if self.item_keys is None else self.item_keys.beside(codes, queries.histories)
 
+    def reasons(self, recommender: IndexRecommender, queries, items) -> list:
+        """What gave each recommended item its score: it is a sum over the keys of the user, so this is exact.
+
+        Args:
+            recommender: of `through`.
+            queries: U users.
+            items: ids (U, k), as recommended.
+
+        Returns:
+            For each user, for each item, the largest parts as (history item or None for a token, its number, share).
+        """
+        codes, shares = recommender.explain(queries, items)  # (U, K_u + H), (U, k, K_u + H)
+        k_u = self.model.K_u
+        return [
+            [
+                [
+                    (None if slot < k_u else int(codes[user, slot] - self.item_keys.first), int(slot) + 1, share[slot])
+                    for slot in np.argsort(-share, kind="stable")[:3]
+                    if share[slot] > 0
+                ]
+                for share in shares[user]
+            ]
+            for user in range(len(codes))
+        ]
+
     def codes_in_use(self, training, rng: np.random.Generator) -> np.ndarray:
         """The codes of one epoch of training histories, int64, the most used first."""
         histories = training.histories(rng, self.settings.positions_per_user)

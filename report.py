@@ -159,23 +159,37 @@ def cost(users, index, exhaustive):
     print(f"cost of the index, {users} users, recall@{k}: {compare(index, exhaustive, 'recall', k)}")
 
 
-def recommendations(catalogue, queries, items, scores):
-    """Titles and categories: the end of each history and what is recommended next."""
+def recommendations(catalogue, queries, items, scores, reasons=None):
+    """Titles and categories: the end of each history and what is recommended next, and why.
+
+    Args:
+        reasons: of `matcher.Matcher.reasons`, or None.
+    """
 
     def line(item):
-        title = catalogue.titles[item] or f"item {catalogue.original_ids[item]}"
-        return f"{title}  [{catalogue.categories[item].replace('|', ', ')}]"
+        categories = catalogue.categories[item].replace("|", ", ")
+        return catalogue.name(item) + (f"  [{categories}]" if categories else "")
 
     for user in range(len(queries)):
-        history = queries.histories[user]
-        targets = set(queries.targets[user].tolist())
+        history, targets = queries.histories[user], set(queries.targets[user].tolist())
         print(f"\nuser {user + 1}, history of {len(history)} items, the last ten:")
         for item in history[-10:]:
             print(f"    {line(item)}")
-        print("  recommended (* the user did take it later):")
+        print("  recommended (* the user did take it later):" if targets else "  recommended:")
         for rank, (item, score) in enumerate(zip(items[user], scores[user], strict=True), 1):
             if item:
                 print(f"  {'*' if item in targets else ' '} {rank:2d}. {line(item)}  {score:.2f}")
+                if reasons:
+                    print(f"         {_because(catalogue, reasons[user][rank - 1])}")
+
+
+def _because(catalogue, parts):
+    """The largest parts of a score in words."""
+    said = [
+        f"{share:.2f} by " + (f"token {number}" if item is None else f"{catalogue.name(item)}")
+        for item, number, share in parts
+    ]
+    return "; ".join(said) or "no part above 0"
 
 
 def _save_per_user(path, metrics):

@@ -37,6 +37,9 @@ MEANT = {  # what an older version meant by saying nothing, and what a newer one
         "lr_decay": True,
         "att_layer": 2,
         "num_heads": 1,
+        "interaction_layers": 2,
+        "interaction_components": 4,
+        "interaction_temperature": 0.05,
         "wide": False,
         "wide_lookups": 20,
         "wide_postings": 400,
@@ -243,7 +246,9 @@ def read_config(path):
     if version > 1 and config.pop("sha256", None) != _digest(config):
         raise UserError(f"{path} was changed after the run; put the original back, or train anew.")
     for older in range(version, VERSION):
-        config["hyperparameters"] = MEANT[older] | config["hyperparameters"]
+        config["hyperparameters"] = MEANT[older] | settings
+    if version == 1 and settings.get("interaction_hidden") == []:
+        config["hyperparameters"]["interaction"] = "bilinear"  # which version 1 called a DNN without a hidden layer
     return config
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 def _parameter(default, group, text, **limits):
     """A setting. Limits: `least`, `above`, `below` and `most` bound a number, or each one of a list, which must not be
-    empty where it is `filled`; `choices` are the values allowed, or "module:NAME" for the keys of a registry."""
+    empty where it is `filled`; `choices` are the values allowed, or "module:NAME" for the keys of a registry (several joined by +)."""
     return field(default=default, metadata={"group": group, "help": text} | limits)
 
 
@@ -23,7 +23,9 @@ def _parameter(default, group, text, **limits):
 class Hyperparameters:
     """Every setting of a run: its default, its group in --help, what it does and what it may be."""
 
-    model: str = _parameter("DQMatch", "model", "the model; DQMatch is SparCode", choices="models:MODELS")
+    model: str = _parameter(
+        "DQMatch", "model", "the model; DQMatch is SparCode", choices="models:MODELS+baselines:BASELINES"
+    )
     encoder: str = _parameter("DNN", "model", "user encoder", choices="models.encoders:ENCODERS")
     encoder_shortcut: bool = _parameter(True, "model", "1: the DNN encoder adds the mean of the history to its output")
     tokeniser: str | None = _parameter(
@@ -37,6 +39,9 @@ class Hyperparameters:
     )
     interaction_dot: bool = _parameter(True, "model", "1: a dot product stands beside the interaction")
     interaction_hidden: tuple = _parameter((16,), "model", "hidden layers of the interaction", least=1)
+    interaction_layers: int = _parameter(2, "model", "cross layers of the CrossNet interaction", least=1)
+    interaction_components: int = _parameter(4, "model", "components of a token in the MoL interaction", least=1)
+    interaction_temperature: float = _parameter(0.05, "model", "of the cosines in cosine and MoL", above=0)
     embedding_size: int = _parameter(64, "model", "width of an item embedding", least=1)
     embedding_std: float = _parameter(0.1, "model", "standard deviation of the item embeddings at the start", least=0)
     token_embedding_size: int = _parameter(64, "model", "width of a token", least=1)
@@ -184,6 +189,17 @@ class Command:
     sort_rows: bool = _parameter(False, "run", "1: sort an interactions file by time instead of refusing it")
     item_file: str | None = _parameter(None, "run", "titles and categories for an interactions file")
     users: int = _parameter(3, "run", "how many test users recommend shows", least=1)
+    history: str | None = _parameter(
+        None, "run", "whom to recommend to in place of test users: ids or titles, oldest first, as in 'ID|ID|Title'"
+    )
+    experiment: str | None = _parameter(
+        None,
+        "run",
+        "a table of results/ to make: every run of it that is missing is trained",
+        choices="experiments:EXPERIMENTS",
+    )
+    seeds: tuple = _parameter((0,), "run", "of the experiment's runs", least=0, filled=True)
+    quick: bool = _parameter(False, "run", "1: the experiment on the built-in sample, in minutes")
     device_target: str = _parameter("CPU", "run", "where MindSpore computes", choices=("CPU", "GPU", "Ascend"))
     index_device: str = _parameter(
         "cpu",
@@ -200,6 +216,12 @@ def main(arguments=None):
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
     try:
         h, command, given = parse(arguments)
+        if command.experiment is not None:
+            import experiments
+
+            flags = _without(sys.argv[1:] if arguments is None else arguments, ("experiment", "seeds", "quick"))
+            experiments.run(command.experiment, command.seeds, command.quick, flags)
+            return 0
         if command.mode != "train":
             from runs import settings_of
 
@@ -240,6 +262,17 @@ def parse(arguments=None):
     command = Command(**{name: given.pop(name) for name in list(given) if hasattr(Command, name)})
     check_command(command)
     return check(Hyperparameters(**PRESETS[command.preset] | given)), command, set(given)
+
+
+def _without(arguments, names):
+    """The arguments of a command line without some flags and their values."""
+    kept = iter(arguments)
+    return [part for flag in kept for part in (flag, *_value(flag, kept)) if flag.split("=")[0][2:] not in names]
+
+
+def _value(flag, rest):
+    """The argument behind a flag, unless it is written as --flag=value."""
+    return [] if "=" in flag else [value for value in [next(rest, None)] if value is not None]
 
 
 def check(h):
@@ -301,8 +334,10 @@ def _choices(f):
     """The values that a field may have: as given, or the keys of the registry that is named."""
     choices = f.metadata["choices"]
     if isinstance(choices, str):
-        module, _, name = choices.partition(":")
-        choices = tuple(getattr(importlib.import_module(module), name))
+        places = [place.split(":") for place in choices.split("+")]
+        choices = tuple(
+            name for module, registry in places for name in getattr(importlib.import_module(module), registry)
+        )
     return choices
 
 

@@ -1,6 +1,7 @@
 """What a run does, step by step: data -> model -> training -> index -> evaluation -> report."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import tempfile
@@ -10,8 +11,12 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
+import baselines
 import models
 import report
+from baselines import BASELINES
+from data.queries import Queries
+from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
@@ -87,6 +92,8 @@ def index_library(h, command):
 def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
     _check_sizes(h, data)
+    if h.model in BASELINES:
+        return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue)
     name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
     with RunFolder.claim(name, command.name is not None, command.resume) as folder:
@@ -119,6 +126,19 @@ def train(h, command, data, given):
         tie(folder.path, matcher)
 
 
+def fit_baseline(h, command, data, given):
+    """Fits a baseline, evaluates it on the test users and writes runs/<name>/."""
+    if not isinstance(data.training, TrainingSequences):
+        raise UserError(f"{h.model} needs whole training sequences (user_id,items), not ready rows.")
+    with RunFolder.claim(command.name or f"{h.model}-{data.prepared.dataset}", True, command.resume) as folder:
+        write_config(folder.path, h, data, command.preset, given)
+        started = time.perf_counter()
+        recommender = baselines.fit(h.model, data.training.sequences, data.catalogue.n_items, **dataclasses.asdict(h))
+        print(f"{h.model} fitted in {time.perf_counter() - started:.1f} s, results in {folder.path}/")
+        found = evaluate(recommender, data.test, h.topk, h.exclude_seen)
+        report.results({"exhaustive": found}, data.prepared, h, folder.path)
+
+
 def test(h, command, data, given):
     """Evaluates a checkpoint on the test users; writes runs/<name>-test/ and leaves the run itself as it is."""
     matcher = load_matcher(h, data, command.checkpoint)
@@ -134,13 +154,18 @@ def recommend(h, command, data, given):
     """Prints, for some test users, the titles of their history and of the ten items recommended next."""
     matcher = load_matcher(h, data, command.checkpoint)
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
-    recommender = matcher.exhaustive()
+    if command.history is not None:
+        history = Ragged.from_rows([data.catalogue.find(command.history.split("|"))])
+        queries = Queries(history, Ragged.from_rows([[]]))
+    recommender, reasons = matcher.exhaustive(), None
     if matcher.model.has_quantiser:
         codes = np.unique(matcher.query_side.codes(queries.histories))
         library = index_library(h, command)
         recommender = matcher.through(matcher.build(codes, data.valid, library)[0], library)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
-    report.recommendations(data.catalogue, queries, items, scores)
+    if matcher.model.has_quantiser:
+        reasons = matcher.reasons(recommender, queries, items)
+    report.recommendations(data.catalogue, queries, items, scores, reasons)
 
 
 def export(h, command, data, given):
@@ -238,7 +263,7 @@ def _check_sizes(h, data):
     """What the data must be large enough for, said before training and not after."""
     if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
         raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
-    if not models.MODELS[h.model].has_quantiser:
+    if h.model in BASELINES or not models.MODELS[h.model].has_quantiser:
         return
     if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:
         raise UserError(f"--index_codes all means {h.K_c}^{h.num_codebooks} codes, too many; choose used.")
