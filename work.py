@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 def _parameter(default, group, text, **limits):
     """A setting. Limits: `least`, `above`, `below` and `most` bound a number, or each one of a list, which must not be
-    empty where it is `filled`; `choices` are the values allowed, or "module:NAME" for the keys of a registry (several joined by +)."""
+    empty where it is `filled`; `choices` are the values allowed, or the keys of registries, "module:NAME+module:NAME".
+    """
     return field(default=default, metadata={"group": group, "help": text} | limits)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from files import digest, fresh
 from retrieval.engines.onnx_query import OnnxQuery
-from retrieval.index import load_index
 from retrieval.keys import ItemKeys
+from retrieval.postings import load_index
 from retrieval.recommender import IndexRecommender
 from retrieval.scorer import load_scorer
 
