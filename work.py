@@ -85,7 +85,7 @@ class Hyperparameters:
     pretrain_epoch: int | None = _parameter(
         None,
         "quantiser",
-        "epochs without the quantiser, before its k-means start; none: three quarters of epoch",
+        "most epochs without the quantiser, before its k-means start; none: three quarters of epoch",
         least=0,
     )
 
@@ -98,7 +98,7 @@ class Hyperparameters:
     )
     epoch: int = _parameter(40, "training", "epochs", least=1)
     patience: int = _parameter(
-        15, "training", "epochs without a better value of the monitor before training stops", least=1
+        8, "training", "epochs without a better value of the monitor before a phase of training ends", least=1
     )
     monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
     positions_per_user: int = _parameter(20, "training", "target positions drawn per user and epoch", least=1)
