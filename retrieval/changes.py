@@ -1,8 +1,8 @@
 """Changes to posting lists that need no model, or only the scores of new items; arrays in and out.
 
-The methods of SparseInvertedIndex say what each change means. "Gap": by how much a score must
-exceed the floor of its code to enter the list (the index array `cuts`). Comparing stored scores
-with gaps, not sums with thresholds, lets equal scores stay equal.
+The methods of SparseInvertedIndex say what each change means. "Gap": by how much a score must exceed the floor of its
+code to enter the list (the index array `cuts`). Comparing stored scores with gaps, not sums with thresholds, lets equal
+scores stay equal.
 """
 
 from __future__ import annotations
@@ -45,13 +45,7 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
             scores[ends[row] : ends[row + 1]] = list_scores
         grown.append((lengths, floors, gaps, items, scores))
     lengths, floors, gaps, items, scores = map(np.concatenate, zip(*grown, strict=True))
-    return {
-        "offsets": offsets_of(lengths),
-        "items": items,
-        "scores": scores,
-        "floors": floors,
-        "cuts": gaps,
-    }
+    return {"offsets": offsets_of(lengths), "items": items, "scores": scores, "floors": floors, "cuts": gaps}
 
 
 def _grow_whole(index, row: int, new: np.ndarray):
@@ -73,7 +67,7 @@ def _grow_whole(index, row: int, new: np.ndarray):
 
 @numba.njit(nogil=True, cache=True)
 def _measure_growth(offsets, scores, new, floors, gaps, cap, lengths):
-    """Lengths of the grown lists; gaps rise where the cap cuts. Skips rows of a gap below 0."""
+    """Lengths of the grown lists; gaps rise where the cap cuts. Rows of a gap below 0 are passed over."""
     for row in range(new.shape[0]):
         if gaps[row] < 0:
             continue
@@ -221,27 +215,13 @@ def prune(index, threshold: float | None, max_postings: int | None) -> dict:
     gaps = index.cuts.copy()
     shifts = np.zeros(len(index), np.float32)
     lengths = np.zeros(len(index), np.int64)
-    _measure_cut(
-        index.offsets,
-        index.scores,
-        index.floors,
-        threshold,
-        max_postings or 0,
-        np.maximum(left_out, 0),
-        gaps,
-        shifts,
-        lengths,
-    )
+    limits = (threshold, max_postings or 0, np.maximum(left_out, 0))
+    _measure_cut(index.offsets, index.scores, index.floors, *limits, gaps, shifts, lengths)
     offsets = offsets_of(lengths)
     items, scores = np.empty(offsets[-1], np.uint32), np.empty(offsets[-1], np.float32)
     _cut(index.offsets, index.items, index.scores, index.floors, threshold, gaps, shifts, offsets, items, scores)
-    return {
-        "offsets": offsets,
-        "items": items,
-        "scores": scores,
-        "floors": index.floors + shifts,
-        "cuts": gaps - shifts,
-    }
+    floors, cuts = index.floors + shifts, gaps - shifts
+    return {"offsets": offsets, "items": items, "scores": scores, "floors": floors, "cuts": cuts}
 
 
 @numba.njit(nogil=True, cache=True)

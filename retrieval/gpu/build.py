@@ -25,10 +25,19 @@ def build_array_index(
     keep_share: float | None = None,
     progress: bool = True,
 ) -> SparseInvertedIndex:
-    """`build_index` with every pair handled by scorer.library; an ordinary index comes back.
+    """`build_index` with every pair handled by scorer.library.
 
-    Options and errors are those of build_index. Scores agree to float32 rounding, so the lists are
-    the same but for items whose scores are that close to a cut.
+    Scores agree to float32 rounding, so the lists are the same but for items whose scores are that close to a cut.
+
+    Args:
+        scorer: scores codes x items on an array library.
+        codes, relu, max_postings, keep_share, progress: as of build_index.
+
+    Returns:
+        An ordinary index.
+
+    Raises:
+        ValueError: as build_index.
     """
     codes, n_items, library = checked_codes(codes), scorer.n_items, scorer.library
     pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share)
@@ -47,7 +56,7 @@ def build_array_index(
 
 
 def compact(library: ArrayLibrary, scores, pruning: Pruning):
-    """`pruning.compact(scores)` on the device: the same five NumPy arrays for the same scores."""
+    """`pruning.compact(scores)` on the device: the same five NumPy arrays for the same scores (c, n_items)."""
     xp, get, put = library.xp, library.get, library.put
     n_codes, n_items = scores.shape
     cap = pruning.max_postings
