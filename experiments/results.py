@@ -86,7 +86,7 @@ def _report(experiment, rows, prepared, settings, command) -> str:
     cells = []
     for label, row in rows.items():
         values = {column: _cell(row, column, best[column]) for column in columns}
-        facts = {name: f"{row.facts[name]:.4g}" if name in row.facts else "" for name in experiment.facts}
+        facts = {name: _number(row.facts.get(name)) for name in experiment.facts}
         published = {"published": experiment.published.get(label, "")} if experiment.published else {}
         cells.append({"": label, **values, **facts, "served by": row.path, **published})
     seeds, users = len(next(iter(rows.values())).runs), len(next(iter(rows.values())).metrics[0])
@@ -206,3 +206,10 @@ def _cell(row: Row, column: str, best: float) -> str:
     mean = row.mean(*_cut(column))
     text = f"{mean:.4f}" + (f" ± {row.deviation(*_cut(column)):.4f}" if len(row.runs) > 1 else "")
     return f"**{text}**" if mean == best else text
+
+
+def _number(value: float | None) -> str:
+    """12,345 or 0.1234; "" for what is not known."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
