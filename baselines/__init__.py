@@ -9,6 +9,7 @@ from baselines.ease import EASE
 from baselines.global_hot import GlobalHot
 from baselines.item_cf import ItemCF
 from baselines.item_knn import ItemKNN
+from baselines.linear import Linear
 from baselines.markov import Markov
 from baselines.spark_als import SparkALS
 from baselines.swing import Swing
@@ -24,6 +25,7 @@ BASELINES = {
     "ItemKNN": ItemKNN,
     "EASE": EASE,
     "Markov": Markov,
+    "Linear": Linear,
     "ALS": ALS,
     "SparkALS": SparkALS,
 }
