@@ -66,11 +66,12 @@ def test_last_items_forgets_what_is_older(fitted, n_items, name):
     np.testing.assert_array_equal(scores[0], scores[2])
 
 
+@pytest.mark.parametrize("most", [3, 25])  # 25: more than the positive weights of an item in EASE
 @pytest.mark.parametrize("name", CUT)
-def test_neighbours_keeps_the_best_of_each_list(fitted, name):
-    whole, cut = (fitted(name, neighbours=kept).lists.toarray() for kept in (None, 3))
+def test_neighbours_keeps_the_best_of_each_list(fitted, name, most):
+    whole, cut = (fitted(name, neighbours=neighbours).lists.toarray() for neighbours in (None, most))
     for full, kept in zip(whole, cut, strict=True):
-        best = np.argsort(-full, kind="stable")[: min(3, np.count_nonzero(full > 0))]
+        best = np.argsort(-full, kind="stable")[: min(most, np.count_nonzero(full > 0))]
         assert np.array_equal(np.flatnonzero(kept), np.sort(best))
         assert np.array_equal(kept[best], full[best])
 
