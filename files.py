@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+LEFTOVER = re.compile(r"\..+\.unfinished-[a-z0-9_]{8}")  # `tempfile` ends the names
 
 
 class UnwritableError(OSError):
@@ -35,7 +40,7 @@ def fresh(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=unfinished(path), dir=path.parent)
         try:
             with open(handle, mode, **text) as file:
                 yield file
@@ -101,3 +106,35 @@ def digest(path: str | Path) -> str:
         while chunk := file.read(1 << 20):
             sha256.update(chunk)
     return sha256.hexdigest()
+
+
+def content_digest(content) -> str:
+    """SHA-256 of what a JSON value says, however it is spelt.
+
+    Args:
+        content: as json takes it.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def unfinished(path: str | Path) -> str:
+    """How the name of what becomes `path` begins while it is being written, for `tempfile` to end; `sweep` knows it.
+
+    Args:
+        path: the file or folder to be.
+    """
+    return f".{Path(path).name}.unfinished-"
+
+
+def sweep(folder: str | Path) -> None:
+    """Delete what processes that were killed while they wrote left in a folder, and nothing else.
+
+    Args:
+        folder: no other process may be writing to it.
+    """
+    for path in list(Path(folder).iterdir()):
+        if LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import os
 import time
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from files import fresh
 from metric import compare
 
 
@@ -40,9 +40,13 @@ def curves(rows, monitor, label, path):
     figure.suptitle(label)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    fresh = path.with_suffix(".new.png")
-    figure.savefig(fresh, dpi=120)
-    os.replace(fresh, path)
+    with fresh(path) as file:
+        figure.savefig(file, dpi=120, format="png")
+
+
+def doing(what):
+    """What is under way, said before it starts, as it may take long."""
+    print(f"{what} ...", flush=True)
 
 
 def wide(table, seconds):
@@ -141,16 +145,29 @@ def results(found, prepared, h, folder):
         )
         print(metrics.table(f"test users, {how}"))
         rows += metrics.rows(**labels, path=path)
-    fresh = folder / "metrics.csv.new"
-    with open(fresh, "w", newline="", encoding="utf-8") as file:
+    with fresh(folder / "metrics.csv", "w") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(fresh, folder / "metrics.csv")
     for path, metrics in found.items():
         _save_per_user(folder / f"per_user_{path.replace(' ', '_')}.npz", metrics)
     if prepared.note:
         print(prepared.note)
+
+
+def below_popularity(found, popular):
+    """A warning where what was trained is worse than recommending the most popular items to everyone.
+
+    Args:
+        found, popular: `metric.Metrics` of the same users.
+    """
+    floor = popular.mean()
+    below = [f"{name} {value:.4f} < {floor[name]:.4f}" for name, value in found.mean().items() if value < floor[name]]
+    if below:
+        print(
+            f"WARNING: worse than recommending the most popular items to everyone: {', '.join(below)}; train longer, "
+            "or look for the setting that spoils it"
+        )
 
 
 def cost(users, index, exhaustive):
@@ -193,12 +210,10 @@ def _because(catalogue, parts):
 
 
 def _save_per_user(path, metrics):
-    fresh = path.with_suffix(".new.npz")
-    np.savez_compressed(fresh, topk=np.array(metrics.topk), **metrics.values)
-    os.replace(fresh, path)
+    with fresh(path) as file:
+        np.savez_compressed(file, topk=np.array(metrics.topk), **metrics.values)
 
 
 def _write_json(path, content):
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(fresh, path)
+    with fresh(path, "w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")

@@ -3,9 +3,7 @@
 import dataclasses
 import fcntl
 import functools
-import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +11,20 @@ import numpy as np
 import models
 from data.prepare import prepare
 from errors import UserError
+from files import content_digest, fresh, sweep
 from load_csv_dataset import load_catalogue, load_queries, load_training
 from matcher import Matcher
 from metric import Metrics
 from models.wide import WideTable
 from retrieval import load_index
-from retrieval.served import INDEX, QUERY, SCORER, read_manifest, write_manifest
+from retrieval.served import INDEX, MANIFEST, QUERY, SCORER, read_manifest, write_manifest
 from training import load_checkpoint
 from work import Hyperparameters, check
 
 RUNS = Path("runs")
 WIDE = "wide.npz"
-TIED = ("best.ckpt", WIDE, INDEX, QUERY, SCORER)  # files of a run that belong together
+BEST, LAST = "best.ckpt", "last.ckpt"
+TIED = (BEST, WIDE, INDEX, QUERY, SCORER)  # files of a run that belong together
 VERSION = 2  # of config.json
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
 MEANT = {  # what an older version meant by saying nothing, and what a newer one no longer says
@@ -100,7 +100,7 @@ class Run:
 
     def __init__(self, folder, source=None, data=None, **changes):
         self.folder = Path(folder)
-        checkpoint = self.folder / "best.ckpt"
+        checkpoint = self.folder / BEST
         self.settings = settings_of(checkpoint, Hyperparameters(**changes), set(changes))
         self.data = data or Data(self.settings, source)
         self.matcher = load_matcher(self.settings, self.data, checkpoint)
@@ -108,7 +108,12 @@ class Run:
 
     @functools.cached_property
     def index(self):
-        """The index that the run saved, memory-mapped; FileNotFoundError for a model without one."""
+        """The index that the run saved, memory-mapped.
+
+        Raises:
+            FileNotFoundError, ValueError: there is none, or it is damaged or of another run.
+        """
+        read_manifest(self.folder, [INDEX])
         return load_index(self.folder / "index")
 
     def exhaustive(self):
@@ -127,7 +132,8 @@ class Run:
 class RunFolder:
     """A folder runs/NAME that one process at a time trains in.
 
-    A folder without last.ckpt holds nothing that could be resumed: whoever claims it starts anew in it.
+    A folder without a checkpoint holds nothing that could be resumed: whoever claims it starts anew in it. What a
+    process that was killed in it left half written is cleaned away.
 
     Attributes:
         path: the folder. begun: whether it holds a run to go on with.
@@ -135,7 +141,19 @@ class RunFolder:
 
     def __init__(self, path, lock):
         self.path, self._lock = path, lock
-        self.begun = (path / "last.ckpt").exists()
+        self.begun = any((path / name).exists() for name in (BEST, LAST))
+        sweep(path)
+
+    @classmethod
+    def hold(cls, path):
+        """The folder, locked until the `with` block is left or the process ends; None if another process holds it."""
+        lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the folder is)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+        except BlockingIOError:
+            lock.close()
+            return None
+        return cls(path, lock)
 
     @classmethod
     def claim(cls, name, named, resume):
@@ -153,26 +171,25 @@ class RunFolder:
             raise UserError(f"there is no run {path} to resume; leave out --resume, or name the run.")
         while True:
             path.mkdir(parents=True, exist_ok=True)
-            lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the folder is)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-                busy = False
-            except BlockingIOError:
-                busy = True
-            folder = cls(path, lock)
-            if not busy and (resume or not folder.begun):
+            folder = cls.hold(path)
+            if folder is not None and (resume or not folder.begun):
                 return folder
-            lock.close()
+            if folder is not None:
+                folder.release()
             if named or resume:
-                what = "is being trained by another process" if busy else "exists; continue it with --resume 1"
+                what = "exists; continue it with --resume 1" if folder else "is being trained by another process"
                 raise UserError(f"{path} {what}; give another --name, or delete it.")
             path, number = RUNS / f"{name}-{number}", number + 1
+
+    def release(self):
+        """Let others train here."""
+        self._lock.close()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._lock.close()
+        self.release()
 
     def require_same(self, h, data):
         """Refuses to go on under other settings or on other data than the run was begun with.
@@ -239,11 +256,12 @@ def read_config(path):
         version, settings = config.get("version", 1), config["hyperparameters"]
         if not isinstance(settings, dict) or not isinstance(config["data"], dict):
             raise ValueError("hyperparameters and data must be objects")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); it must stand beside the checkpoint.") from error
-    if not isinstance(version, int) or version > VERSION:
+    if not isinstance(version, int) or version not in range(1, VERSION + 1):
         raise UserError(f"{path} is of version {version}, this program knows {VERSION}; use the program that wrote it.")
-    if version > 1 and config.pop("sha256", None) != _digest(config):
+    checksum = config.pop("sha256", None)
+    if (version, checksum) != (1, None) and checksum != content_digest(config):
         raise UserError(f"{path} was changed after the run; put the original back, or train anew.")
     for older in range(version, VERSION):
         config["hyperparameters"] = MEANT[older] | settings
@@ -267,7 +285,7 @@ def write_config(folder, h, data, preset="best", given=()):
         "data": data.prepared.description,
     }
     config = json.loads(json.dumps(config))
-    write_json(Path(folder) / "config.json", config | {"sha256": _digest(config)})
+    write_json(Path(folder) / "config.json", config | {"sha256": content_digest(config)})
 
 
 def load_model(h, data, checkpoint):
@@ -300,14 +318,18 @@ def load_matcher(h, data, checkpoint):
     Raises:
         UserError: as `load_model`, or the files are not those of one finished run.
     """
-    folder, wide = Path(checkpoint).parent, None
+    checkpoint = Path(checkpoint)
+    folder, wide = checkpoint.parent, None
     model = load_model(h, data, checkpoint)
-    if uses_wide(h):
-        try:
-            read_manifest(folder, [WIDE])
+    tied = [BEST] if checkpoint.name == BEST and (folder / MANIFEST).exists() else []
+    try:
+        if uses_wide(h):
+            read_manifest(folder, [*tied, WIDE])
             wide = WideTable.load(folder / WIDE)
-        except (ValueError, OSError) as error:
-            raise UserError(str(error)) from error
+        elif tied:
+            read_manifest(folder, tied)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
     return Matcher(model, wide, h)
 
 
@@ -318,10 +340,5 @@ def tie(folder, matcher):
 
 def write_json(path, content):
     """Writes a JSON file, whole or not at all."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(fresh, path)
-
-
-def _digest(content):
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    with fresh(path, "w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")

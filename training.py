@@ -1,9 +1,12 @@
 """The training loop: epochs, validation, early stop, checkpoints and exact resume. It knows no model by name."""
 
+import contextlib
 import csv
 import hashlib
 import json
+import logging
 import os
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +16,7 @@ import numpy as np
 from mindspore import nn, ops
 from tqdm import tqdm
 
+import files
 from data.ragged import Ragged
 from errors import UserError
 
@@ -24,6 +28,7 @@ OLD_NAMES = {  # parts of parameter names, and what version 1 called them
     "tokeniser.heads": "user_heads",
     "tokeniser.bias": "user_bias",
 }
+EXPLOSIVE = ("lr", "embedding_std", "neg_power", "beta", "l2")  # settings that, too large, end in no number
 STUCK_EPOCHS = 5  # a loss that has not fallen by 1 % after so many more epochs is stuck
 
 
@@ -47,6 +52,7 @@ class Progress:
 
     epoch: finished epochs. best, best_epoch: highest monitored value of this phase and its epoch. rows: the log so far.
     quantised_from: epochs that were finished when the quantiser started, which begins a new phase; None before.
+    run: the checksum of config.json, which ties the checkpoints of a run to it; "" where there is none.
     """
 
     epoch: int = 0
@@ -54,6 +60,7 @@ class Progress:
     best_epoch: int = 0
     rows: list = field(default_factory=list)
     quantised_from: int | None = None
+    run: str = ""
 
 
 class Trainer:
@@ -101,6 +108,8 @@ class Trainer:
         """
         s, progress = self.settings, self.progress
         if not progress.epoch:
+            progress.run = run_of(self.folder)
+            (self.folder / UNQUANTISED).unlink(missing_ok=True)  # of a run that stood here before
             self.save("last.ckpt")
         samples = self._steps() * s.batch_size
         with tqdm(
@@ -120,6 +129,7 @@ class Trainer:
                 started = time.perf_counter()
                 loss, softmax, samples = self._epoch(progress.epoch, bar)
                 seconds = time.perf_counter() - started
+                bar.set_postfix_str(f"epoch {progress.epoch + 1}, validating")
                 values = self.validate()
                 progress.epoch += 1
                 row = {"epoch": progress.epoch, "loss": loss, "softmax": softmax, "samples_per_s": samples / seconds}
@@ -180,10 +190,10 @@ class Trainer:
         return float(np.mean(losses)), float(np.mean(softmaxes)), self._steps() * s.batch_size
 
     def _diverged(self, epoch, what):
-        return UserError(
-            f"in epoch {epoch + 1} {what}; lower lr (now {self.settings.lr:g}) and start again, "
-            "or resume from the last whole epoch."
-        )
+        s = self.settings
+        raised = [name for name in EXPLOSIVE if getattr(s, name) > getattr(type(s)(), name)] or ["lr"]
+        settings = " or ".join(f"{name} (now {getattr(s, name):g})" for name in raised)
+        return UserError(f"in epoch {epoch + 1} {what}; lower {settings} and start again under another --name.")
 
     def _batches(self, epoch):
         s = self.settings
@@ -228,39 +238,46 @@ class Trainer:
 
     def _write_log(self):
         rows = self.progress.rows
-        fresh = self.folder / "log.csv.new"
-        with open(fresh, "w", newline="") as file:
+        with files.fresh(self.folder / "log.csv", "w") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(fresh, self.folder / "log.csv")
 
 
 def save_checkpoint(path, parameters, progress):
-    """Writes parameters, progress and a digest of both; the file is either the old or the new one, never half of it."""
+    """Writes parameters, progress and a digest of both; the file is either the old or the new one, never half of it.
+
+    Raises:
+        UnwritableError: the disk refuses (an OSError).
+    """
     path = Path(path)
-    fresh = path.with_suffix(".new.ckpt")
-    fresh.unlink(missing_ok=True)
     arrays = {p.name: p.asnumpy() for p in parameters}
     told = json.dumps(asdict(progress))
     entries = [{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()]
     about = {"progress": told, "sha256": weights_digest(arrays, told)}
-    ms.save_checkpoint(entries, str(fresh), append_dict=about)
-    os.chmod(fresh, 0o644)  # MindSpore leaves it unwritable
-    os.replace(fresh, path)
+    with files.writing(path), tempfile.TemporaryDirectory(prefix=files.unfinished(path), dir=path.parent) as place:
+        new = Path(place) / path.name
+        with silenced():
+            ms.save_checkpoint(entries, str(new), append_dict=about)
+        with open(new, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(new, 0o644)  # MindSpore leaves it unwritable
+        os.replace(new, path)
 
 
 def load_checkpoint(path, parameters):
     """Puts the values of a checkpoint into the parameters of the same names; returns its `Progress`.
 
     Raises:
-        UserError: the file is missing or damaged, or lacks a parameter or has it in another shape.
+        UserError: the file is missing or damaged, of another run than config.json beside it, or lacks a parameter or
+            has it in another shape.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; train first, or name another with --checkpoint.")
     try:
-        stored = ms.load_checkpoint(str(path))
+        with silenced():
+            stored = ms.load_checkpoint(str(path))
         told, digest = stored.pop("progress"), stored.pop("sha256", None)
         arrays = {name: parameter.asnumpy() for name, parameter in stored.items()}
         progress = Progress(**json.loads(told))
@@ -270,6 +287,8 @@ def load_checkpoint(path, parameters):
         print(f"{path} is of an older version and has no checksum; damage would go unnoticed.")
     elif digest != weights_digest(arrays, told):
         raise UserError(f"{path} is damaged: its checksum does not fit; train anew, or take a copy of it.")
+    if progress.run != run_of(path.parent) and progress.run:
+        raise UserError(f"{path} is of another run than the config.json beside it; put the right one there.")
     for parameter in parameters:
         name = parameter.name if parameter.name in arrays else old_name(parameter.name)
         if name not in arrays or arrays[name].shape != parameter.shape:
@@ -280,6 +299,24 @@ def load_checkpoint(path, parameters):
             )
         parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
     return progress
+
+
+@contextlib.contextmanager
+def silenced():
+    """MindSpore logs, over many lines, what the exception it raises says too; here it logs nothing."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def run_of(folder):
+    """The checksum in the config.json of a run, "" without one."""
+    try:
+        return str(json.loads((Path(folder) / "config.json").read_text()).get("sha256", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def weights_digest(arrays, progress):

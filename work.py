@@ -10,6 +10,8 @@ import math
 import os
 import re
 import sys
+import tempfile
+import traceback
 from dataclasses import dataclass, field
 
 
@@ -211,7 +213,8 @@ class Command:
 
 
 def main(arguments=None):
-    """Runs one command; returns the exit status. Every failure a user can mend is one sentence on standard error."""
+    """Runs one command; returns the exit status. Every failure is one sentence on standard error: 2 is one that a user
+    can mend, 1 a fault of the program, whose traceback goes to a file."""
     from errors import UserError
 
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
@@ -236,7 +239,22 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("\nstopped; a training run goes on from its last whole epoch with --resume 1", file=sys.stderr)
         return 130
+    except Exception as error:  # none of the failures above: without this, a traceback
+        print(f"error: {_unforeseen(error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _unforeseen(error):
+    """A sentence on an exception that nobody expected; its traceback goes to a file of its own."""
+    text = " ".join(str(error).split())
+    said = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="sparcode-error-", suffix=".log", delete=False) as log:
+            log.write("".join(traceback.format_exception(error)))
+    except OSError as unwritten:
+        return f"unforeseen {said}; its traceback could not be written: {unwritten}."
+    return f"unforeseen {said}; {log.name} holds the traceback, please report it."
 
 
 def parse(arguments=None):
@@ -318,6 +336,7 @@ def _check_fields(settings):
             continue
         numbers = value if isinstance(value, tuple) else (value,)
         allowed = isinstance(value, _kind(f)) and (value or not limits.get("filled"))
+        allowed = allowed and isinstance(value, bool) == (_kind(f) is bool)  # True is no number
         if "choices" in limits:
             allowed = value in _choices(f)
         elif allowed and any(name in limits for name in ("least", "above", "below", "most")):
@@ -392,4 +411,5 @@ def _reader(f):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # a log shows what is being done, not what was
     sys.exit(main())

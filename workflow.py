@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import logging
+import math
 import os
 import tempfile
 import time
@@ -25,8 +25,9 @@ from models.blend import choose_weight
 from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
-from runs import RUNS, WIDE, Data, RunFolder, load_matcher, tie, uses_wide, write_config
-from training import QUANTISER_BATCHES, Trainer
+from retrieval.sizes import bytes_of
+from runs import WIDE, Data, RunFolder, load_matcher, tie, uses_wide, write_config
+from training import QUANTISER_BATCHES, Trainer, silenced
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 NEEDS = {  # of MindSpore, by device
@@ -63,14 +64,12 @@ def set_device(target):
     Raises:
         UserError: the MindSpore that is installed cannot use it on this machine.
     """
-    logging.disable(logging.ERROR)  # MindSpore logs every library it misses; the sentence below says it once
     try:
-        ms.set_context(mode=ms.GRAPH_MODE, device_target=target)
+        with silenced():  # MindSpore logs every library it misses; the sentence below says it once
+            ms.set_context(mode=ms.GRAPH_MODE, device_target=target)
     except RuntimeError as error:
         sentence = f"--device_target {target}: MindSpore {ms.__version__} cannot use it here; {NEEDS[target]}."
         raise UserError(sentence) from error
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def index_library(h, command):
@@ -132,22 +131,21 @@ def fit_baseline(h, command, data, given):
         raise UserError(f"{h.model} needs whole training sequences (user_id,items), not ready rows.")
     with RunFolder.claim(command.name or f"{h.model}-{data.prepared.dataset}", True, command.resume) as folder:
         write_config(folder.path, h, data, command.preset, given)
+        report.doing(f"fitting {h.model}")
         started = time.perf_counter()
         recommender = baselines.fit(h.model, data.training.sequences, data.catalogue.n_items, **dataclasses.asdict(h))
         print(f"{h.model} fitted in {time.perf_counter() - started:.1f} s, results in {folder.path}/")
         found = evaluate(recommender, data.test, h.topk, h.exclude_seen)
         report.results({"exhaustive": found}, data.prepared, h, folder.path)
+        report.below_popularity(found, _popular(h, data))
 
 
 def test(h, command, data, given):
     """Evaluates a checkpoint on the test users; writes runs/<name>-test/ and leaves the run itself as it is."""
     matcher = load_matcher(h, data, command.checkpoint)
-    folder = RUNS / (command.name or f"{Path(command.checkpoint).parent.name}-test")
-    if (folder / "last.ckpt").exists():
-        raise UserError(f"{folder} is a training run; give another --name.")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, h, data, command.preset, given)
-    _test(matcher, h, data, folder, index_library(h, command))
+    with RunFolder.claim(command.name or f"{Path(command.checkpoint).parent.name}-test", True, False) as folder:
+        write_config(folder.path, h, data, command.preset, given)
+        _test(matcher, h, data, folder.path, index_library(h, command))
 
 
 def recommend(h, command, data, given):
@@ -176,10 +174,13 @@ def export(h, command, data, given):
         raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
     path = checkpoint.with_name("query.onnx")
     matcher = load_matcher(h, data, checkpoint)
-    model = matcher.model
-    export_query_side(model, path)
-    save_scorer(model.scorer(), path.with_name("scorer.npz"))
-    tie(path.parent, matcher)
+    model, held = matcher.model, RunFolder.hold(path.parent)
+    if held is None:
+        raise UserError(f"{path.parent} is being written by another process; wait for it.")
+    with held:
+        export_query_side(model, path)
+        save_scorer(model.scorer(), path.with_name("scorer.npz"))
+        tie(path.parent, matcher)
     print(
         f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}) -> codes int64 (B, {model.K_u})"
     )
@@ -208,6 +209,7 @@ def fit_wide(h, data):
         return None
     if not isinstance(data.training, TrainingSequences):
         raise UserError("the wide table needs whole training sequences (user_id,items); use --wide 0 with ready rows.")
+    report.doing("choosing and fitting the wide table")
     started = time.perf_counter()
     start = WideSettings(max_postings=h.wide_postings, lookups=h.wide_lookups)
     chosen = choose(data.training.sequences, data.catalogue.n_items, data.valid, start, k=max(h.topk))
@@ -220,6 +222,7 @@ def blended(model, wide, h, data):
     """The wide table on the scale at which it and the model together rank validation users best; None for None."""
     if wide is None:
         return None
+    report.doing("choosing the weight of the wide table")
     deep = models.Exhaustive(model, h.inference_batch_size)
     weight, tried = choose_weight(
         deep.scores, lambda queries: wide.scores(queries.histories), data.valid, max(h.topk), h.exclude_seen
@@ -235,18 +238,24 @@ def _test(matcher, h, data, folder, library):
     def of(recommender, queries=data.test):
         return evaluate(recommender, queries, h.topk, h.exclude_seen)
 
+    report.doing(f"evaluating {len(data.test):,} test users by exhaustive scoring")
     results = {"exhaustive": of(exhaustive)}
     if wide is not None:
         results["deep alone"] = of(models.Exhaustive(model, h.inference_batch_size))
         results["wide alone"] = of(wide)
     if model.has_quantiser:
+        report.doing("choosing the limits of the index and building it")
         started = time.perf_counter()
         codes = matcher.codes_in_use(data.training, np.random.default_rng([h.seed, h.epoch]))
         if h.index_codes == "all":
             codes = np.append(codes, np.setdiff1d(np.arange(model.quantiser.n_codes), codes))
         index, tried = matcher.build(codes[: h.max_codes], data.valid, library)
         seconds = time.perf_counter() - started
-        index.save(folder / "index")
+        try:
+            index.save(folder / "index")
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        report.doing("evaluating through the index")
         recommender = matcher.through(load_index(folder / "index"), library)
         results["index"] = of(recommender)
         valid = [of(each, data.valid) for each in (recommender, exhaustive)]
@@ -254,9 +263,18 @@ def _test(matcher, h, data, folder, library):
         report.index(about, recommender, data.test, max(h.topk), h.exclude_seen, folder)
         report.codebooks(model, matcher.query_side.codes(data.test.histories), data, folder)
     report.results(results, data.prepared, h, folder)
+    report.below_popularity(results.get("index", results["exhaustive"]), _popular(h, data))
     if model.has_quantiser:
         report.cost("test", results["index"], results["exhaustive"])
         report.cost("validation", *valid)
+
+
+def _popular(h, data):
+    """The metrics of the most popular items on the test users."""
+    training = data.training
+    taken = training.sequences if isinstance(training, TrainingSequences) else Ragged.from_rows([training.positives])
+    hot = baselines.fit("GlobalHot", taken, data.catalogue.n_items)
+    return evaluate(hot, data.test, h.topk, h.exclude_seen)
 
 
 def _check_sizes(h, data):
@@ -267,6 +285,23 @@ def _check_sizes(h, data):
         return
     if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:
         raise UserError(f"--index_codes all means {h.K_c}^{h.num_codebooks} codes, too many; choose used.")
+    _check_bytes(h, data)
     steps = min(data.training.steps(h.batch_size, h.positions_per_user), QUANTISER_BATCHES)
     if steps * h.batch_size * h.K_u < h.K_c:
         raise UserError(f"--K_c {h.K_c} is more than the tokens of the training histories; lower K_c.")
+
+
+def _check_bytes(h, data):
+    """Refuses an index that cannot fit max_bytes, and says so where it may not: a list takes a posting at least."""
+    if h.max_bytes is None:
+        return
+    n_items, form = data.catalogue.n_items, h.index_format or "uint8"
+    most = min(h.K_c**h.num_codebooks, h.max_codes or math.inf)
+    lists = n_items * uses_wide(h)
+    at_least = lists + (most if h.index_codes == "all" else 1)
+    if h.max_bytes < (needed := bytes_of(at_least, at_least, n_items, form)):
+        raise UserError(f"--max_bytes {h.max_bytes} is too few: {at_least:,} lists of a posting each take {needed:,}.")
+    if h.max_bytes < (needed := bytes_of(lists + most, lists + most, n_items, form)):
+        print(
+            f"note: an index of all {most:,} codes takes {needed:,} bytes or more; --max_codes holds it to --max_bytes"
+        )

@@ -20,15 +20,18 @@ parser.add_argument("run", type=Path, help="folder with manifest.json, query.onn
 parser.add_argument("history", type=int, nargs="+", help="item ids, oldest first")
 parser.add_argument("--items", help="items.csv, for the titles")
 args = parser.parse_args()
+titles = {}
 try:
-    titles = {}
     if args.items:
         with open(args.items, encoding="utf-8", newline="") as file:
             titles = {int(row["id"]): row["title"] for row in csv.DictReader(file)}
-    history = SimpleNamespace(offsets=[0, len(args.history)], values=args.history)
-    items, scores = open_served(args.run).recommend(SimpleNamespace(histories=history), 10)
 except KeyError as column:
     sys.exit(f"error: {args.items} has no column {column}; give the items.csv of the prepared data.")
+except (OSError, TypeError, ValueError, csv.Error) as error:
+    sys.exit(f"error: {args.items} cannot be read ({error}); give the items.csv of the prepared data.")
+try:
+    history = SimpleNamespace(offsets=[0, len(args.history)], values=args.history)
+    items, scores = open_served(args.run).recommend(SimpleNamespace(histories=history), 10)
 except (ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
 for item, score in zip(items[items > 0], scores[items > 0], strict=True):

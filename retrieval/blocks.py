@@ -12,6 +12,7 @@ import numpy as np
 from retrieval.postings import LARGEST_SCORE
 
 BLOCK_BYTES = 64 << 20  # of float32 scores asked for at once
+QUIET, EVERY = 1.0, 10.0  # seconds before the first line of a log on how far it is, and between two
 
 
 class Scorer(Protocol):
@@ -74,10 +75,12 @@ def checked_scores(scores, codes: np.ndarray, n_items: int, relu: bool, first_it
 
 
 def with_progress(starts: range, n_codes: int, block: int) -> Iterable[int]:
-    """The starts of blocks, with a bar on standard error: tqdm's where installed, else a line at times."""
+    """The starts of blocks, with a bar on a terminal where tqdm is installed, else with a line at times."""
     try:
         from tqdm import tqdm
     except ImportError:
+        tqdm = None
+    if tqdm is None or not sys.stderr.isatty():
         yield from _plain_progress(starts, n_codes)
         return
     with tqdm(total=n_codes, initial=starts.start, desc="index", unit="code", leave=False) as bar:
@@ -87,9 +90,9 @@ def with_progress(starts: range, n_codes: int, block: int) -> Iterable[int]:
 
 
 def _plain_progress(starts: range, n_codes: int) -> Iterator[int]:
-    told = time.monotonic()
+    due = time.monotonic() + QUIET
     for start in starts:
+        if time.monotonic() > due:
+            due = time.monotonic() + EVERY
+            print(f"index: {start:,} of {n_codes:,} codes", file=sys.stderr, flush=True)
         yield start
-        if time.monotonic() - told > 10:
-            told = time.monotonic()
-            print(f"index: {start} of {n_codes} codes", file=sys.stderr)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from files import digest, fresh
+from files import content_digest, digest, fresh
 from retrieval.engines.onnx_query import OnnxQuery
 from retrieval.keys import ItemKeys
 from retrieval.postings import load_index
 from retrieval.recommender import IndexRecommender
 from retrieval.scorer import load_scorer
 
-MANIFEST, VERSION = "manifest.json", 1
+MANIFEST, VERSION = "manifest.json", 2  # version 1 had no checksum of its own
 INDEX, QUERY, SCORER = "index/index.json", "query.onnx", "scorer.npz"  # the first holds the checksums of its arrays
 
 
@@ -31,8 +31,9 @@ def write_manifest(folder: str | Path, names: list[str], item_keys: ItemKeys | N
     folder = Path(folder)
     keys = None if item_keys is None else {"first": item_keys.first, "weights": list(item_keys.weights)}
     files = {name: digest(folder / name) for name in names}
+    manifest = {"version": VERSION, "item_keys": keys, "files": files}
     with fresh(folder / MANIFEST, "w") as file:
-        json.dump({"version": VERSION, "item_keys": keys, "files": files}, file, indent=2)
+        json.dump(manifest | {"sha256": content_digest(manifest)}, file, indent=2)
         file.write("\n")
 
 
@@ -52,11 +53,13 @@ def read_manifest(folder: str | Path, names: list[str]) -> dict:
         raise FileNotFoundError(f"there is no {path}; finish the run, or export it anew")
     try:
         manifest = json.loads(path.read_text())
-        version, files = manifest["version"], dict(manifest["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        version, files, checksum = manifest["version"], dict(manifest["files"]), manifest.pop("sha256", None)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ManifestError(f"{path} cannot be read ({error}); export the run anew.") from error
-    if version != VERSION:
+    if version not in (1, VERSION):
         raise ManifestError(f"{path} is of version {version}, not {VERSION}; export the run anew.")
+    if (version, checksum) != (1, None) and checksum != content_digest(manifest):
+        raise ManifestError(f"{path} is damaged (its checksum is wrong); export the run anew.")
     for name in names:
         if name not in files or not (path.parent / name).is_file():
             raise ManifestError(f"{path.parent} has no {name}; export the run with --mode export.")

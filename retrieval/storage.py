@@ -44,7 +44,7 @@ def save(folder, about: dict, arrays: dict[str, np.ndarray]) -> None:
         arrays: one row each.
 
     Raises:
-        ValueError: `folder` holds something else.
+        ValueError: `folder` holds something else, or something beside an index.
         OSError: the disk refuses.
     """
     folder = place_for(folder)
@@ -52,7 +52,7 @@ def save(folder, about: dict, arrays: dict[str, np.ndarray]) -> None:
     try:
         with files.writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            fresh = Path(tempfile.mkdtemp(prefix=files.unfinished(folder), dir=folder.parent))
             complete(fresh, about, arrays, arrays.keys())
             os.chmod(fresh, 0o755)  # mkdtemp makes it private
             put_in_place(fresh, folder)
@@ -65,11 +65,14 @@ def place_for(folder) -> Path:
     """The absolute path of `folder`.
 
     Raises:
-        ValueError: something that is no index stands there.
+        ValueError: something that is of no index stands there.
     """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not (folder / HEADER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not an index; name another folder or remove it.")
+    foreign = [path.name for path in folder.glob("*") if path.name != HEADER and path.suffix != ".npy"]
+    if foreign:  # saving replaces the folder
+        raise ValueError(f"{folder} holds {foreign[0]}, which is of no index; move it elsewhere.")
     return folder
 
 
@@ -230,7 +233,7 @@ def put_in_place(fresh: Path, folder: Path) -> None:
     if not folder.exists():
         os.rename(fresh, folder)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=files.unfinished(folder), dir=folder.parent))
     os.rename(folder, aside / "index")
     try:
         os.rename(fresh, folder)
