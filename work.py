@@ -247,7 +247,7 @@ def main(arguments=None):
 
 def _unforeseen(error):
     """A sentence on an exception that nobody expected; its traceback goes to a file of its own."""
-    text = " ".join(str(error).split())
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
     said = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
     try:
         with tempfile.NamedTemporaryFile("w", prefix="sparcode-error-", suffix=".log", delete=False) as log:

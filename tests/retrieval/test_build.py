@@ -185,11 +185,13 @@ def test_bad_shares_are_refused(share):
         build([[1, 2]], relu=True, keep_share=share)
 
 
-def test_progress_goes_to_standard_error(capfd):
+def test_progress_goes_to_standard_error_in_plain_lines_where_that_is_no_terminal(capfd, monkeypatch):
     table = np.ones((4, 3), np.float32)
     quiet = build(table, relu=True)
     assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr("retrieval.blocks.QUIET", -1.0)
+    monkeypatch.setattr("retrieval.blocks.EVERY", -1.0)
     loud = build_index(Table(table), range(4), 3, relu=True, block=2, progress=True)
     out, err = capfd.readouterr()
-    assert out == "" and "index" in err
+    assert out == "" and err == "index: 0 of 4 codes\nindex: 2 of 4 codes\n"
     np.testing.assert_array_equal(dense(quiet)[0], dense(loud)[0])

@@ -1,0 +1,161 @@
+"""Damaged and foreign files of a run: each is refused, none changes an answer silently."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from errors import UserError
+from retrieval.served import open_served
+from runs import Data, Run, load_matcher, read_config, settings_of
+from training import load_checkpoint
+from work import Hyperparameters
+
+REFUSALS = (UserError, ValueError, OSError)
+FILES = ["config.json", "best.ckpt", "wide.npz", "manifest.json", "query.onnx", "scorer.npz", "index/index.json"]
+FILES += [f"index/{name}.npy" for name in ("codes", "offsets", "items", "scores", "floors")]
+PER_FILE = 8  # damages, each round
+
+
+@pytest.fixture(scope="module")
+def opened(finished):
+    """opened(folder of a run, damaged file) -> None, after all that reads that file has done so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(finished[0])
+        settings = settings_of("runs/a/best.ckpt", Hyperparameters(), set())
+        data = Data(settings)
+
+    def open_it(run: Path, name: str) -> None:
+        if name in ("config.json", "best.ckpt", "wide.npz", "manifest.json"):
+            load_matcher(settings_of(run / "best.ckpt", Hyperparameters(), set()), data, run / "best.ckpt")
+        if name in ("manifest.json", "query.onnx", "scorer.npz") or name.startswith("index/"):
+            open_served(run)
+        if name.startswith("index/"):
+            Run(run, data=data).index  # noqa: B018 (opens it)
+
+    return open_it
+
+
+def damages(chance: random.Random, content: bytes, count: int):
+    """What a disk, an editor or a broken copy may do to a file."""
+    for number in range(count):
+        kind, at = number % 4, chance.randrange(len(content))
+        if kind == 0:  # a bit
+            yield content[:at] + bytes([content[at] ^ 1 << chance.randrange(8)]) + content[at + 1 :]
+        elif kind == 1:  # a piece that never reached the disk
+            yield content[:at] + bytes(min(512, len(content) - at)) + content[at + 512 :]
+        elif kind == 2:  # the end
+            yield content[:at]
+        else:  # a digit of text, or a byte of other files
+            digits = [place for place in range(len(content)) if content[place : place + 1].isdigit()] or [at]
+            at = chance.choice(digits)
+            yield content[:at] + str(chance.randrange(10)).encode() + content[at + 1 :]
+
+
+def says_the_same(one: bytes, other: bytes) -> bool:
+    """Whether two texts are the same JSON, differently spelt."""
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return one == other
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damage_is_refused(name, damaged_run, opened, rounds):
+    path, chance = damaged_run / name, random.Random(name)
+    content = path.read_bytes()
+    opened(damaged_run, name)
+    for number, damaged in enumerate(damages(chance, content, PER_FILE * rounds)):
+        path.write_bytes(damaged)
+        try:
+            opened(damaged_run, name)
+        except REFUSALS as error:
+            assert str(error), f"damage {number}"
+        else:
+            assert says_the_same(damaged, content), f"damage {number} of {name} was loaded silently"
+    path.write_bytes(content)
+    opened(damaged_run, name)
+
+
+@pytest.mark.parametrize("name", [*FILES, "index"])
+def test_a_file_of_another_run_is_refused(name, damaged_run, opened, finished):
+    other, path = finished[0] / "runs" / "b" / name, damaged_run / name
+    if name == "index":
+        shutil.copytree(other, path, dirs_exist_ok=True)
+        name = "index/index.json"
+    elif other.read_bytes() == path.read_bytes():
+        pytest.skip("both runs have the same")  # what does not depend on the seed
+    else:
+        shutil.copyfile(other, path)
+    with pytest.raises(REFUSALS):
+        opened(damaged_run, name)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "unquantised.ckpt"])
+def test_a_run_does_not_go_on_from_the_checkpoint_of_another(name, damaged_run, finished):
+    load_checkpoint(damaged_run / name, [])
+    shutil.copyfile(finished[0] / "runs" / "b" / name, damaged_run / name)
+    with pytest.raises(UserError, match=f"{name} is of another run than the config.json beside it"):
+        load_checkpoint(damaged_run / name, [])
+
+
+def test_another_checkpoint_of_the_same_run_is_not_its_best(damaged_run, opened):
+    shutil.copyfile(damaged_run / "unquantised.ckpt", damaged_run / "best.ckpt")
+    with pytest.raises(UserError):
+        opened(damaged_run, "best.ckpt")
+    shutil.copyfile(damaged_run / "last.ckpt", damaged_run / "best.ckpt")
+    if (damaged_run / "last.ckpt").read_bytes() != (damaged_run / "best.ckpt").read_bytes():
+        with pytest.raises(UserError, match="best.ckpt is damaged or of another run"):
+            opened(damaged_run, "best.ckpt")
+
+
+@pytest.mark.parametrize("name", ["config.json", "manifest.json", "best.ckpt", "wide.npz", "index/index.json"])
+@pytest.mark.parametrize("instead", ["nothing", "folder", "null", "[]"])
+def test_something_else_in_its_place_is_refused(name, instead, damaged_run, opened):
+    path = damaged_run / name
+    path.unlink()
+    if instead == "folder":
+        path.mkdir()
+    elif instead != "nothing":
+        path.write_text(instead)
+    with pytest.raises(REFUSALS):
+        opened(damaged_run, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"data": None}, "data must be objects"),
+        ({"data": ...}, "cannot be read"),
+        ({"hyperparameters": []}, "must be objects"),
+        ({"K_u": 4.0}, "--K_u is 4.0"),
+        ({"K_u": True}, "--K_u is 1"),
+        ({"dataset": None}, "--dataset is"),
+        ({"hidden": [[1]]}, "--hidden"),
+        ({"version": 0}, "is of version 0"),
+        ({"version": 1.5}, "is of version 1.5"),
+        ({"version": 99}, "is of version 99"),
+        ({"split_seed": 7}, "was changed after the run"),
+    ],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_config_json_that_makes_no_sense_is_a_sentence(change, part, sealed, damaged_run):
+    """With its checksum it was changed; without, as the first version wrote it, the values themselves are refused."""
+    path, content = damaged_run / "config.json", read_config(damaged_run / "config.json")
+    (name, value), where = next(iter(change.items())), content
+    where = content["hyperparameters"] if name in content["hyperparameters"] else content
+    where[name] = value
+    if value is ...:
+        del where[name]
+    if sealed:
+        content["sha256"], part = "0" * 64, f"{part}|was changed after the run"
+    elif name != "version":
+        content.pop("version")
+        part = f"{part}|other settings" if name == "split_seed" else part
+    path.write_text(json.dumps(content))
+    if name == "split_seed" and not sealed:
+        pytest.skip("the first version had no checksum")
+    with pytest.raises(UserError, match=part):
+        settings_of(damaged_run / "best.ckpt", Hyperparameters(), set())
