@@ -11,11 +11,12 @@ import numba
 import numpy as np
 
 from retrieval import blocks
+from retrieval.postings import Postings
 from retrieval.pruning import Pruning
 from retrieval.sizes import offsets_of, postings_within
 
 
-def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> dict:
+def add_items(index: Postings, scorer: blocks.Scorer, n_new: int, block: int | None, progress: bool) -> dict:
     """The arrays of SparseInvertedIndex.add_items."""
     n_codes, cap = len(index), index.pruning.max_postings
     block = block or blocks.codes_per_block(n_new)
@@ -113,7 +114,7 @@ def _grow(offsets, items, scores, new, first_new, floors, old_gaps, gaps, ends, 
                 at += 1
 
 
-def drop_items(index, gone: np.ndarray) -> dict:
+def drop_items(index: Postings, gone: np.ndarray) -> dict:
     """The lists without the items `gone`."""
     keep = np.ones(index.n_items + 1, bool)
     keep[gone] = False
@@ -161,7 +162,7 @@ def _count_items(items, counts):
         counts[items[p] - 1] += 1
 
 
-def merge_lists(parts) -> dict:
+def merge_lists(parts: tuple[Postings, ...]) -> dict:
     """The lists of all parts: same codes, no item in two."""
     offsets, items, scores = parts[0].offsets, parts[0].items, parts[0].scores
     for part in parts[1:]:
@@ -189,7 +190,7 @@ def _merge(offsets, items, scores, others, other_items, other_scores, both, to_i
 
 
 def common_threshold(
-    index, threshold: float | None, keep_share: float | None, max_bytes: int | None, format: str
+    index: Postings, threshold: float | None, keep_share: float | None, max_bytes: int | None, format: str
 ) -> float | None:
     """The one threshold for all codes that these arguments of SparseInvertedIndex.prune come to."""
     most = len(index.items)
@@ -208,7 +209,7 @@ def common_threshold(
     return cut if threshold is None else max(cut, threshold)
 
 
-def prune(index, threshold: float | None, max_postings: int | None) -> dict:
+def prune(index: Postings, threshold: float | None, max_postings: int | None) -> dict:
     """The lists cut by these limits as well; floors take in what goes."""
     threshold = np.float32(-np.inf if threshold is None else threshold)
     left_out = index.n_items - len(index.removed) - np.diff(index.offsets)
