@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from retrieval.queries import item_ids
@@ -29,7 +32,7 @@ class OnnxQuery:
         ValueError: it is no such export, or of another version.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         try:
             import onnxruntime
         except ImportError as error:
@@ -50,7 +53,7 @@ class OnnxQuery:
             )
         self.seq_len, self.k_u, self.n_items = (int(about[name]) for name in ("seq_len", "K_u", "n_items"))
 
-    def codes(self, histories) -> np.ndarray:
+    def codes(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
         """The codes of histories.
 
         Args:
