@@ -35,7 +35,6 @@ LADDERS = {  # what `choose` tries
     "l2": (30.0, 100.0, 300.0, 1000.0, 3000.0),
 }
 PAIRS = 2**26  # most item pairs held of a matrix, in 0.5 GB; beyond, the lightest are dropped
-SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of the wide spread beside the deep, in `choose_weight`
 CELLS = 2**24  # cells of a dense matrix, held at once
 
 
@@ -219,27 +218,6 @@ def choose(
         ladder = [replace(best, **{name: step}) for step in sorted({*LADDERS[name], getattr(best, name)})]
         best = _climb(ladder, best, value)
     return best
-
-
-def choose_weight(deep: np.ndarray, wide: np.ndarray, validation: Queries, k: int = 50) -> float:
-    """The weight of a table's scores beside those of another model: deep + weight * wide.
-
-    The search is in units of the scores' spread over items, the mean over users of their standard deviation.
-
-    Args:
-        deep, wide: scores of the validation users, float32 (U, n_items).
-        validation: these users; what counts is their mean NDCG@k, seen items left out.
-    """
-    spread = wide.std(axis=1).mean()
-    if not spread > 0:
-        return 0.0  # no user has an item that votes
-    unit = float(deep.std(axis=1).mean() / spread)
-
-    @lru_cache(None)
-    def value(share: float) -> float:
-        return ndcg_of(deep + np.float32(share * unit) * wide, validation, k)
-
-    return unit * _climb(SHARES, 0.5, value)
 
 
 def ndcg_of(scores: np.ndarray, queries: Queries, k: int) -> float:

@@ -9,7 +9,7 @@ import pytest
 from data.queries import Queries
 from data.ragged import Ragged
 from models import wide
-from models.wide import Pairs, WideSettings, WideTable, choose, choose_weight, local_inverse
+from models.wide import Pairs, WideSettings, WideTable, choose, local_inverse
 
 WHOLE = WideSettings(0.5, 0.4, l2=3.0, max_postings=1000, lookups=4, neighbours=1000)  # windows of 4 and 3
 
@@ -150,19 +150,6 @@ def test_choice_follows_the_data(rng):
     taken = Ragged.from_rows(rng.permuted(np.hstack([groups[:, :5], noise]), axis=1))
     valid = queries(taken, groups[:, 5:]).take(np.arange(100, 300))
     assert choose(taken.take(np.arange(100)), 120, valid, start=WideSettings(0.5), k=5).history_decay > 0.5
-
-
-def test_weight_beside_another_model(rng):
-    """Noise gets next to no say beside the truth, and the truth all it can get beside noise, on any scale."""
-    targets = rng.integers(1, 41, (300, 1))
-    valid = Queries(Ragged.from_rows([[]] * 300), Ragged.from_rows(targets))
-    truth = (np.arange(1, 41) == targets).astype(np.float32)
-    noise = rng.normal(size=truth.shape).astype(np.float32)
-    good = truth + 0.3 * rng.normal(size=truth.shape).astype(np.float32)
-    assert choose_weight(good, noise, valid, k=1) <= 0.1 * good.std() / noise.std()
-    assert choose_weight(truth, 0 * truth, valid, k=1) == 0
-    weight, scaled = choose_weight(noise, truth, valid, k=1), choose_weight(noise, truth / 100, valid, k=1)
-    assert scaled == pytest.approx(100 * weight, rel=1e-3) and weight > 0.7 / truth.std(axis=1).mean()
 
 
 def test_new_items_from_their_first_interactions(rng):
