@@ -5,11 +5,10 @@ exporter knows neither the clamped mean nor the lists and zeros of the quantiser
 ZerosLike), and such a graph is small.
 """
 
-import os
-
 import numpy as np
 
 from errors import UserError
+from files import fresh
 
 FORMAT = 1  # of the metadata; `retrieval.engines.onnx_query` reads it
 OPSET, IR_VERSION = 17, 8  # what onnxruntime 1.13 and later run
@@ -62,9 +61,8 @@ def export_query_side(model, path):
             "codes": "one per token: sum over m of index_m * K_c^(num_codebooks-1-m), a key of the inverted index",
         },
     )
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(exported.SerializeToString())
-    os.replace(fresh, path)
+    with fresh(path) as file:
+        file.write(exported.SerializeToString())
 
 
 class _Graph:
