@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import IO
 
 
+class UnwritableError(OSError):
+    """A file or folder could not be written; the message names it and says why."""
+
+
 @contextlib.contextmanager
 def fresh(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     """A file to write that takes the place of `path` once all of it is on the disk.
@@ -25,7 +29,7 @@ def fresh(path: str | Path, mode: str = "wb") -> Iterator[IO]:
         The open file.
 
     Raises:
-        OSError: the disk refuses; the message names `path` and says why.
+        UnwritableError: the disk refuses (an OSError).
     """
     path = Path(path)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
@@ -51,15 +55,17 @@ def writing(path: str | Path) -> Iterator[None]:
         path: the file or folder that the body writes.
 
     Raises:
-        OSError: with the error number of the original; an error that names a file of its own stays as it is.
+        UnwritableError: with the error number of the original. An error that names another file stays as it is.
     """
     path = Path(path)
     try:
         yield
+    except UnwritableError:
+        raise
     except OSError as error:
         if error.filename is not None and not _belongs(Path(os.fsdecode(error.filename)), path):
             raise
-        raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}.") from error
+        raise UnwritableError(error.errno, f"{path} could not be written: {error.strerror or error}.") from error
 
 
 def _belongs(other: Path, path: Path) -> bool:

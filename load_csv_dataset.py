@@ -1,13 +1,12 @@
-"""The CSV contract: a prepared folder -> a catalogue, training batches and evaluation queries.
+"""The CSV contract: a prepared folder -> a catalogue, training batches, evaluation queries and features.
 
-Ids are 1..n_items, 0 is padding, and histories are oldest first. A cell that holds several ids is a
-JSON list, "[5, 17, 3]". Every refusal names file, line and column.
+Ids are 1..n_items, 0 is padding, and histories are oldest first. A cell that holds several ids is a JSON list,
+"[5, 17, 3]". Every refusal names file, line and column. A file that is not the one its folder was prepared with is
+refused (see `data.prepared`).
 """
 
 from __future__ import annotations
 
-import json
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,130 +14,252 @@ from pathlib import Path
 import numpy as np
 
 from data.batches import Batch, TrainingRows, TrainingSequences
+from data.features import Features, FeatureTable, feature_table
+from data.idlists import read_lists
+from data.prepared import is_prepared, require_unchanged
 from data.queries import Queries
-from data.ragged import Ragged
-from data.sourcefile import SourceFile
+from data.sourcefile import SourceFile, shown
+from data.userfile import read_users
+from errors import UserError
 
 __all__ = [
     "Batch",
     "Catalogue",
+    "FeatureTable",
+    "Features",
     "Queries",
     "TrainingRows",
     "TrainingSequences",
     "load_catalogue",
+    "load_features",
     "load_queries",
     "load_training",
 ]
 
-SEQUENCE_COLUMNS = ["user_id", "items"]
+USER_COLUMN = "user_id"  # optional in rows and queries: only features of users need it
+SEQUENCE_COLUMNS = [USER_COLUMN, "items"]
 ROW_COLUMNS = ["hist_items", "pos_items", "neg_items"]  # those of the published release
 QUERY_COLUMNS = ["hist_items", "target_items"]
 ITEM_COLUMNS = ["id", "original_id", "title", "categories"]
+ITEM_FEATURES = ("categories", "year")
+# Ids beyond these have no line in cate_item.txt that would account for them; MovieLens needs 6 per line.
+MOST_IDS_PER_LINE, ALWAYS_IDS = 100, 100_000
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """The items 1..n_items. Each list has n_items + 1 entries; entry 0 is padding and "".
 
-    categories: "Action|Comedy", "" where unknown.
+    Attributes:
+        n_items: how many there are.
+        original_ids, titles: texts.
+        categories: "Action|Comedy", "" where unknown.
+        years: "1995", "" where unknown.
     """
 
     n_items: int
     original_ids: list[str]
     titles: list[str]
     categories: list[str]
+    years: list[str]
+
+    def name(self, item: int) -> str:
+        """What a person calls an item: its title, or its original id."""
+        return self.titles[item] or f"item {self.original_ids[item]}"
+
+    def find(self, texts: Sequence[str]) -> list[int]:
+        """Items by original id, by title, or by a part of a title that no other has.
+
+        Raises:
+            UserError: a text means no item, or several.
+        """
+        return [self._found(text.strip()) for text in texts if text.strip()]
+
+    def _found(self, text: str) -> int:
+        for names in (self.original_ids, self.titles):
+            if text and names.count(text) == 1:
+                return names.index(text)
+        alike = [item for item, title in enumerate(self.titles) if item and text.casefold() in title.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        found = "; ".join(self.titles[item] for item in alike[:5]) or "nothing"
+        raise UserError(f"{shown(text)} means {found}; give an id or a title of one item.")
 
 
 def load_catalogue(folder: str | Path) -> Catalogue:
-    """Read items.csv of a prepared folder; without it cate_item.txt of a release folder, which
-    knows only ids and categories."""
+    """Read items.csv of a prepared folder; without it cate_item.txt of a release folder: only ids and categories."""
     file = SourceFile(Path(folder) / "items.csv")
     categories_only = SourceFile(Path(folder) / "cate_item.txt")
-    if categories_only.path.exists() and not file.path.exists():
+    if categories_only.path.exists() and not file.path.exists() and not is_prepared(file.path.parent):
         return _catalogue_of_categories(categories_only)
-    places = file.places(ITEM_COLUMNS)
-    original_ids, titles, categories = [""], [""], [""]
+    require_unchanged(file.path)
+    has_year = "year" in file.header()
+    places = file.places(ITEM_COLUMNS + ["year"] * has_year)
+    original_ids, titles, categories, years = [""], [""], [""], [""]
     seen: dict[str, int] = {}
     for line, fields in file.body():
-        number, original, title, category = (fields[place] for place in places)
+        number, original, title, category, *year = (fields[place] for place in places)
         due = len(titles)
         if number != str(due):
-            what = f"{number!r} where {due} is due; number the items 1, 2, 3 ... in order"
+            what = f"{shown(number)} where {due} is due; number the items 1, 2, 3 ... in order"
             raise file.refusal(what, line, "id")
         if original in seen:
-            what = f"{original!r} stands on line {seen[original]} too; remove one of the two"
+            what = f"{shown(original)} stands on line {seen[original]} too; remove one of the two"
             raise file.refusal(what, line, "original_id")
         seen[original] = line
         original_ids.append(original)
         titles.append(title)
         categories.append(category)
+        years.append(year[0] if has_year else "")
     if not seen:
         raise file.refusal("no items below the header; add some, or delete the folder to have it prepared anew")
-    return Catalogue(len(seen), original_ids, titles, categories)
+    return Catalogue(len(seen), original_ids, titles, categories, years)
 
 
 def _catalogue_of_categories(file: SourceFile) -> Catalogue:
-    """Read item_id,cate_id lines; an item that is missing has an unknown category, for the ids of
-    MovieLens have gaps."""
+    """Read item_id,cate_id lines; an item without a line has an unknown category: the ids of MovieLens have gaps."""
     found: dict[int, str] = {}
     for line, text in file.lines("utf-8"):
-        item, _, category = text.partition(",")
-        if not (item.strip().isdecimal() and category.strip().isdecimal()):
+        item, _, category = (part.strip() for part in text.partition(","))
+        if not (item.isdecimal() and category.isdecimal() and len(item) < 19):
             raise file.refusal("not item_id,cate_id; write two whole numbers", line)
         number = int(item)
         if number < 1 or number in found:
             what = "0 is padding" if number < 1 else f"{number} stands on an earlier line too"
             raise file.refusal(f"{what}; remove the line", line, "item_id")
-        found[number] = category.strip()
+        found[number] = category
     if not found:
         raise file.refusal("empty file; one item_id,cate_id per line is needed")
     n_items = max(found)
+    most = max(ALWAYS_IDS, MOST_IDS_PER_LINE * len(found))
+    if n_items > most:
+        what = f"item {n_items} of {len(found)} items; number them without such gaps (up to {most} here)"
+        raise file.refusal(what, list(found).index(n_items) + 1, "item_id")
+    unknown = [""] * (n_items + 1)
     return Catalogue(
         n_items,
         original_ids=[""] + [str(item) for item in range(1, n_items + 1)],
-        titles=[""] * (n_items + 1),
+        titles=unknown,
         categories=[found.get(item, "") for item in range(n_items + 1)],
+        years=unknown,
     )
 
 
-def load_queries(csv_path: str | Path, n_items: int) -> Queries:
-    """Read hist_items,target_items, with any number of targets.
+def load_features(folder: str | Path, user_features: tuple[str, ...], item_features: tuple[str, ...]) -> Features:
+    """Read the columns named of users.csv, and of the catalogue.
 
-    A history may be padded with 0 at its ends (the release pads to a fixed length); the targets may
-    not: padding is never truth. Equal rows are fine: two users can have taken the same items.
+    The vocabulary of users is that of the training users: a value that only others have is 0.
+
+    Args:
+        folder: a prepared folder; or one of the release's format with a users.csv headed user_id,<columns>.
+        user_features: columns of users.csv.
+        item_features: of "categories" and "year".
+
+    Raises:
+        UserError: a column is unknown or empty, or there is no users.csv.
     """
-    histories, targets = _read_lists(SourceFile(Path(csv_path)), QUERY_COLUMNS)
+    folder = Path(folder)
+    item = _item_table(folder, item_features) if item_features else None
+    user, rows = _user_table(folder, user_features) if user_features else (None, {})
+    return Features(user, item, rows)
+
+
+def _item_table(folder: Path, names: tuple[str, ...]) -> FeatureTable:
+    catalogue = load_catalogue(folder)
+    columns = {"categories": catalogue.categories[1:], "year": catalogue.years[1:]}
+    for name in names:
+        _require_column(folder, "--item_features", name, ITEM_FEATURES)
+        if not any(columns[name]):
+            raise UserError(f"{folder}: no item has a {name}; leave {name} out of --item_features.")
+    return feature_table({name: columns[name] for name in names})
+
+
+def _user_table(folder: Path, names: tuple[str, ...]) -> tuple[FeatureTable, dict[str, int]]:
+    file = SourceFile(folder / "users.csv")
+    if not file.path.exists():
+        cure = "move it away to have the data prepared anew" if is_prepared(folder) else "put one there"
+        raise UserError(f"{folder} holds no users.csv, headed user_id,<columns>, for --user_features; {cure}.")
+    require_unchanged(file.path)
+    users = read_users(file)
+    for name in names:
+        _require_column(folder, "--user_features", name, users.columns)
+    rows = {user: row for row, user in enumerate(users.rows, start=1)}
+    training = SourceFile(folder / "data.csv")
+    place = training.places([USER_COLUMN])[0]
+    known = (rows.get(fields[place], 0) - 1 for _, fields in training.body())
+    cells = {name: [row[users.columns.index(name)] for row in users.rows.values()] for name in names}
+    return feature_table(cells, sorted({row for row in known if row >= 0})), rows
+
+
+def _require_column(folder: Path, flag: str, name: str, columns: Sequence[str]) -> None:
+    if name not in columns:
+        has = f"choose from {shown(', '.join(columns))}" if columns else "this data knows none; give a --user_file"
+        raise UserError(f"{flag}: {folder} has no {shown(name)}; {has}.")
+
+
+def load_queries(csv_path: str | Path, n_items: int, features: Features | None = None) -> Queries:
+    """Read hist_items,target_items, with any number of targets; and user_id, if there are features of users.
+
+    A history may be padded with 0 at its ends (the release pads to a fixed length); the targets may not: padding is
+    never truth. Equal rows are fine: two users can have taken the same items.
+
+    Args:
+        csv_path: the file.
+        n_items: the catalogue is 1 .. n_items.
+        features: with some of users, the queries have `.users`.
+
+    Raises:
+        UserError: the file cannot be read as this, with line and column.
+    """
+    file = SourceFile(Path(csv_path))
+    require_unchanged(file.path)
+    (histories, targets), users = read_lists(file, QUERY_COLUMNS, text=_user_column(features))
     histories = histories.without_padding()
     for column in (histories, targets):
         column.require_filled()
         column.require_ids(n_items)
     targets.require_distinct()
     targets.require_absent_from(histories)
-    return Queries(histories.ragged(), targets.ragged())
+    return Queries(histories.ragged(), targets.ragged(), _values_of(users, features, file, histories.lines))
 
 
-def load_training(csv_path: str | Path, n_items: int) -> TrainingSequences | TrainingRows:
-    """Read whole sequences (user_id,items) or the release's hist_items,pos_items,neg_items."""
+def load_training(
+    csv_path: str | Path, n_items: int, features: Features | None = None
+) -> TrainingSequences | TrainingRows:
+    """Read whole sequences (user_id,items) or the release's hist_items,pos_items,neg_items.
+
+    Those need a user_id too if there are features of users.
+
+    Args:
+        csv_path: the file.
+        n_items: the catalogue is 1 .. n_items.
+        features: with some of users, the batches have `.user`.
+
+    Raises:
+        UserError: the file cannot be read as this, with line and column.
+    """
     file = SourceFile(Path(csv_path))
+    require_unchanged(file.path)
     header = file.header()
     if set(SEQUENCE_COLUMNS) <= set(header):
-        return _load_sequences(file, n_items)
+        return _load_sequences(file, n_items, features)
     if set(ROW_COLUMNS) <= set(header):
-        return _load_rows(file, n_items)
+        return _load_rows(file, n_items, features)
     due = f"{','.join(SEQUENCE_COLUMNS)} or {','.join(ROW_COLUMNS)}"
-    raise file.refusal(f"the columns are {','.join(header)}; they must be {due}", line=1)
+    raise file.refusal(f"the columns are {shown(','.join(header))}; they must be {due}", line=1)
 
 
-def _load_sequences(file: SourceFile, n_items: int) -> TrainingSequences:
-    (items,) = _read_lists(file, ["items"], unique=["user_id"])
+def _load_sequences(file: SourceFile, n_items: int, features: Features | None) -> TrainingSequences:
+    (items,), users = read_lists(file, ["items"], unique=[USER_COLUMN], text=_user_column(features))
     items.require_filled(2, "a history and a target")
     items.require_ids(n_items)
     items.require_distinct()  # else a target would stand in its own history
-    return TrainingSequences(items.ragged(), n_items)
+    return TrainingSequences(items.ragged(), n_items, _values_of(users, features, file, items.lines))
 
 
-def _load_rows(file: SourceFile, n_items: int) -> TrainingRows:
-    histories, positives, negatives = _read_lists(file, ROW_COLUMNS, unique=ROW_COLUMNS)
+def _load_rows(file: SourceFile, n_items: int, features: Features | None) -> TrainingRows:
+    lists, users = read_lists(file, ROW_COLUMNS, unique=ROW_COLUMNS, text=_user_column(features))
+    histories, positives, negatives = lists
     histories = histories.without_padding()
     for column in (histories, positives, negatives):
         column.require_filled()
@@ -152,121 +273,24 @@ def _load_rows(file: SourceFile, n_items: int) -> TrainingRows:
         histories.ragged(),
         positives.values.astype(np.int32),  # (R,)
         negatives.values.astype(np.int32).reshape(len(positives.values), -1),  # (R, n)
+        _values_of(users, features, file, histories.lines),
     )
 
 
-@dataclass(frozen=True)
-class _Lists:
-    """A column of id lists as it stands in a file, with the line of every row for messages.
-
-    values: int64 [nnz]; lengths, lines: int64 [rows].
-    """
-
-    file: SourceFile
-    column: str
-    values: np.ndarray
-    lengths: np.ndarray
-    lines: np.ndarray
-
-    def ragged(self) -> Ragged:
-        return Ragged.from_lengths(self.lengths, self.values.astype(np.int32))
-
-    def without_padding(self) -> _Lists:
-        """Zeros at either end of a list taken off; a zero between items stays, to be refused."""
-        row = self._rows()
-        place = np.flatnonzero(self.values)
-        owner = row[place]
-        begins = np.diff(owner, prepend=-1) > 0
-        ends = np.diff(owner, append=len(self.lengths)) > 0
-        first = np.full(len(self.lengths), len(self.values))
-        last = np.full(len(self.lengths), -1)
-        first[owner[begins]] = place[begins]
-        last[owner[ends]] = place[ends]
-        at = np.arange(len(self.values))
-        keep = (at >= first[row]) & (at <= last[row])
-        lengths = np.bincount(row[keep], minlength=len(self.lengths))
-        return _Lists(self.file, self.column, self.values[keep], lengths, self.lines)
-
-    def require_filled(self, least: int = 1, why: str = "an item") -> None:
-        self._refuse_rows(self.lengths < least, f"too few ids; every row needs {why}")
-
-    def require_width(self, width: int, what: str) -> None:
-        self._refuse_rows(self.lengths != width, what)
-
-    def require_ids(self, n_items: int) -> None:
-        what = f"item {{}} is not in the catalogue (1 to {n_items}); remove it"
-        zero = "0 is padding, which may only stand at the ends of hist_items; remove it"
-        self._refuse_values(np.flatnonzero(self.values == 0), zero)
-        self._refuse_values(np.flatnonzero((self.values < 1) | (self.values > n_items)), what)
-
-    def require_distinct(self) -> None:
-        key = self._keys(self.values.max(initial=0) + 1)
-        order = np.argsort(key, kind="stable")
-        again = order[1:][key[order[1:]] == key[order[:-1]]]
-        self._refuse_values(again, "item {} stands in the list twice; keep its first place only")
-
-    def require_absent_from(self, other: _Lists) -> None:
-        base = max(self.values.max(initial=0), other.values.max(initial=0)) + 1
-        both = np.flatnonzero(np.isin(self._keys(base), other._keys(base)))
-        what = f"item {{}} is also in {other.column} of that line; remove it from one of the two"
-        self._refuse_values(both, what)
-
-    def _refuse_rows(self, bad: np.ndarray, what: str) -> None:
-        if bad.any():
-            raise self.file.refusal(what, self.lines[np.argmax(bad)], self.column)
-
-    def _refuse_values(self, bad: np.ndarray, what: str) -> None:
-        """bad: places in values, in any order."""
-        if len(bad):
-            at = bad.min()
-            line = self.lines[self._rows()[at]]
-            raise self.file.refusal(what.format(self.values[at]), line, self.column)
-
-    def _rows(self) -> np.ndarray:
-        """The row of every value, int64 [nnz]."""
-        return np.repeat(np.arange(len(self.lengths)), self.lengths)
-
-    def _keys(self, base: int) -> np.ndarray:
-        """One number for (row, item), int64 [nnz]."""
-        return self._rows() * base + self.values
+def _user_column(features: Features | None) -> list[str]:
+    return [USER_COLUMN] if features and features.user else []
 
 
-def _read_lists(file: SourceFile, columns: list[str], unique: Sequence[str] = ()) -> list[_Lists]:
-    """Read columns of JSON lists. No two rows may agree in all columns of `unique`."""
-    places = file.places(columns)
-    key_places = file.places(list(unique))
-    values = [array("q") for _ in columns]
-    lengths = [array("q") for _ in columns]
-    lines = array("q")
-    seen: dict[int, int] = {}
-    for line, fields in file.body():
-        lines.append(line)
-        if key_places:
-            key = hash(tuple(fields[place] for place in key_places))
-            if key in seen:
-                what = f"the same as on line {seen[key]}; remove one of the two rows"
-                raise file.refusal(what, line, ",".join(unique))
-            seen[key] = line
-        for i, place in enumerate(places):
-            try:
-                ids = _ids(fields[place])
-                values[i].fromlist(ids)
-            except (ValueError, TypeError, OverflowError, RecursionError) as error:
-                cell = fields[place] if len(fields[place]) < 40 else fields[place][:37] + "..."
-                what = f"{cell!r} is not a JSON list of item ids; write [1, 2, 3]"
-                raise file.refusal(what, line, columns[i]) from error
-            lengths[i].append(len(ids))
-    if not lines:
-        raise file.refusal("no rows below the header; add some, or delete the folder to have it prepared anew")
-    return [
-        _Lists(file, name, *(np.frombuffer(part, np.int64) for part in (values[i], lengths[i], lines)))
-        for i, name in enumerate(columns)
-    ]
-
-
-def _ids(cell: str) -> list[int]:
-    """The ids of one cell. A lone number is a list of one, as the release writes pos_items."""
-    if "e" in cell:  # true and false would pass for 1 and 0
-        raise ValueError("a word or an exponent")
-    ids = json.loads(cell)
-    return [ids] if isinstance(ids, int) else ids
+def _values_of(
+    users: list[list[str]], features: Features | None, file: SourceFile, lines: np.ndarray
+) -> np.ndarray | None:
+    """The feature values of each row's user, (rows, W) int32."""
+    if not users:
+        return None
+    for user, line in zip(users[0], lines, strict=True):
+        if user not in features.user_rows:
+            what = (
+                f"nothing is known of user {shown(user)}; add a row to the file of users, or leave out --user_features"
+            )
+            raise file.refusal(what, int(line), USER_COLUMN)
+    return features.user.values[[features.user_rows[user] for user in users[0]]]

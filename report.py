@@ -45,6 +45,23 @@ def curves(rows, monitor, label, path):
     os.replace(fresh, path)
 
 
+def wide(table, seconds):
+    """What the wide table was fitted with."""
+    chosen = table.settings
+    print(
+        f"wide table: {len(table.items):,} postings of {table.n_items:,} items; decay of the history "
+        f"{chosen.history_decay:g}, of the targets {chosen.target_decay:g}, l2 {chosen.l2:g}; "
+        f"chosen on validation users and fitted in {seconds:.0f} s"
+    )
+
+
+def blend(tried, k):
+    """How well the wide table and the model do together, by the ratio of their spreads."""
+    best = max(tried, key=tried.get)
+    print(f"wide : deep, NDCG@{k} of validation users: " + ", ".join(f"{r:g}: {v:.4f}" for r, v in tried.items()))
+    print(f"  chosen: {best:g} to 1")
+
+
 def index(about, recommender, queries, k, exclude_seen, folder):
     """Size, shape and speed of the index; also runs/<name>/index.json."""
     asked, missing = recommender.query_codes, recommender.missing_codes
@@ -64,10 +81,10 @@ def index(about, recommender, queries, k, exclude_seen, folder):
     _write_json(folder / "index.json", about | {"missing_share": share, "queries_per_second": speed})
 
 
-def codebooks(model, recommender, data, folder):
-    """Health of the codebooks on the test users; also runs/<name>/codebooks.json."""
+def codebooks(model, codes, data, folder):
+    """Health of the codebooks on the test users, whose codes (U, K_u) are given; also runs/<name>/codebooks.json."""
     queries = data.test
-    health = codebook_health(model.quantiser, recommender.encode(queries))
+    health = codebook_health(model.quantiser, codes)
     for number, book in enumerate(health["codebooks"], 1):
         print(
             f"codebook {number}: {book['used']} of {model.quantiser.n_codewords} codewords used by the test users, "
@@ -119,7 +136,10 @@ def results(found, prepared, h, folder):
     }
     rows = []
     for path, metrics in found.items():
-        print(metrics.table(f"test users through the {path}" if path == "index" else "test users, exhaustive scoring"))
+        how = {"index": "through the index", "exhaustive": "exhaustive scoring"}.get(
+            path, f"{path}, exhaustive scoring"
+        )
+        print(metrics.table(f"test users, {how}"))
         rows += metrics.rows(**labels, path=path)
     fresh = folder / "metrics.csv.new"
     with open(fresh, "w", newline="", encoding="utf-8") as file:
@@ -128,7 +148,7 @@ def results(found, prepared, h, folder):
         writer.writerows(rows)
     os.replace(fresh, folder / "metrics.csv")
     for path, metrics in found.items():
-        _save_per_user(folder / f"per_user_{path}.npz", metrics)
+        _save_per_user(folder / f"per_user_{path.replace(' ', '_')}.npz", metrics)
     if prepared.note:
         print(prepared.note)
 
@@ -139,23 +159,37 @@ def cost(users, index, exhaustive):
     print(f"cost of the index, {users} users, recall@{k}: {compare(index, exhaustive, 'recall', k)}")
 
 
-def recommendations(catalogue, queries, items, scores):
-    """Titles and categories: the end of each history and what is recommended next."""
+def recommendations(catalogue, queries, items, scores, reasons=None):
+    """Titles and categories: the end of each history and what is recommended next, and why.
+
+    Args:
+        reasons: of `matcher.Matcher.reasons`, or None.
+    """
 
     def line(item):
-        title = catalogue.titles[item] or f"item {catalogue.original_ids[item]}"
-        return f"{title}  [{catalogue.categories[item].replace('|', ', ')}]"
+        categories = catalogue.categories[item].replace("|", ", ")
+        return catalogue.name(item) + (f"  [{categories}]" if categories else "")
 
     for user in range(len(queries)):
-        history = queries.histories[user]
-        targets = set(queries.targets[user].tolist())
+        history, targets = queries.histories[user], set(queries.targets[user].tolist())
         print(f"\nuser {user + 1}, history of {len(history)} items, the last ten:")
         for item in history[-10:]:
             print(f"    {line(item)}")
-        print("  recommended (* the user did take it later):")
+        print("  recommended (* the user did take it later):" if targets else "  recommended:")
         for rank, (item, score) in enumerate(zip(items[user], scores[user], strict=True), 1):
             if item:
                 print(f"  {'*' if item in targets else ' '} {rank:2d}. {line(item)}  {score:.2f}")
+                if reasons:
+                    print(f"         {_because(catalogue, reasons[user][rank - 1])}")
+
+
+def _because(catalogue, parts):
+    """The largest parts of a score in words."""
+    said = [
+        f"{share:.2f} by " + (f"token {number}" if item is None else f"{catalogue.name(item)}")
+        for item, number, share in parts
+    ]
+    return "; ".join(said) or "no part above 0"
 
 
 def _save_per_user(path, metrics):

@@ -14,12 +14,17 @@ import models
 from data.prepare import prepare
 from errors import UserError
 from load_csv_dataset import load_catalogue, load_queries, load_training
+from matcher import Matcher
 from metric import Metrics
-from retrieval import IndexRecommender, load_index
+from models.wide import WideTable
+from retrieval import load_index
+from retrieval.served import INDEX, QUERY, SCORER, read_manifest, write_manifest
 from training import load_checkpoint
 from work import Hyperparameters, check
 
 RUNS = Path("runs")
+WIDE = "wide.npz"
+TIED = ("best.ckpt", WIDE, INDEX, QUERY, SCORER)  # files of a run that belong together
 VERSION = 2  # of config.json
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
 MEANT = {  # what an older version meant by saying nothing, and what a newer one no longer says
@@ -32,6 +37,13 @@ MEANT = {  # what an older version meant by saying nothing, and what a newer one
         "lr_decay": True,
         "att_layer": 2,
         "num_heads": 1,
+        "interaction_layers": 2,
+        "interaction_components": 4,
+        "interaction_temperature": 0.05,
+        "wide": False,
+        "wide_lookups": 20,
+        "wide_postings": 400,
+        "index_loss": None,
     }
 }
 
@@ -79,7 +91,8 @@ class Run:
         changes: settings of index and evaluation to use in place of those of the run.
 
     Attributes:
-        folder, settings (`work.Hyperparameters`), data (`Data`), model (its best epoch).
+        folder, settings (`work.Hyperparameters`), data (`Data`), matcher (`matcher.Matcher` of its best epoch), and the
+        matcher's model and query_side.
 
     Raises:
         UserError: the folder holds no run that can be read, or the data are not those it was trained on.
@@ -90,12 +103,8 @@ class Run:
         checkpoint = self.folder / "best.ckpt"
         self.settings = settings_of(checkpoint, Hyperparameters(**changes), set(changes))
         self.data = data or Data(self.settings, source)
-        self.model = load_model(self.settings, self.data, checkpoint)
-
-    @functools.cached_property
-    def query_side(self):
-        """`models.QuerySide` of the model."""
-        return models.QuerySide(self.model, self.settings.inference_batch_size)
+        self.matcher = load_matcher(self.settings, self.data, checkpoint)
+        self.model, self.query_side = self.matcher.model, self.matcher.query_side
 
     @functools.cached_property
     def index(self):
@@ -104,15 +113,11 @@ class Run:
 
     def exhaustive(self):
         """A recommender that scores every item."""
-        return models.Exhaustive(self.model, self.settings.inference_batch_size)
+        return self.matcher.exhaustive()
 
     def recommender(self):
         """A recommender through the index of a model that has one, else `exhaustive`."""
-        if not self.model.has_quantiser:
-            return self.exhaustive()
-        return IndexRecommender(
-            self.index, lambda queries: self.query_side.codes(queries.histories), self.model.scorer()
-        )
+        return self.matcher.through(self.index) if self.model.has_quantiser else self.exhaustive()
 
     def metrics(self, path=None):
         """`metric.Metrics` of the test users as the run saved them: by path "index" or "exhaustive"."""
@@ -241,7 +246,9 @@ def read_config(path):
     if version > 1 and config.pop("sha256", None) != _digest(config):
         raise UserError(f"{path} was changed after the run; put the original back, or train anew.")
     for older in range(version, VERSION):
-        config["hyperparameters"] = MEANT[older] | config["hyperparameters"]
+        config["hyperparameters"] = MEANT[older] | settings
+    if version == 1 and settings.get("interaction_hidden") == []:
+        config["hyperparameters"]["interaction"] = "bilinear"  # which version 1 called a DNN without a hidden layer
     return config
 
 
@@ -280,6 +287,33 @@ def load_model(h, data, checkpoint):
     if model.has_quantiser and not model.is_quantised:
         raise UserError(f"{checkpoint} is from before the quantiser started; train past --pretrain_epoch.")
     return model
+
+
+def uses_wide(h):
+    """Whether a wide table stands beside the model."""
+    return models.MODELS[h.model].own_wide if h.wide is None else h.wide
+
+
+def load_matcher(h, data, checkpoint):
+    """The model of a checkpoint and the wide table beside it.
+
+    Raises:
+        UserError: as `load_model`, or the files are not those of one finished run.
+    """
+    folder, wide = Path(checkpoint).parent, None
+    model = load_model(h, data, checkpoint)
+    if uses_wide(h):
+        try:
+            read_manifest(folder, [WIDE])
+            wide = WideTable.load(folder / WIDE)
+        except (ValueError, OSError) as error:
+            raise UserError(str(error)) from error
+    return Matcher(model, wide, h)
+
+
+def tie(folder, matcher):
+    """Writes the manifest of what the folder of a run holds by now."""
+    write_manifest(folder, [name for name in TIED if (Path(folder) / name).exists()], matcher.item_keys)
 
 
 def write_json(path, content):

@@ -17,6 +17,7 @@ from data.ragged import Ragged
 from errors import UserError
 
 QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
+UNQUANTISED = "unquantised.ckpt"  # the best epoch of the phase without the quantiser
 OLD_NAMES = {  # parts of parameter names, and what version 1 called them
     "items.table": "item_table",
     "tokeniser.encoder.": "encoder.",
@@ -44,13 +45,15 @@ class TrainStep(nn.Cell):
 class Progress:
     """How far a run is: what a checkpoint holds beside the weights.
 
-    epoch: finished epochs. best, best_epoch: highest monitored value and its epoch. rows: the log so far.
+    epoch: finished epochs. best, best_epoch: highest monitored value of this phase and its epoch. rows: the log so far.
+    quantised_from: epochs that were finished when the quantiser started, which begins a new phase; None before.
     """
 
     epoch: int = 0
     best: float = -1.0
     best_epoch: int = 0
     rows: list = field(default_factory=list)
+    quantised_from: int | None = None
 
 
 class Trainer:
@@ -86,7 +89,11 @@ class Trainer:
         return load_checkpoint(path, [*self.model.get_parameters(), *self.optimizer.get_parameters()])
 
     def run(self):
-        """Trains until `epoch` epochs are done or `patience` of them brought no better `monitor`; loads the best.
+        """Trains, phase by phase, and loads the best epoch of the last one.
+
+        A model without a quantiser has one phase of `epoch` epochs. A quantised one has two: up to `pretrain_epoch`
+        epochs without the quantiser, and from the best of them on the rest with it. A phase ends early when `patience`
+        of its epochs brought no better `monitor`.
 
         Raises:
             UserError: the loss is not finite, or does not move.
@@ -105,8 +112,10 @@ class Trainer:
             leave=False,
             disable=None,  # no bar where there is no terminal
         ) as bar:
-            while progress.epoch < s.epoch and not self._out_of_patience():
-                if self.model.has_quantiser and progress.epoch == s.pretrain_epoch:
+            while True:
+                if self._phase_is_over():
+                    if not self.model.has_quantiser or progress.quantised_from is not None:
+                        break
                     self._start_quantiser()
                 started = time.perf_counter()
                 loss, softmax, samples = self._epoch(progress.epoch, bar)
@@ -127,10 +136,22 @@ class Trainer:
                 tqdm.write(f"epoch {progress.epoch:3d}  loss {loss:.4f}  {found}  {seconds:.1f} s{mark}")
         self.load("best.ckpt")
 
-    def _out_of_patience(self):
-        # Epochs before the quantiser do not count: their score is not the one that is served.
-        first = self.settings.pretrain_epoch if self.model.has_quantiser else 0
-        return self.progress.epoch - max(self.progress.best_epoch, first) >= self.settings.patience
+    def _phase_is_over(self):
+        s, progress, first = self.settings, self.progress, self.progress.quantised_from or 0
+        if not self.model.has_quantiser:
+            length = s.epoch
+        else:
+            length = s.pretrain_epoch if progress.quantised_from is None else s.epoch - s.pretrain_epoch
+        passed = progress.epoch - first
+        return passed >= length or progress.epoch - max(progress.best_epoch, first) >= s.patience
+
+    def _learning_rate(self):
+        """Falls linearly to 0 over `epoch` epochs, of which the quantised phase has the last ones however early it
+        starts; or stays."""
+        s, passed = self.settings, self.progress.epoch
+        if self.progress.quantised_from is not None:
+            passed += s.pretrain_epoch - self.progress.quantised_from
+        return s.lr * (1 - passed / s.epoch) if s.lr_decay else s.lr
 
     def _epoch(self, epoch, bar):
         """One pass over the training data, with a learning rate that stays or falls linearly to 0 over the run.
@@ -139,8 +160,7 @@ class Trainer:
         """
         s = self.settings
         self.step.set_train(True)
-        lr = s.lr * (1 - epoch / s.epoch) if s.lr_decay else s.lr
-        self.optimizer.learning_rate.set_data(ms.Tensor(lr, ms.float32))
+        self.optimizer.learning_rate.set_data(ms.Tensor(self._learning_rate(), ms.float32))
         # All randomness of an epoch depends on seed and epoch alone, so a resumed run repeats it.
         rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
         losses, softmaxes, quantised = [], [], self.model.is_quantised
@@ -178,13 +198,20 @@ class Trainer:
 
     def _start_quantiser(self):
         s, histories = self.settings, []
+        if self.progress.best_epoch:
+            # Written once: a run that was killed in its first quantised epoch finds best.ckpt to be of that one.
+            if not (self.folder / UNQUANTISED).exists():
+                self.load("best.ckpt")
+                self.save(UNQUANTISED)
+            self.load(UNQUANTISED)
         for batch in self._batches(self.progress.epoch):
             histories.extend(row[row > 0] for row in batch.history)
             if len(histories) >= QUANTISER_BATCHES * s.batch_size:
                 break
         tokens = self.query_side.raw_tokens(Ragged.from_rows(histories))
         self.model.start_quantiser(tokens, s.batch_size, s.seed)
-        self.progress.best = -1.0
+        self.progress.best, self.progress.best_epoch = -1.0, 0
+        self.progress.quantised_from = self.progress.epoch
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 def _parameter(default, group, text, **limits):
     """A setting. Limits: `least`, `above`, `below` and `most` bound a number, or each one of a list, which must not be
-    empty where it is `filled`; `choices` are the values allowed, or "module:NAME" for the keys of a registry."""
+    empty where it is `filled`; `choices` are the values allowed, or the keys of registries, "module:NAME+module:NAME".
+    """
     return field(default=default, metadata={"group": group, "help": text} | limits)
 
 
@@ -23,7 +24,9 @@ def _parameter(default, group, text, **limits):
 class Hyperparameters:
     """Every setting of a run: its default, its group in --help, what it does and what it may be."""
 
-    model: str = _parameter("DQMatch", "model", "the model; DQMatch is SparCode", choices="models:MODELS")
+    model: str = _parameter(
+        "DQMatch", "model", "the model; DQMatch is SparCode", choices="models:MODELS+baselines:BASELINES"
+    )
     encoder: str = _parameter("DNN", "model", "user encoder", choices="models.encoders:ENCODERS")
     encoder_shortcut: bool = _parameter(True, "model", "1: the DNN encoder adds the mean of the history to its output")
     tokeniser: str | None = _parameter(
@@ -37,6 +40,9 @@ class Hyperparameters:
     )
     interaction_dot: bool = _parameter(True, "model", "1: a dot product stands beside the interaction")
     interaction_hidden: tuple = _parameter((16,), "model", "hidden layers of the interaction", least=1)
+    interaction_layers: int = _parameter(2, "model", "cross layers of the CrossNet interaction", least=1)
+    interaction_components: int = _parameter(4, "model", "components of a token in the MoL interaction", least=1)
+    interaction_temperature: float = _parameter(0.05, "model", "of the cosines in cosine and MoL", above=0)
     embedding_size: int = _parameter(64, "model", "width of an item embedding", least=1)
     embedding_std: float = _parameter(0.1, "model", "standard deviation of the item embeddings at the start", least=0)
     token_embedding_size: int = _parameter(64, "model", "width of a token", least=1)
@@ -59,6 +65,12 @@ class Hyperparameters:
         below=1e6,
     )
 
+    wide: bool | None = _parameter(
+        None, "wide", "1: a wide item-to-item table beside the model; none: the model's own choice, 0 for TwoTower"
+    )
+    wide_lookups: int = _parameter(20, "wide", "items of the history that are looked up in the table", least=1)
+    wide_postings: int = _parameter(400, "wide", "most items in a row of the table", least=1)
+
     quantiser: str = _parameter("residual", "quantiser", "kind; product is the paper's", choices="models.vq:QUANTISERS")
     error_feedback: bool = _parameter(True, "quantiser", "1: a token takes over what quantising those before it lost")
     num_codebooks: int = _parameter(2, "quantiser", "codebooks; a token gets a codeword of each", least=1)
@@ -73,7 +85,7 @@ class Hyperparameters:
     pretrain_epoch: int | None = _parameter(
         None,
         "quantiser",
-        "epochs without the quantiser, before its k-means start; none: three quarters of epoch",
+        "most epochs without the quantiser, before its k-means start; none: three quarters of epoch",
         least=0,
     )
 
@@ -86,7 +98,7 @@ class Hyperparameters:
     )
     epoch: int = _parameter(40, "training", "epochs", least=1)
     patience: int = _parameter(
-        15, "training", "epochs without a better value of the monitor before training stops", least=1
+        8, "training", "epochs without a better value of the monitor before a phase of training ends", least=1
     )
     monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
     positions_per_user: int = _parameter(20, "training", "target positions drawn per user and epoch", least=1)
@@ -110,12 +122,23 @@ class Hyperparameters:
         "most codes in the index, those used most in training; others are scored on demand; none: no cap",
         least=1,
     )
-    max_postings: int | None = _parameter(1200, "index", "most items per posting list; none: no cap", least=1)
+    max_postings: int | None = _parameter(
+        None, "index", "most items per posting list; none: as index_loss allows", least=1
+    )
     keep_share: float | None = _parameter(
         None, "index", "share of the (code, item) pairs kept; none: all that score", above=0, most=1
     )
     max_bytes: int | None = _parameter(None, "index", "most bytes of the index; none: no limit", least=1)
-    index_format: str = _parameter("float32", "index", "scores in the postings", choices=("float32", "uint16", "uint8"))
+    index_format: str | None = _parameter(
+        None, "index", "scores in the postings; none: as index_loss allows", choices=("float32", "uint16", "uint8")
+    )
+    index_loss: float | None = _parameter(
+        0.005,
+        "index",
+        "largest relative loss on validation users for which lists are cut; none: they are not",
+        least=0,
+        below=1,
+    )
 
     topk: tuple = _parameter((1, 5, 10, 20, 50), "evaluation", "cut-offs of the metrics", least=1, filled=True)
     exclude_seen: bool = _parameter(True, "evaluation", "whether items of the history are left out: 1 or 0")
@@ -143,7 +166,8 @@ PRESETS = {  # what differs from the defaults above; flags override a preset
         "epoch": 10,
         "neg_num": 10,
         "neg_power": 0.0,
-        "max_postings": None,
+        "index_loss": None,
+        "wide": False,
     },
 }
 
@@ -166,6 +190,17 @@ class Command:
     sort_rows: bool = _parameter(False, "run", "1: sort an interactions file by time instead of refusing it")
     item_file: str | None = _parameter(None, "run", "titles and categories for an interactions file")
     users: int = _parameter(3, "run", "how many test users recommend shows", least=1)
+    history: str | None = _parameter(
+        None, "run", "whom to recommend to in place of test users: ids or titles, oldest first, as in 'ID|ID|Title'"
+    )
+    experiment: str | None = _parameter(
+        None,
+        "run",
+        "a table of results/ to make: every run of it that is missing is trained",
+        choices="experiments:EXPERIMENTS",
+    )
+    seeds: tuple = _parameter((0,), "run", "of the experiment's runs", least=0, filled=True)
+    quick: bool = _parameter(False, "run", "1: the experiment on the built-in sample, in minutes")
     device_target: str = _parameter("CPU", "run", "where MindSpore computes", choices=("CPU", "GPU", "Ascend"))
     index_device: str = _parameter(
         "cpu",
@@ -182,6 +217,12 @@ def main(arguments=None):
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
     try:
         h, command, given = parse(arguments)
+        if command.experiment is not None:
+            import experiments
+
+            flags = _without(sys.argv[1:] if arguments is None else arguments, ("experiment", "seeds", "quick"))
+            experiments.run(command.experiment, command.seeds, command.quick, flags)
+            return 0
         if command.mode != "train":
             from runs import settings_of
 
@@ -222,6 +263,17 @@ def parse(arguments=None):
     command = Command(**{name: given.pop(name) for name in list(given) if hasattr(Command, name)})
     check_command(command)
     return check(Hyperparameters(**PRESETS[command.preset] | given)), command, set(given)
+
+
+def _without(arguments, names):
+    """The arguments of a command line without some flags and their values."""
+    kept = iter(arguments)
+    return [part for flag in kept for part in (flag, *_value(flag, kept)) if flag.split("=")[0][2:] not in names]
+
+
+def _value(flag, rest):
+    """The argument behind a flag, unless it is written as --flag=value."""
+    return [] if "=" in flag else [value for value in [next(rest, None)] if value is not None]
 
 
 def check(h):
@@ -283,8 +335,10 @@ def _choices(f):
     """The values that a field may have: as given, or the keys of the registry that is named."""
     choices = f.metadata["choices"]
     if isinstance(choices, str):
-        module, _, name = choices.partition(":")
-        choices = tuple(getattr(importlib.import_module(module), name))
+        places = [place.split(":") for place in choices.split("+")]
+        choices = tuple(
+            name for module, registry in places for name in getattr(importlib.import_module(module), registry)
+        )
     return choices
 
 

@@ -1,6 +1,7 @@
 """What a run does, step by step: data -> model -> training -> index -> evaluation -> report."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import tempfile
@@ -10,22 +11,21 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
+import baselines
 import models
 import report
+from baselines import BASELINES
+from data.queries import Queries
+from data.ragged import Ragged
 from errors import UserError
+from load_csv_dataset import TrainingSequences
+from matcher import Matcher
 from metric import NAMES, evaluate
+from models.blend import choose_weight
 from models.onnx_export import export_query_side
-from retrieval import (
-    ArrayIndex,
-    IndexRecommender,
-    NoGpuError,
-    build_array_index,
-    build_index,
-    gpu_library,
-    load_index,
-    save_scorer,
-)
-from runs import RUNS, Data, RunFolder, load_model, write_config
+from models.wide import WideSettings, WideTable, choose
+from retrieval import NoGpuError, gpu_library, load_index, save_scorer
+from runs import RUNS, WIDE, Data, RunFolder, load_matcher, tie, uses_wide, write_config
 from training import QUANTISER_BATCHES, Trainer
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
@@ -81,7 +81,7 @@ def index_library(h, command):
     """
     if command.index_device == "cpu":
         return None
-    if h.index_format != "float32":
+    if h.index_format not in (None, "float32"):
         raise UserError(f"--index_device gpu searches float32 postings; leave out --index_format {h.index_format}.")
     try:
         return gpu_library()
@@ -92,6 +92,8 @@ def index_library(h, command):
 def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
     _check_sizes(h, data)
+    if h.model in BASELINES:
+        return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue)
     name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
     with RunFolder.claim(name, command.name is not None, command.resume) as folder:
@@ -108,6 +110,7 @@ def train(h, command, data, given):
             trainer.resume()
         else:
             write_config(folder.path, h, data, command.preset, given)
+        wide = fit_wide(h, data)
         size = sum(p.size for p in model.trainable_params())
         print(f"training {h.model}: {size:,} parameters, results in {folder.path}/")
         started = time.perf_counter()
@@ -115,30 +118,54 @@ def train(h, command, data, given):
         best, seconds = trainer.progress, time.perf_counter() - started
         print(f"best epoch {best.best_epoch}: valid {h.monitor} {best.best:.4f}; trained in {seconds:.0f} s")
         report.curves(best.rows, h.monitor, data.prepared.label, folder.path / "curves.png")
-        _test(model, h, data, folder.path, index_library(h, command))
+        wide = blended(model, wide, h, data)
+        if wide is not None:
+            wide.save(folder.path / WIDE)
+        matcher = Matcher(model, wide, h)
+        _test(matcher, h, data, folder.path, index_library(h, command))
+        tie(folder.path, matcher)
+
+
+def fit_baseline(h, command, data, given):
+    """Fits a baseline, evaluates it on the test users and writes runs/<name>/."""
+    if not isinstance(data.training, TrainingSequences):
+        raise UserError(f"{h.model} needs whole training sequences (user_id,items), not ready rows.")
+    with RunFolder.claim(command.name or f"{h.model}-{data.prepared.dataset}", True, command.resume) as folder:
+        write_config(folder.path, h, data, command.preset, given)
+        started = time.perf_counter()
+        recommender = baselines.fit(h.model, data.training.sequences, data.catalogue.n_items, **dataclasses.asdict(h))
+        print(f"{h.model} fitted in {time.perf_counter() - started:.1f} s, results in {folder.path}/")
+        found = evaluate(recommender, data.test, h.topk, h.exclude_seen)
+        report.results({"exhaustive": found}, data.prepared, h, folder.path)
 
 
 def test(h, command, data, given):
     """Evaluates a checkpoint on the test users; writes runs/<name>-test/ and leaves the run itself as it is."""
-    model = load_model(h, data, command.checkpoint)
+    matcher = load_matcher(h, data, command.checkpoint)
     folder = RUNS / (command.name or f"{Path(command.checkpoint).parent.name}-test")
     if (folder / "last.ckpt").exists():
         raise UserError(f"{folder} is a training run; give another --name.")
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, h, data, command.preset, given)
-    _test(model, h, data, folder, index_library(h, command))
+    _test(matcher, h, data, folder, index_library(h, command))
 
 
 def recommend(h, command, data, given):
     """Prints, for some test users, the titles of their history and of the ten items recommended next."""
-    model = load_model(h, data, command.checkpoint)
+    matcher = load_matcher(h, data, command.checkpoint)
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
-    recommender = models.Exhaustive(model, h.inference_batch_size)
-    if model.has_quantiser:
+    if command.history is not None:
+        history = Ragged.from_rows([data.catalogue.find(command.history.split("|"))])
+        queries = Queries(history, Ragged.from_rows([[]]))
+    recommender, reasons = matcher.exhaustive(), None
+    if matcher.model.has_quantiser:
+        codes = np.unique(matcher.query_side.codes(queries.histories))
         library = index_library(h, command)
-        recommender = index_recommender(model, h, build(model, h, data, library), library)
+        recommender = matcher.through(matcher.build(codes, data.valid, library)[0], library)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
-    report.recommendations(data.catalogue, queries, items, scores)
+    if matcher.model.has_quantiser:
+        reasons = matcher.reasons(recommender, queries, items)
+    report.recommendations(data.catalogue, queries, items, scores, reasons)
 
 
 def export(h, command, data, given):
@@ -148,9 +175,11 @@ def export(h, command, data, given):
     if checkpoint.name != "best.ckpt":
         raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
     path = checkpoint.with_name("query.onnx")
-    model = load_model(h, data, checkpoint)
+    matcher = load_matcher(h, data, checkpoint)
+    model = matcher.model
     export_query_side(model, path)
     save_scorer(model.scorer(), path.with_name("scorer.npz"))
+    tie(path.parent, matcher)
     print(
         f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}) -> codes int64 (B, {model.K_u})"
     )
@@ -170,65 +199,60 @@ class Validation:
         return evaluate(self.recommender, self.queries, self.h.topk, self.h.exclude_seen).mean()
 
 
-def build(model, h, data, library=None):
-    """The inverted index of a quantised model over the codes of one epoch of training histories, or all code tuples.
+def fit_wide(h, data):
+    """The wide table of the training sequences, or None where the settings want none.
 
-    It is made on the array library's device if one is given.
-
-    Raises:
-        UserError: max_bytes are too few for one posting per code.
+    Its decays and penalty are those that recommend best to validation users.
     """
-    rng = np.random.default_rng([h.seed, h.epoch])
-    histories = data.training.histories(rng, h.positions_per_user)
-    codes, uses = np.unique(models.QuerySide(model, h.inference_batch_size).codes(histories), return_counts=True)
-    codes = codes[np.argsort(-uses, kind="stable")]  # the warmest first
-    if h.index_codes == "all":
-        codes = np.append(codes, np.setdiff1d(np.arange(h.K_c**h.num_codebooks), codes))
-    codes = codes[: h.max_codes]
-    options = {"relu": h.score_bias is not None, "max_postings": h.max_postings, "keep_share": h.keep_share}
-    if library is None:
-        index = build_index(model.scorer(), codes, data.catalogue.n_items, **options)
-    else:
-        print(f"index by {library}")
-        index = build_array_index(model.scorer().on(library), codes, **options)
-    if h.max_bytes is not None:
-        try:
-            index = index.prune(max_bytes=h.max_bytes, format=h.index_format)
-        except ValueError as error:
-            raise UserError(f"--max_bytes: {error}") from error
-    return index if h.index_format == "float32" else index.compact(h.index_format)
+    if not uses_wide(h):
+        return None
+    if not isinstance(data.training, TrainingSequences):
+        raise UserError("the wide table needs whole training sequences (user_id,items); use --wide 0 with ready rows.")
+    started = time.perf_counter()
+    start = WideSettings(max_postings=h.wide_postings, lookups=h.wide_lookups)
+    chosen = choose(data.training.sequences, data.catalogue.n_items, data.valid, start, k=max(h.topk))
+    table = WideTable.fit(data.training.sequences, data.catalogue.n_items, chosen)
+    report.wide(table, time.perf_counter() - started)
+    return table
 
 
-def index_recommender(model, h, index, library=None):
-    """The index as a recommender for histories; a code that it lacks is scored when it is asked for.
+def blended(model, wide, h, data):
+    """The wide table on the scale at which it and the model together rank validation users best; None for None."""
+    if wide is None:
+        return None
+    deep = models.Exhaustive(model, h.inference_batch_size)
+    weight, tried = choose_weight(
+        deep.scores, lambda queries: wide.scores(queries.histories), data.valid, max(h.topk), h.exclude_seen
+    )
+    report.blend(tried, max(h.topk))
+    return wide.scaled(weight)
 
-    It answers on the array library's device if one is given.
-    """
-    query_side, scorer = models.QuerySide(model, h.inference_batch_size), model.scorer()
-    if library is not None:
-        index, scorer = ArrayIndex.of(index, library), scorer.on(library)
-    return IndexRecommender(index, lambda queries: query_side.codes(queries.histories), scorer)
 
-
-def _test(model, h, data, folder, library):
+def _test(matcher, h, data, folder, library):
     """The result tables: exhaustive scoring of the test users and, for a quantised model, the index as it was saved."""
-    exhaustive = models.Exhaustive(model, h.inference_batch_size)
-    results = {"exhaustive": evaluate(exhaustive, data.test, h.topk, h.exclude_seen)}
+    model, wide, exhaustive = matcher.model, matcher.wide, matcher.exhaustive()
+
+    def of(recommender, queries=data.test):
+        return evaluate(recommender, queries, h.topk, h.exclude_seen)
+
+    results = {"exhaustive": of(exhaustive)}
+    if wide is not None:
+        results["deep alone"] = of(models.Exhaustive(model, h.inference_batch_size))
+        results["wide alone"] = of(wide)
     if model.has_quantiser:
         started = time.perf_counter()
-        index = build(model, h, data, library)
+        codes = matcher.codes_in_use(data.training, np.random.default_rng([h.seed, h.epoch]))
+        if h.index_codes == "all":
+            codes = np.append(codes, np.setdiff1d(np.arange(model.quantiser.n_codes), codes))
+        index, tried = matcher.build(codes[: h.max_codes], data.valid, library)
         seconds = time.perf_counter() - started
         index.save(folder / "index")
-        stored = load_index(folder / "index")
-        recommender = index_recommender(model, h, stored, library)
-        results["index"] = evaluate(recommender, data.test, h.topk, h.exclude_seen)
-        valid = [
-            evaluate(each, data.valid, h.topk, h.exclude_seen)
-            for each in (index_recommender(model, h, stored, library), exhaustive)
-        ]
-        about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds}
+        recommender = matcher.through(load_index(folder / "index"), library)
+        results["index"] = of(recommender)
+        valid = [of(each, data.valid) for each in (recommender, exhaustive)]
+        about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds, "limits_tried": tried}
         report.index(about, recommender, data.test, max(h.topk), h.exclude_seen, folder)
-        report.codebooks(model, recommender, data, folder)
+        report.codebooks(model, matcher.query_side.codes(data.test.histories), data, folder)
     report.results(results, data.prepared, h, folder)
     if model.has_quantiser:
         report.cost("test", results["index"], results["exhaustive"])
@@ -239,7 +263,7 @@ def _check_sizes(h, data):
     """What the data must be large enough for, said before training and not after."""
     if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
         raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
-    if not models.MODELS[h.model].has_quantiser:
+    if h.model in BASELINES or not models.MODELS[h.model].has_quantiser:
         return
     if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:
         raise UserError(f"--index_codes all means {h.K_c}^{h.num_codebooks} codes, too many; choose used.")

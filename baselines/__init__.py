@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 
+from baselines.als import ALS
 from baselines.ease import EASE
 from baselines.global_hot import GlobalHot
 from baselines.item_cf import ItemCF
 from baselines.item_knn import ItemKNN
+from baselines.linear import Linear
 from baselines.markov import Markov
+from baselines.spark_als import SparkALS
 from baselines.swing import Swing
 from data.ragged import Ragged
 from errors import UserError
@@ -22,6 +25,9 @@ BASELINES = {
     "ItemKNN": ItemKNN,
     "EASE": EASE,
     "Markov": Markov,
+    "Linear": Linear,
+    "ALS": ALS,
+    "SparkALS": SparkALS,
 }
 
 

@@ -15,7 +15,7 @@ class EASE(ItemToItem):
 
     That is -P / diag(P) off the diagonal, P = (X'X + regularisation I)^-1, X being the users' incidence matrix.
     Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019. Needs n_items^2 numbers of memory, 8 bytes
-    each, three times over while it is fitted.
+    each, three times over while it is fitted. Cut to `neighbours`, lists keep positive weights only.
 
     Args:
         regularisation: ridge penalty; larger for fewer users.
@@ -37,4 +37,8 @@ class EASE(ItemToItem):
         inverse = np.linalg.inv(gram)
         weights = inverse / -np.diag(inverse)
         np.fill_diagonal(weights, 0)
-        return best_of_rows(weights, self.neighbours)
+        if self.neighbours is not None:
+            return best_of_rows(weights.astype(np.float32), self.neighbours)
+        every = np.tile(np.arange(n_items, dtype=np.int32), n_items)
+        offsets = np.arange(n_items + 1) * n_items
+        return sparse.csr_matrix((weights.ravel().astype(np.float32), every, offsets), weights.shape)

@@ -9,20 +9,22 @@ from scipy import sparse
 from data.queries import Queries
 from data.ragged import Ragged
 from recommender import recommend_by_scores
+from retrieval import IndexRecommender, Pruning, SparseInvertedIndex, SparseRows, index_of_rows
 
 
 class ItemToItem:
     """score(item | history) = sum over the history's last items h of lists[h, item].
 
     A subclass gives the lists by `similarity`. An item that stands in none of the lists asked for has no score and is
-    not recommended. The sum is also a look-up in an inverted index whose keys are items (`item_lists`, `query_keys`).
+    not recommended. The sum is also a search in an inverted index whose keys are items, see `index` and `served`.
 
     Args:
         neighbours: items that a list keeps, its best; None for all.
         last_items: how many of the latest items of a history count; None for all.
 
     Attributes:
-        lists: float32 CSR (n_items, n_items), set by fit; row and column j are item j + 1.
+        lists: float32 CSR (n_items, n_items), columns ascending, set by fit; row and column j are item j + 1. It holds
+            every pair, or positive scores only.
     """
 
     def __init__(self, neighbours: int | None = None, last_items: int | None = None):
@@ -37,19 +39,28 @@ class ItemToItem:
         return self
 
     def similarity(self, sequences: Ragged, n_items: int) -> sparse.csr_matrix:
-        """The lists, float32 (n_items, n_items), each cut to the `neighbours` best."""
+        """The lists."""
         raise NotImplementedError(f"{type(self).__name__} gives no similarity of items.")
 
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The k best items of each query, as every `Recommender`: ids int32 (U, k), scores float32 (U, k)."""
         return recommend_by_scores(self._scores, queries, k, exclude_seen, self.lists.shape[1])
 
-    def item_lists(self) -> sparse.csr_matrix:
-        """The posting lists: float32 CSR (n_items, n_items); row j is those of key j, item j + 1."""
-        return self.lists
+    def index(self) -> SparseInvertedIndex:
+        """The lists as an exact inverted index; key j is item j + 1."""
+        n_items = self.lists.shape[0]
+        if self.lists.nnz == n_items**2:
+            rows = self.lists.data.reshape(n_items, n_items)
+        else:
+            rows = SparseRows(self.lists.indptr, self.lists.indices + 1, self.lists.data)
+        return index_of_rows(np.arange(n_items), rows, n_items, Pruning(relu=False))
+
+    def served(self, threads: int | None = None) -> IndexRecommender:
+        """The same recommendations out of `index`, as they would be served; threads: all cores unless told."""
+        return IndexRecommender(self.index(), lambda queries: self.query_keys(queries.histories), threads=threads)
 
     def query_keys(self, histories: Ragged) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of `item_lists` that each history asks for, and what each counts.
+        """The rows of `lists` that each history asks for, and what each counts.
 
         Args:
             histories: U rows of item ids, oldest first.

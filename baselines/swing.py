@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from baselines.item_to_item import ItemToItem
-from baselines.similarity import incidence, similar_items
+from baselines.similarity import best_of_rows, in_blocks, incidence
 from data.ragged import Ragged
 
 
@@ -35,10 +35,13 @@ class Swing(ItemToItem):
         by_item = taken.T.tocsr()
         weights = (1 / np.sqrt(np.maximum(taken.getnnz(1), 1))).astype(np.float32)
         arguments = (by_item.indptr, by_item.indices, taken.indptr, taken.indices, weights, np.float32(self.smoothing))
-        pairs = np.square(by_item.getnnz(1), dtype=np.float64)
-        return similar_items(
-            lambda first, scores: _add_pairs(first, *arguments, scores), pairs, self.neighbours, blocks_per_core=1
-        )
+
+        def rows(first: int, last: int) -> sparse.csr_matrix:
+            scores = np.zeros((last - first, n_items), np.float32)
+            _add_pairs(first, *arguments, scores)
+            return best_of_rows(scores, self.neighbours)
+
+        return in_blocks(rows, np.square(by_item.getnnz(1), dtype=np.float64), blocks_per_core=1)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -90,6 +93,7 @@ def _add_pairs(first, user_offsets, users, item_offsets, items, weights, smoothi
                         table[row, shared[b]] += weight
         for p in range(low, high):
             for q in range(start, stop):
-                scores[items[p] - first, items[q]] += table[p - low, q - start]
+                if p != q:
+                    scores[items[p] - first, items[q]] += table[p - low, q - start]
         for p in range(start, stop):
             place[items[p]] = -1

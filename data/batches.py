@@ -39,15 +39,16 @@ class TrainingSequences:
     Args:
         sequences: a row of item ids per user, oldest first.
         n_items: the catalogue is 1 .. n_items.
+        users: (users, W) int32, the feature values of each sequence's user; None without features.
 
     Raises:
         UserError: the catalogue has fewer than two items; also of settings that give no batch.
     """
 
-    def __init__(self, sequences: Ragged, n_items: int):
+    def __init__(self, sequences: Ragged, n_items: int, users: np.ndarray | None = None):
         if n_items < 2:
             raise UserError(f"the catalogue has {n_items} items; drawing a negative needs two.")
-        self.sequences, self.n_items = sequences, n_items
+        self.sequences, self.n_items, self.users = sequences, n_items, users
 
     def steps(self, batch_size: int, positions_per_user: int, all_positions: bool = False, seq_len: int = 0) -> int:
         """Batches in an epoch; seq_len matters with all_positions only. See `epoch`."""
@@ -107,7 +108,8 @@ class TrainingSequences:
         for step in range(steps):
             rows = shuffled[step * batch_size : (step + 1) * batch_size]
             history = self.sequences.windows(start[rows], target[rows], seq_len)  # (B, L)
-            yield Batch(history, self.sequences.values[target[rows]], *sampler.draw(rng, neg_num))
+            positive = self.sequences.values[target[rows]]  # (B,)
+            yield Batch(history, positive, *sampler.draw(rng, neg_num), self._users_at(target[rows]))
 
     def _draw(self, rng: np.random.Generator, positions_per_user: int) -> tuple[np.ndarray, np.ndarray]:
         """Places in `values`: where each history starts and where its target stands."""
@@ -126,7 +128,10 @@ class TrainingSequences:
             history, positive = np.zeros((2, batch_size, seq_len), np.int32)
             history[: len(row)] = self.sequences.windows(start[row], last[row], seq_len)
             positive[: len(row)] = self.sequences.windows(first[row], last[row] + 1, seq_len)  # one place further
-            yield Batch(history, positive, *sampler.draw(rng, neg_num))
+            user = self._users_at(start[row])
+            if user is not None:
+                user = np.pad(user, ((0, batch_size - len(row)), (0, 0)))  # (B, W)
+            yield Batch(history, positive, *sampler.draw(rng, neg_num), user)
 
     def _cut(self, rng: np.random.Generator, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places in `values`, one of each per window: the start of the sequence, the first and the last target.
@@ -140,6 +145,12 @@ class TrainingSequences:
         done = np.maximum(rank * seq_len - missing[user], 0)
         start = self.sequences.offsets[user]
         return start, start + 1 + done, start + stop
+
+    def _users_at(self, places: np.ndarray) -> np.ndarray | None:
+        """The feature values of the users whose sequences hold these places of `values`, (B, W)."""
+        if self.users is None:
+            return None
+        return self.users[np.searchsorted(self.sequences.offsets, places, side="right") - 1]
 
     def _targets_per_user(self) -> np.ndarray:
         return np.maximum(self.sequences.lengths() - 1, 0)  # the first item has no history
@@ -155,10 +166,13 @@ class TrainingRows:
         histories: R rows of item ids, oldest first.
         positives: (R,) int32.
         negatives: (R, n) int32.
+        users: (R, W) int32, the feature values of each row's user; None without features.
     """
 
-    def __init__(self, histories: Ragged, positives: np.ndarray, negatives: np.ndarray):
-        self._histories, self.positives, self.negatives = histories, positives, negatives
+    def __init__(
+        self, histories: Ragged, positives: np.ndarray, negatives: np.ndarray, users: np.ndarray | None = None
+    ):
+        self._histories, self.positives, self.negatives, self.users = histories, positives, negatives, users
 
     def steps(self, batch_size: int, positions_per_user: int, all_positions: bool = False, seq_len: int = 0) -> int:
         """Batches in an epoch; a row is one target, so only batch_size matters."""
@@ -204,7 +218,8 @@ class TrainingRows:
             positive = self.positives[rows]  # (B,)
             if all_positions:
                 positive = np.pad(positive[:, None], ((0, 0), (seq_len - 1, 0)))  # (B, L)
-            yield Batch(history, positive, self.negatives[rows, :neg_num], log_expected)
+            user = None if self.users is None else self.users[rows]  # (B, W)
+            yield Batch(history, positive, self.negatives[rows, :neg_num], log_expected, user)
 
 
 def _ranks(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

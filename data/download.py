@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -10,8 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
+from data.disk import writing
+from data.progress import progress
 from errors import UserError
 
 ATTEMPTS = 3
@@ -26,13 +27,21 @@ class UnreachableError(UserError):
 def download(url: str, path: Path, md5: str, pause: float = 1.0) -> None:
     """Fetch url to path.
 
-    What has arrived stays in path + ".part", where the next attempt or the next call goes on. The
-    MD5 sum is checked before the file takes its name: with another sum it is thrown away, fetched
-    once more from the start, then refused. pause: seconds between two attempts.
+    What has arrived stays in path + ".part", where the next attempt or the next call goes on. The MD5 sum is checked
+    before the file takes its name: with another sum it is thrown away, fetched once more from the start, then refused.
 
-    Raises UnreachableError, or UserError for a wrong sum.
+    Args:
+        url: where the file is.
+        path: where it goes; its folder is made.
+        md5: the sum that it must have.
+        pause: seconds between two attempts.
+
+    Raises:
+        UnreachableError: it cannot be had.
+        UserError: it has another sum, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     for _ in range(2):
         _fetch(url, part, pause)
@@ -81,13 +90,17 @@ def _receive(url: str, part: Path, offset: int) -> None:
             offset = 0
         length = answer.headers.get("Content-Length")
         total = offset + int(length) if length else None
+        with writing(part):
+            part.touch()
         with (
-            open(part, "ab" if offset else "wb") as out,
-            tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem) as bar,
+            open(part, "ab" if offset else "wb", buffering=0) as out,
+            progress(f"fetching {part.stem}", total, "B", offset) as reached,
         ):
             while block := answer.read(BLOCK):
-                out.write(block)
-                bar.update(len(block))
+                with writing(part):
+                    if out.write(block) < len(block):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                reached(out.tell())
     arrived = part.stat().st_size
     if total is not None and arrived < total:
         raise ConnectionError(f"the connection broke off after {arrived} of {total} bytes")

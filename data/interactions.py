@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from data.ragged import Ragged
-from data.sourcefile import SourceFile
+from data.sourcefile import SourceFile, shown
 
 MIN_COUNT = 5  # ComiRec's filter: an item, then a user, with fewer interactions is left out
 COLUMNS = ["user_id", "item_id", "timestamp"]
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 Explain = Callable[[SourceFile], NoReturn]  # finds the line at fault and raises UserError
 
@@ -23,10 +25,12 @@ Explain = Callable[[SourceFile], NoReturn]  # finds the line at fault and raises
 class Interactions:
     """Rows stand together by user and, within a user, oldest first; no user has an item twice.
 
-    users, items: int32 [rows], numbers into user_ids and item_ids, which hold the original ids as
-    text in natural order: a number says nothing about popularity or time, so breaking ties by
-    number leaks nothing.
-    repeats: rows that were left out because the user already had the item.
+    Attributes:
+        users, items: (rows,) int32, numbers into user_ids and item_ids.
+        user_ids, item_ids: the original ids as text in natural order: a number says nothing about popularity or time,
+            so breaking ties by number leaks nothing.
+        repeats: rows that were left out because the user already had the item.
+        ratings: (rows,) float32; None where the source has none.
     """
 
     users: np.ndarray
@@ -34,6 +38,7 @@ class Interactions:
     user_ids: list[str]
     item_ids: list[str]
     repeats: int = 0
+    ratings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -49,7 +54,8 @@ class Interactions:
         keep &= active[self.users]
         users, user_ids = _renumber(self.users[keep], self.user_ids)
         items, item_ids = _renumber(self.items[keep], self.item_ids)
-        return Interactions(users, items, user_ids, item_ids, self.repeats)
+        ratings = None if self.ratings is None else self.ratings[keep]
+        return Interactions(users, items, user_ids, item_ids, self.repeats, ratings)
 
     def histories(self) -> Ragged:
         """One row per user: the items numbered from 1 (0 is padding), oldest first."""
@@ -60,9 +66,12 @@ class Interactions:
 def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions:
     """Read user_id,item_id,timestamp[,...] with a header, UTF-8, plain or gzip.
 
-    Ids are any text. Timestamps are numbers; equal ones keep the order of the file. Every row
-    counts as an interaction whatever its rating; other columns are not used. A user whose rows go
-    back in time is refused, or sorted if sort_rows is set. The same row twice is refused.
+    Ids are any text. Timestamps are numbers; equal ones keep the order of the file. Every row counts as an interaction
+    whatever its rating; a column `rating` is kept if all of it are numbers, other columns are not used. A user whose
+    rows go back in time is refused, or sorted if sort_rows is set. The same row twice is refused.
+
+    Raises:
+        UserError: the file cannot be read as this, with line and column.
     """
     file.places(COLUMNS)
     ids = {name: "category" for name in file.header() if name != "timestamp"}
@@ -71,7 +80,13 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
 
 
 def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
-    """pandas.read_csv, made to refuse what it would bend: rows with too many or too few fields."""
+    """pandas.read_csv, made to refuse what it would bend: rows with too many or too few fields.
+
+    Args:
+        file: what to read.
+        explain: finds the line at fault and raises UserError.
+        **options: of read_csv.
+    """
     with file.open() as stream:
         try:
             frame = pd.read_csv(
@@ -95,7 +110,12 @@ def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
 def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: bool, explain: Explain) -> Interactions:
     """Number the ids, put the rows in order, leave repeats out.
 
-    frame: user_id and item_id as categories, timestamp as numbers. first_line: where row 0 stands.
+    Args:
+        file: where the rows are from, for messages.
+        frame: user_id and item_id as categories, timestamp as numbers; perhaps rating.
+        first_line: where row 0 stands.
+        sort_rows: by time, rather than refuse a user whose rows go back in it.
+        explain: finds the line at fault and raises UserError.
     """
     time = frame["timestamp"].to_numpy()
     if time.dtype.kind not in "iuf" or not np.isfinite(time).all():
@@ -104,17 +124,19 @@ def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: b
         explain(file)
     users, user_ids = _number(frame["user_id"].cat)
     items, item_ids = _number(frame["item_id"].cat)
+    ratings = _ratings(frame)
     del frame
     # both sorts keep the order of the file among equals: ordering them by item id would leak
     order = np.lexsort((time, users)) if sort_rows else np.argsort(users, kind="stable")
     users, items, time = users[order], items[order], time[order]
+    ratings = None if ratings is None else ratings[order]
     line = order + first_line
 
     back = 1 + np.flatnonzero((users[1:] == users[:-1]) & (time[1:] < time[:-1]))
     if len(back):
         at = back[np.argmin(line[back])]
         what = (
-            f"user {user_ids[users[at]]} goes back in time ({time[at - 1]} on line {line[at - 1]}, "
+            f"user {shown(user_ids[users[at]])} goes back in time ({time[at - 1]} on line {line[at - 1]}, "
             f"{time[at]} here); sort the file by timestamp, or have it sorted with --sort_rows 1"
         )
         raise file.refusal(what, line[at], "timestamp")
@@ -124,22 +146,22 @@ def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: b
     if again.any():
         twin = _equal_row(pair, time, line)
         if twin is not None:
-            user, item = user_ids[users[twin]], item_ids[items[twin]]
+            user, item = shown(user_ids[users[twin]]), shown(item_ids[items[twin]])
             what = (
                 f"user {user}, item {item} and timestamp {time[twin]} stand on an earlier line "
                 "too; remove duplicate rows"
             )
             raise file.refusal(what, line[twin])
         users, items = users[~again], items[~again]
-    return Interactions(users, items, user_ids, item_ids, int(again.sum()))
+        ratings = None if ratings is None else ratings[~again]
+    return Interactions(users, items, user_ids, item_ids, int(again.sum()), ratings)
 
 
 def is_number(text: str) -> bool:
-    """Whether the text is a finite number."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
+    """Whether the text is a finite number; a whole one that needs more than 64 bits is none."""
+    if len(text) > 400 or not NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         return False
+    return not text.lstrip("+-").isdecimal() or abs(int(text)) < 2**63
 
 
 def _equal_row(pair: np.ndarray, time: np.ndarray, line: np.ndarray) -> int | None:
@@ -164,6 +186,17 @@ def _number(column) -> tuple[np.ndarray, list[str]]:
     return rank[column.codes.to_numpy()], [ids[i] for i in order]
 
 
+def _ratings(frame: pd.DataFrame) -> np.ndarray | None:
+    """float32; None if there is no such column, or a cell of it is no number."""
+    if "rating" not in frame:
+        return None
+    column = frame["rating"]
+    if isinstance(column.dtype, pd.CategoricalDtype):  # far fewer different cells than rows
+        column = pd.Series(pd.to_numeric(column.cat.categories, errors="coerce").to_numpy()[column.cat.codes])
+    values = column.to_numpy(np.float32)
+    return values if np.isfinite(values).all() else None
+
+
 def _renumber(numbers: np.ndarray, ids: list[str]) -> tuple[np.ndarray, list[str]]:
     """Close the gaps that left-out rows leave among the numbers; the order stays."""
     used = np.bincount(numbers, minlength=len(ids)) > 0
@@ -179,6 +212,6 @@ def _explain(file: SourceFile) -> NoReturn:
             if not value:
                 raise file.refusal("empty; give every row an id", line, name)
         if not is_number(time):
-            what = f"{time!r} is not a number; write seconds, such as 978300760"
+            what = f"{shown(time)} is not a number of up to 18 digits; write seconds, such as 978300760"
             raise file.refusal(what, line, "timestamp")
     raise file.refusal("not a table of interactions; write timestamps as plain numbers")

@@ -12,16 +12,21 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NoReturn
 
 from data.interactions import Interactions, arrange, is_number, read_table
-from data.sourcefile import SourceFile
+from data.itemfile import Item, year_in
+from data.sourcefile import SourceFile, shown
+from data.userfile import Users
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that can be downloaded; md5 is the sum that GroupLens publishes beside it.
+    """An archive that can be downloaded.
 
-    users, interactions: how many there are; of interactions also the numbers of known editions.
+    Attributes:
+        title: how results name it. file: its name on the server.
+        md5: the sum that GroupLens publishes beside it.
+        users, interactions: how many there are; of interactions also the numbers of known editions.
     """
 
     title: str
@@ -55,8 +60,10 @@ NUMBERS = ("rating", "timestamp")
 def read_ratings(file: SourceFile) -> Interactions:
     """Read UserID::MovieID::Rating::Timestamp; every rating counts as an interaction.
 
-    The original is in no order of time, so it is sorted; equal times (half of ML-1M) keep the order
-    of the file.
+    The original is in no order of time, so it is sorted; equal times (half of ML-1M) keep the order of the file.
+
+    Raises:
+        UserError: the file cannot be read as this, with line and field.
     """
     frame = read_table(
         file,
@@ -75,52 +82,68 @@ def read_ratings(file: SourceFile) -> Interactions:
     return arrange(file, frame, 1, True, _explain)
 
 
-def read_movies(file: SourceFile) -> dict[str, tuple[str, str]]:
-    """Read MovieID::Title::Genres -> {original id: (title, "Action|Comedy")}.
+def read_movies(file: SourceFile) -> dict[str, Item]:
+    """Read MovieID::Title::Genres -> {original id: Item}; the year is that at the end of the title.
 
     ml-1m is Latin-1, ml-10m UTF-8. Accents in Latin-1 are not valid UTF-8: that is tried first.
     """
     with file.open() as stream:
         raw = stream.read()
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    movies: dict[str, tuple[str, str]] = {}
+    movies: dict[str, Item] = {}
     for number, line in enumerate(text.rstrip("\r\n").split("\n"), start=1):
         fields = line.rstrip("\r").split("::")
         if len(fields) != 3 or not fields[0]:
             raise file.refusal("not MovieID::Title::Genres; mend or remove the line", number)
         movie, title, genres = fields
         if movie in movies:
-            what = f"movie {movie} stands on an earlier line too; remove one"
+            what = f"movie {shown(movie)} stands on an earlier line too; remove one"
             raise file.refusal(what, number, "MovieID")
-        movies[movie] = (title, "" if genres == "(no genres listed)" else genres)
+        movies[movie] = Item(title, "" if genres == "(no genres listed)" else genres, year_in(title))
     return movies
 
 
-def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None]:
-    """ratings.dat and movies.dat (None if it is not there) inside a zip archive.
+def read_people(file: SourceFile) -> Users:
+    """Read UserID::Gender::Age::Occupation::Zip; the zip code, nearly one per user, is left out."""
+    rows: dict[str, tuple[str, ...]] = {}
+    for number, line in file.lines("latin-1"):
+        user, *values = line.split("::")
+        if len(values) != 4 or not user:
+            raise file.refusal("not UserID::Gender::Age::Occupation::Zip; mend or remove the line", number)
+        if user in rows:
+            raise file.refusal(f"user {shown(user)} stands on an earlier line too; remove one", number, "UserID")
+        rows[user] = tuple(values[:3])
+    return Users(("gender", "age", "occupation"), rows)
 
-    Nothing is unpacked to disk. Names that would leave an unpacker's folder are refused all the
-    same: such an archive is not what GroupLens made.
+
+def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None, SourceFile | None]:
+    """ratings.dat, movies.dat and users.dat (None if it is not there) inside a zip archive.
+
+    Nothing is unpacked to disk. Names that would leave an unpacker's folder are refused all the same: such an archive
+    is not what GroupLens made.
+
+    Raises:
+        UserError: it is damaged, holds such names, no ratings.dat, or a file twice.
     """
     whole = SourceFile(path)
     with whole.raw() as stream, zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
     for name in names:
         if ".." in PureWindowsPath(name).parts or PureWindowsPath(name).anchor:
-            what = f"holds {name!r}, a path that leaves its folder; do not use this archive"
+            what = f"holds {shown(name)}, a path that leaves its folder; do not use this archive"
             raise whole.refusal(what)
     found = {}
-    for wanted in ("ratings.dat", "movies.dat"):
+    for wanted in ("ratings.dat", "movies.dat", "users.dat"):
         members = [name for name in names if PurePosixPath(name).name == wanted]
         if len(members) > 1:
             raise whole.refusal(f"holds {wanted} more than once; unpack the one that is meant")
         found[wanted] = SourceFile(path, members[0]) if members else None
     if found["ratings.dat"] is None:
         raise whole.refusal("holds no ratings.dat; give a MovieLens archive such as ml-1m.zip")
-    return found["ratings.dat"], found["movies.dat"]
+    return found["ratings.dat"], found["movies.dat"], found["users.dat"]
 
 
 def _explain(file: SourceFile) -> NoReturn:
@@ -132,6 +155,6 @@ def _explain(file: SourceFile) -> NoReturn:
         for name, value in zip(form.split("::"), fields, strict=True):
             is_id = name in ("UserID", "MovieID")
             if not value or (":" in value if is_id else not is_number(value)):
-                what = f"{value!r} is not {'an id' if is_id else 'a number'}; mend the line"
+                what = f"{shown(value)} is not {'an id' if is_id else 'a number of up to 18 digits'}; mend the line"
                 raise file.refusal(what, number, name)
     raise file.refusal(f"not a ratings file; write one {form} per line")

@@ -23,7 +23,7 @@ class NegativeSampler:
         self._upper = np.cumsum(weights) / weights.sum()
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """ids int32 (count,), and the log of how often each is expected in count draws, float32."""
+        """ids (count,) int32, and the log of how often each is expected in count draws, (count,) float32."""
         place = np.searchsorted(self._upper, rng.random(count), side="right")
         place = np.minimum(place, len(self._upper) - 1)  # rounding may leave the last bound below 1
         log_expected = self._log_probability[place] + np.log(count)

@@ -1,36 +1,47 @@
-"""From a source to data/<dataset>/.
+"""From a source to a prepared folder.
 
-Writes data.csv, valid.csv, test.csv, items.csv, cate_item.txt, and dataset.json, which says where
-the data comes from, how it was cut, and what is in it.
+Writes data.csv, valid.csv, test.csv, items.csv, cate_item.txt, users.csv, and dataset.json, which says where the data
+comes from, how it was cut, and what is in it. Where they stand: `data.prepared`.
 """
 
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from data import sample
+from data.disk import held, write_text, writing
 from data.download import UnreachableError, download
 from data.interactions import Interactions
+from data.itemfile import Item
 from data.movielens import ARCHIVES, BASE_URL
+from data.prepared import (
+    ABOUT,
+    FORMAT,
+    OLD_FORMAT,
+    WRITTEN,
+    being_prepared,
+    description,
+    folder_of,
+    folders,
+    is_prepared,
+)
+from data.progress import progress
+from data.queries import Queries
 from data.ragged import Ragged
-from data.source import Source, Titles, checksum, find_source
+from data.source import Source, find_source, known_file
+from data.sourcefile import checksum, shown
 from data.split import SPLITS, Split
+from data.userfile import Users
 from errors import UserError
 
-FORMAT = 1  # of the prepared folder: raise it when older folders must be prepared anew
-WRITTEN = ("data.csv", "valid.csv", "test.csv", "items.csv", "cate_item.txt", "dataset.json")
 NEEDED = {  # in a folder that was not prepared here, and what to do where it is missing
     ("data.csv",): "put the training data there, headed user_id,items or hist_items,pos_items,neg_items",
     ("test.csv",): "put the test queries there, headed hist_items,target_items",
@@ -43,9 +54,12 @@ NEEDED = {  # in a folder that was not prepared here, and what to do where it is
 class Prepared:
     """What stands ready.
 
-    folder: where the files are. dataset: what is in it, "sample" after a fallback. label: what to
-    call the data in results. note: "", or what a reader of the results must know. description: the
-    contents of dataset.json ({} for a folder that this program did not write).
+    Attributes:
+        folder: where the files are.
+        dataset: what is in it, "sample" after a fallback.
+        label: what to call the data in results.
+        note: "", or what a reader of the results must know.
+        description: the contents of dataset.json ({} for a folder that this program did not write).
     """
 
     folder: Path
@@ -63,60 +77,66 @@ def prepare(
     seed: int = 0,
     *,
     item_file: str | Path | None = None,
+    user_file: str | Path | None = None,
     sort_rows: bool = False,
     base_url: str | None = None,
 ) -> Prepared:
-    """Make sure that out/<dataset>/ holds the dataset, cut as asked for, and say where.
+    """Make sure that out/<dataset>/ holds the dataset, cut as asked for, and say in which folder.
 
-    A prepared copy is used if it has this split and seed and, where a source is at hand, the
-    checksum of it. Else the source is read: the one given; or what the folder named by the
-    environment variable SPARCODE_DATA holds for the dataset; or, for MovieLens, the downloaded
-    archive. If that cannot be had, the built-in sample takes its place, with a banner.
+    A folder that was prepared from the same files with this split and seed is used (from any, if none is at hand). Else
+    the source is read: the one given; or what the folder named by the environment variable SPARCODE_DATA holds for the
+    dataset; or, for MovieLens, the downloaded archive. If that cannot be had, the built-in sample takes its place, with
+    a banner. Nothing that stands in out/ is changed or deleted, and any number of processes may do this at once.
 
-    dataset: "ml-1m", "ml-10m", "sample", or any name for an interactions file.
-    item_file: titles of the items, if they do not stand beside the source.
-    sort_rows: sort an interactions file by time instead of refusing one that is out of order.
-    base_url: where to download from (default: SPARCODE_DOWNLOAD in the environment, or GroupLens).
-    Raises UserError.
+    Args:
+        dataset: "ml-1m", "ml-10m", "sample", or any name for an interactions file.
+        source: an archive, an interactions file, or a folder of these or of a prepared dataset.
+        out: where prepared folders and downloads go.
+        split: one of `data.split.SPLITS`.
+        seed: of the split, 0 or more.
+        item_file: titles of the items, if they do not stand beside the source.
+        user_file: what is known of the users, if it does not stand beside the source.
+        sort_rows: sort an interactions file by time instead of refusing one that is out of order.
+        base_url: where to download from (default: SPARCODE_DOWNLOAD in the environment, or GroupLens).
+
+    Raises:
+        UserError: an argument is wrong, or the data cannot be read or written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", dataset):
-        raise UserError(f"dataset {dataset!r} is no plain name; use letters, digits, '.', '_', '-'.")
+        raise UserError(f"dataset {shown(dataset)} is no plain name; use letters, digits, '.', '_', '-'.")
     if split not in SPLITS:
         raise UserError(f"split {split!r} is unknown; the splits are {', '.join(SPLITS)}.")
     if seed < 0:
         raise UserError(f"seed is {seed}; it must be 0 or more.")
     out = Path(out)
-    folder = out / dataset
+    parent = out / dataset
     wanted = {"format": FORMAT, "dataset": dataset, "split": split, "seed": seed}
 
     place = _place(dataset, source)
-    if item_file is not None and place is None:
-        raise UserError("--item_file names the items of a --source; give that too, or leave it out.")
-    for copy in (place, place / dataset) if place else ():
-        if _is_prepared(copy):
-            return _given_copy(copy, wanted)
-    if not (folder / "dataset.json").exists() and any((folder / name).exists() for name in WRITTEN):
-        return _as_found(folder, dataset, source)
+    for flag, file in (("--item_file", item_file), ("--user_file", user_file)):
+        if file is not None and place is None:
+            raise UserError(f"{flag} belongs to a --source; give that too, or leave it out.")
+    copy = place and _copy_at(place, dataset, wanted)
+    if copy:
+        return _prepared(copy)
+    if not is_prepared(parent) and any((parent / name).exists() for names in NEEDED for name in names):
+        return _as_found(parent, dataset, source)
 
-    found = _source(dataset, place, item_file, sort_rows)
-    if _is_prepared(folder):
-        description = _description(folder)
-        same = all(description.get(key) == value for key, value in wanted.items())
-        if same and (found is None or description.get("sha256") == found.checksum()):
-            return _prepared(folder, description)
+    found = _source(dataset, place, item_file, user_file, sort_rows)
+    ready = _ready(parent, wanted | (found.checksums() if found else {}), user_file)
+    if ready:
+        return _prepared(ready)
     if found is None and dataset not in ARCHIVES:
         raise UserError(
             f"dataset {dataset!r} is not prepared with split {split} and split seed {seed}; give it a --source, a file "
             f"with the columns user_id,item_id,timestamp; without one there are {', '.join(ARCHIVES)} and sample."
         )
-    with _disk(out):
-        if found is None:
-            try:
-                found = _downloaded(dataset, out, base_url)
-            except UnreachableError as error:
-                return _fallback(dataset, out, split, seed, str(error))
-        description = _write(folder, wanted, found)
-    return _prepared(folder, description)
+    if found is None:
+        try:
+            found = _downloaded(dataset, out, base_url)
+        except UnreachableError as error:
+            return _fallback(dataset, out, split, seed, str(error))
+    return _prepared(_write(parent, wanted | found.checksums(), found))
 
 
 def _place(dataset: str, source: str | Path | None) -> Path | None:
@@ -136,22 +156,84 @@ def _place(dataset: str, source: str | Path | None) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def _source(dataset: str, place: Path | None, item_file: str | Path | None, sort_rows: bool) -> Source | None:
+def _copy_at(place: Path, dataset: str, wanted: dict) -> Path | None:
+    """A folder that was prepared elsewhere, to be used where it stands."""
+    for copy in (place, place / dataset):
+        if is_prepared(copy):
+            _require(copy, wanted)
+            return copy
+    if known_file(dataset, place):
+        return None
+    return _only(
+        folders(place / dataset, wanted["split"], wanted["seed"]) or folders(place, wanted["split"], wanted["seed"])
+    )
+
+
+def _require(folder: Path, wanted: dict) -> None:
+    """Refuse a folder that was named as source but prepared otherwise."""
+    has = description(folder)
+    if has.get("format") not in (FORMAT, OLD_FORMAT):
+        raise UserError(f"{folder} was prepared by another version; give the original data as --source.")
+    for key, flag in (("split", "--split"), ("seed", "--split_seed")):
+        if has.get(key) != wanted[key]:
+            raise UserError(
+                f"{folder} was prepared with {key} {has.get(key)}, not {wanted[key]}; give {flag} {has.get(key)}, or "
+                "give the original data as --source."
+            )
+
+
+def _ready(parent: Path, wanted: dict, user_file: str | Path | None) -> Path | None:
+    """The folder of `parent` that fits; without checksums in `wanted`, made from whatever source."""
+    if "sha256" in wanted:
+        folder = folder_of(parent, wanted)
+        return folder if is_prepared(folder) else _old_copy(parent, wanted, user_file)
+    return _only(folders(parent, wanted["split"], wanted["seed"])) or _old_copy(parent, wanted, user_file)
+
+
+def _only(found: list[Path]) -> Path | None:
+    if len(found) > 1:
+        names = ", ".join(map(str, found))
+        raise UserError(
+            f"{names} were prepared from different sources; give --source, the original data or one of them."
+        )
+    return found[0] if found else None
+
+
+def _old_copy(parent: Path, wanted: dict, user_file: str | Path | None) -> Path | None:
+    """The folder itself, if an older version prepared the same there; it knows no users."""
+    if user_file or not all((parent / name).is_file() for name in WRITTEN if name != "users.csv"):
+        return None
+    due = {key: value for key, value in wanted.items() if key != "users_sha256"} | {"format": OLD_FORMAT}
+    has = description(parent)
+    return parent if all(has.get(key) == value for key, value in due.items()) else None
+
+
+def _source(
+    dataset: str,
+    place: Path | None,
+    item_file: str | Path | None,
+    user_file: str | Path | None,
+    sort_rows: bool,
+) -> Source | None:
     """How to read the dataset; None if there is only what is prepared or can be downloaded."""
     if dataset == "sample":
         return sample.SOURCE
     if place is None:
         return None
-    return find_source(dataset, place, Path(item_file) if item_file else None, sort_rows)
+    files = (Path(name) if name else None for name in (item_file, user_file))
+    return find_source(dataset, place, *files, sort_rows)
 
 
 def _downloaded(dataset: str, out: Path, base_url: str | None) -> Source:
     """The archive, which stays in out/downloads so that another split need not fetch it again."""
     archive = ARCHIVES[dataset]
     path = out / "downloads" / archive.file
-    if not path.exists():
-        base = base_url or os.environ.get("SPARCODE_DOWNLOAD") or BASE_URL
-        download(f"{base.rstrip('/')}/{archive.file}", path, archive.md5)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path.parent):  # a second process waits, and then finds the file
+        if not path.exists():
+            base = base_url or os.environ.get("SPARCODE_DOWNLOAD") or BASE_URL
+            download(f"{base.rstrip('/')}/{archive.file}", path, archive.md5)
     return find_source(dataset, path)
 
 
@@ -162,19 +244,6 @@ def _fallback(dataset: str, out: Path, split: str, seed: int, reason: str) -> Pr
     line = "#" * 100
     print(f"\n{line}\n#\n# {note}\n# {reason}\n#\n{line}\n", flush=True)
     return replace(prepared, note=f"{note} {reason}")
-
-
-def _given_copy(folder: Path, wanted: dict) -> Prepared:
-    """A copy that was prepared elsewhere, used where it stands."""
-    description = _description(folder)
-    for key, flag in (("format", None), ("split", "--split"), ("seed", "--split_seed")):
-        has = description.get(key)
-        if has != wanted[key]:
-            same = f"give {flag} {has}, or " if flag else ""
-            raise UserError(
-                f"{folder} was prepared with {key} {has}, not {wanted[key]}; {same}give the original data as --source."
-            )
-    return _prepared(folder, description)
 
 
 def _as_found(folder: Path, dataset: str, source: str | Path | None) -> Prepared:
@@ -188,77 +257,37 @@ def _as_found(folder: Path, dataset: str, source: str | Path | None) -> Prepared
     return Prepared(folder, dataset, f"{dataset}, files found in {folder}", note, {})
 
 
-def _is_prepared(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in WRITTEN)
+def _prepared(folder: Path) -> Prepared:
+    about = description(folder)
+    return Prepared(folder, str(about.get("dataset")), str(about.get("source")), "", about)
 
 
-def _description(folder: Path) -> dict:
-    path = folder / "dataset.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        description = None
-    if not isinstance(description, dict):
-        raise UserError(f"{path} is damaged; delete {folder} to have it prepared anew.")
-    return description
-
-
-def _prepared(folder: Path, description: dict) -> Prepared:
-    """Says so if a file was changed after preparation: the results are then about other data."""
-    changed = [name for name, digest in description.get("files", {}).items() if checksum([folder / name]) != digest]
-    note = f"changed by hand since preparation: {', '.join(changed)}." if changed else ""
-    label = str(description.get("source")) + (f" ({note[:-1]})" if changed else "")
-    return Prepared(folder, str(description.get("dataset")), label, note, description)
-
-
-def _write(folder: Path, wanted: dict, source: Source) -> dict:
-    """Read, cut and write. The folder appears, or is replaced, as a whole."""
-    digest = source.checksum()
+def _write(parent: Path, wanted: dict, source: Source) -> Path:
+    """Read, cut and write; gives the folder."""
+    folder = folder_of(parent, wanted)
+    print(f"preparing {folder} from {source.label}", flush=True)
     everything = source.read()
     kept = everything.frequent()
     if not len(kept):
         raise UserError(f"{source.label}: no user has 5 interactions with items that have 5; give more data.")
     histories = kept.histories()
-    split = SPLITS[wanted["split"]](histories, wanted["seed"])
-    titles = source.titles()
-    users = [kept.user_ids[i] for i in split.users]
+    split = SPLITS[wanted["split"]](histories, wanted["seed"], kept.ratings)
+    items, users = source.items(), source.users()
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write_lists(new / "data.csv", ["user_id", "items"], users, split.sequences)
-        for name, part in (("valid.csv", split.valid), ("test.csv", split.test)):
-            columns = (part.histories, part.targets)
-            _write_lists(new / name, ["hist_items", "target_items"], *columns)
-        _write_items(new, kept.item_ids, titles)
-        description = {
+    with being_prepared(folder) as new:
+        _write_csv(new / "data.csv", ["user_id", "items"], _names(kept, split.users), _json_lists(split.sequences))
+        _write_queries(new / "valid.csv", _names(kept, split.valid_users), split.valid)
+        _write_queries(new / "test.csv", _names(kept, split.test_users), split.test)
+        _write_items(new, kept.item_ids, items)
+        _write_users(new / "users.csv", kept.user_ids, users)
+        about = {
             **wanted,
-            "source": source.label,
-            "sha256": digest,
+            "source": source.label + (f" ({split.note})" if split.note else ""),
             "statistics": _statistics(everything, kept, histories, split),
-            "files": {name: checksum([new / name]) for name in WRITTEN if name != "dataset.json"},
+            "files": {name: checksum([new / name]) for name in WRITTEN if name != ABOUT},
         }
-        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-        (new / "dataset.json").write_text(text, encoding="utf-8")
-        new.chmod(0o755)  # mkdtemp makes folders that nobody else may read
-        _replace(folder, new)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return description
-
-
-def _replace(folder: Path, new: Path) -> None:
-    """Put the new folder in place of the old one. Files that are not ours move over unharmed."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    folder.replace(old)
-    new.rename(folder)
-    for path in old.iterdir():
-        if path.name not in WRITTEN:
-            path.rename(folder / path.name)
-    shutil.rmtree(old)
+        write_text(new / ABOUT, [json.dumps(about, indent=2, ensure_ascii=False), "\n"])
+    return folder
 
 
 def _statistics(everything: Interactions, kept: Interactions, histories: Ragged, split: Split) -> dict:
@@ -275,8 +304,10 @@ def _statistics(everything: Interactions, kept: Interactions, histories: Ragged,
             "max": int(lengths.max()),
         },
         "train_users": len(split.sequences),
-        "valid_users": len(split.valid.histories),
-        "test_users": len(split.test.histories),
+        "valid_users": len(np.unique(split.valid_users)),
+        "test_users": len(np.unique(split.test_users)),
+        "valid_queries": len(split.valid),
+        "test_queries": len(split.test),
         "left_out": {
             "repeated_interactions": everything.repeats,
             "infrequent_items": len(everything.item_ids) - items,
@@ -287,43 +318,47 @@ def _statistics(everything: Interactions, kept: Interactions, histories: Ragged,
     }
 
 
-def _write_lists(path: Path, header: list[str], *columns: Ragged | list[str]) -> None:
-    """One CSV row per user; a Ragged column becomes JSON lists."""
-    cells = [_json_lists(column) if isinstance(column, Ragged) else column for column in columns]
-    with open(path, "w", encoding="utf-8", newline="") as out:
+def _names(kept: Interactions, users: np.ndarray) -> list[str]:
+    return [kept.user_ids[user] for user in users]
+
+
+def _write_queries(path: Path, users: list[str], queries: Queries) -> None:
+    columns = (users, _json_lists(queries.histories), _json_lists(queries.targets))
+    _write_csv(path, ["user_id", "hist_items", "target_items"], *columns)
+
+
+def _write_items(folder: Path, item_ids: list[str], items: dict[str, Item]) -> None:
+    """items.csv, and cate_item.txt as the release has it: item_id,cate_id, the category being the first of the item.
+
+    Categories are numbered from 1 by name; the unknown one comes last.
+    """
+    known = [items.get(item, Item()) for item in item_ids]
+    numbers = range(1, len(known) + 1)
+    columns = (numbers, item_ids, *zip(*known, strict=True))
+    _write_csv(folder / "items.csv", ["id", "original_id", *Item._fields], *columns)
+    first = [item.categories.split("|")[0] for item in known]
+    names = sorted(set(first) - {""}) + [""]
+    number = {name: i for i, name in enumerate(names, start=1)}
+    write_text(folder / "cate_item.txt", (f"{i},{number[name]}\n" for i, name in zip(numbers, first, strict=True)))
+
+
+def _write_users(path: Path, user_ids: list[str], users: Users) -> None:
+    """A row per user that is known."""
+    known = [user for user in user_ids if user in users.rows]
+    columns = zip(*(users.rows[user] for user in known), strict=True)
+    _write_csv(path, ["user_id", *users.columns], known, *columns)
+
+
+def _write_csv(path: Path, header: Sequence[str], *columns: Iterable) -> None:
+    with writing(path), open(path, "w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(zip(*cells, strict=True))
+        with progress(f"writing {path.name}", None, " rows") as reached:
+            for number, row in enumerate(zip(*columns, strict=True), start=1):
+                writer.writerow(row)
+                reached(number)
 
 
 def _json_lists(rows: Ragged) -> Iterator[str]:
     for row in rows:
         yield "[" + ", ".join(map(str, row.tolist())) + "]"
-
-
-def _write_items(folder: Path, item_ids: list[str], titles: Titles) -> None:
-    """items.csv, and cate_item.txt as the release has it: item_id,cate_id, the category being the
-    first of the item. Categories are numbered from 1 by name; the unknown one comes last."""
-    known = [titles.get(item, ("", "")) for item in item_ids]
-    first = [categories.split("|")[0] for _, categories in known]
-    names = sorted(set(first) - {""}) + [""]
-    number = {name: i for i, name in enumerate(names, start=1)}
-    with open(folder / "items.csv", "w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["id", "original_id", "title", "categories"])
-        writer.writerows((i, item_ids[i - 1], *known[i - 1]) for i in range(1, len(known) + 1))
-    lines = (f"{i},{number[name]}\n" for i, name in enumerate(first, start=1))
-    (folder / "cate_item.txt").write_text("".join(lines), encoding="utf-8")
-
-
-@contextmanager
-def _disk(out: Path) -> Iterator[None]:
-    """A disk that is full or closed to us becomes a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"no disk space left in {out.absolute()}; free some and run again.") from error
-        raise UserError(
-            f"preparing in {out.absolute()} failed ({error}); make that a folder you may write to and run again."
-        ) from error

@@ -12,14 +12,21 @@ from data.ragged import Ragged
 
 @dataclass(frozen=True)
 class Queries:
-    """Row by row what a user took (the whole history, oldest first) and what came next."""
+    """Row by row what a user took (the whole history, oldest first) and what came next.
+
+    Attributes:
+        histories, targets: U rows of item ids.
+        users: (U, W) int32, the feature values of each row's user (`data.features`); None without features.
+    """
 
     histories: Ragged
     targets: Ragged
+    users: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.histories)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Queries:
         """The given rows (indices or a boolean mask), in the given order."""
-        return Queries(self.histories.take(rows), self.targets.take(rows))
+        users = None if self.users is None else self.users[rows]
+        return Queries(self.histories.take(rows), self.targets.take(rows), users)

@@ -12,9 +12,12 @@ import numpy as np
 class Ragged:
     """Row i is values[offsets[i]:offsets[i + 1]].
 
-    offsets: int64 [n + 1], starts at 0, never falls, ends at len(values).
-    values:  int32 [nnz], item ids 1..n_items; a history stands oldest first.
-    Raises ValueError when the offsets do not describe the values.
+    Attributes:
+        offsets: (n + 1,) int64, starts at 0, never falls, ends at len(values).
+        values: (nnz,) int32, item ids 1..n_items; a history stands oldest first.
+
+    Raises:
+        ValueError: the offsets do not describe the values.
     """
 
     offsets: np.ndarray
@@ -48,7 +51,7 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, i: int) -> np.ndarray:
-        """Row i as a view, int32 [length]; a negative i counts from the end."""
+        """Row i as a view, (length,) int32; a negative i counts from the end."""
         n = len(self)
         if not -n <= i < n:
             raise IndexError(f"row {i} of {n} rows")
@@ -56,11 +59,11 @@ class Ragged:
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
     def lengths(self) -> np.ndarray:
-        """Number of values of each row, int64 [n]."""
+        """Number of values of each row, (n,) int64."""
         return np.diff(self.offsets)
 
     def row_of_value(self) -> np.ndarray:
-        """The row in which each value stands, int64 [nnz]."""
+        """The row in which each value stands, (nnz,) int64."""
         return np.repeat(np.arange(len(self)), self.lengths())
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Ragged:
@@ -69,8 +72,15 @@ class Ragged:
         return self.slices(rows, self.offsets[rows], self.offsets[rows + 1])
 
     def slices(self, rows: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Ragged:
-        """For each of the rows the values at start..stop, absolute places in `values` that must lie
-        inside that row."""
+        """For each of the rows the values at start..stop.
+
+        Args:
+            rows: (m,) which rows.
+            start, stop: (m,) absolute places in `values`.
+
+        Raises:
+            ValueError: a place lies outside its row.
+        """
         if (start < self.offsets[rows]).any() or (stop > self.offsets[rows + 1]).any():
             raise ValueError("a slice reaches outside its row")
         lengths = stop - start
@@ -81,17 +91,18 @@ class Ragged:
         return Ragged(offsets, self.values[places])
 
     def tail(self, width: int) -> np.ndarray:
-        """The last `width` values of each row, left-padded with 0, int32 [n, width].
+        """The last `width` values of each row, left-padded with 0: (n, width) int32.
 
         The newest item stands in the last column.
         """
         return self.windows(self.offsets[:-1], self.offsets[1:], width)
 
     def windows(self, start: np.ndarray, stop: np.ndarray, width: int) -> np.ndarray:
-        """The last `width` values of each span start..stop, left-padded with 0.
+        """The last `width` values of each span start..stop, left-padded with 0: (spans, width) int32.
 
-        start, stop: absolute places in `values`, int64 [spans], not checked, for this is the inner
-        step of training. Returns int32 [spans, width].
+        Args:
+            start, stop: (spans,) int64, absolute places in `values`; not checked: this is the inner step of training.
+            width: of the result.
         """
         if not len(self.values):
             return np.zeros((len(start), width), dtype=np.int32)

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from data.interactions import Interactions
-from data.source import Source, Titles, checksum
+from data.itemfile import Item, year_in
+from data.source import Source
+from data.sourcefile import checksum
+from data.userfile import Users
 
 USERS, ITEMS, CLUSTERS, FACTORS = 2_000, 1_000, 40, 16
 SEASONS, PER_SEASON, INTERESTS = 12, (3, 8), 3
@@ -151,9 +154,9 @@ def read_sample() -> Interactions:
     )
 
 
-def sample_titles() -> Titles:
-    """A title and one or two genres per film; those of a cluster share noun and first genre."""
-    titles = {}
+def sample_items() -> dict[str, Item]:
+    """A title, one or two genres and a year per film; those of a cluster share noun and first genre."""
+    items = {}
     for i in range(ITEMS):
         cluster = i % CLUSTERS
         genres = [GENRES[cluster % len(GENRES)]]
@@ -161,9 +164,15 @@ def sample_titles() -> Titles:
         if i % 3 == 0 and second not in genres:
             genres.append(second)
         title = f"The {MOODS[i // CLUSTERS]} {THINGS[cluster]} ({1950 + i * 37 % 70})"
-        titles[str(i + 1)] = (title, "|".join(genres))
-    return titles
+        items[str(i + 1)] = Item(title, "|".join(genres), year_in(title))
+    return items
 
 
-# the checksum is that of this file: whoever changes the generator has the sample prepared anew
-SOURCE = Source("built-in sample", read_sample, sample_titles, lambda: checksum([Path(__file__)]))
+SOURCE = Source(
+    "built-in sample",
+    read_sample,
+    sample_items,
+    Users,
+    # that of this file: whoever changes the generator has the sample prepared anew
+    lambda: {"sha256": checksum([Path(__file__)]), "users_sha256": ""},
+)

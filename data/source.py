@@ -2,47 +2,69 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.interactions import Interactions, read_interactions
-from data.itemfile import read_items
-from data.movielens import ARCHIVES, open_archive, read_movies, read_ratings
-from data.sourcefile import SourceFile
+from data.itemfile import Item, read_items
+from data.movielens import ARCHIVES, open_archive, read_movies, read_people, read_ratings
+from data.sourcefile import SourceFile, checksum
+from data.userfile import Users, read_users
 from errors import UserError
 
-Titles = dict[str, tuple[str, str]]  # original id -> (title, "Action|Comedy")
 TABLES = (".csv", ".csv.gz")
+NAMES = ("ratings.dat", "interactions.csv.gz", "interactions.csv")  # that are looked for in a folder
 
 
 @dataclass(frozen=True)
 class Source:
-    """label: how results name the data. read and titles do the reading. checksum: that of the files
-    that would be read, so it changes with them."""
+    """A dataset that can be read.
+
+    Attributes:
+        label: how results name the data.
+        read: gives the interactions.
+        items: gives {original id: Item}, of those items that are known.
+        users: gives what is known of users.
+        checksums: gives "sha256" of the files of interactions and items, and "users_sha256" of that of the users ("" if
+            it is none of its own); they change with what would be read.
+    """
 
     label: str
     read: Callable[[], Interactions]
-    titles: Callable[[], Titles]
-    checksum: Callable[[], str]
+    items: Callable[[], dict[str, Item]]
+    users: Callable[[], Users]
+    checksums: Callable[[], dict[str, str]]
 
 
-def find_source(dataset: str, path: Path, item_file: Path | None = None, sort_rows: bool = False) -> Source:
-    """What stands at `path`: an archive, an unpacked archive, an interactions file, or a folder of
-    one of these (also under the name of the dataset). Raises UserError if it is none of them;
-    reading raises it if `dataset` is the name of other data, such as ml-1m.
+def find_source(
+    dataset: str,
+    path: Path,
+    item_file: Path | None = None,
+    user_file: Path | None = None,
+    sort_rows: bool = False,
+) -> Source:
+    """What stands at `path`: an archive, an unpacked archive, an interactions file, or a folder of one of these.
 
-    item_file: titles; without it, movies.dat or items.csv beside the source, if there is one.
+    Args:
+        dataset: its name; of known data, such as ml-1m, reading refuses other data.
+        path: in a folder, the subfolder with the name of the dataset goes before the folder itself.
+        item_file: titles; without it, movies.dat or items.csv beside the source, if there is one.
+        user_file: users; without it, users.dat or users.csv beside the source, if there is one.
+        sort_rows: see `read_interactions`.
+
+    Raises:
+        UserError: there is none of these.
     """
     path = _file_at(dataset, path)
     archive = ARCHIVES.get(dataset)
     if path.suffix == ".zip":
-        table, items = open_archive(path)
+        table, items, users = open_archive(path)
     else:
-        table, items = SourceFile(path), _beside(path)
-    if item_file is not None:
-        items = SourceFile(item_file)
+        table = SourceFile(path)
+        items, users = _beside(path, "items.csv", "movies.dat"), _beside(path, "users.csv", "users.dat")
+    items = SourceFile(item_file) if item_file else items
+    users = SourceFile(user_file) if user_file else users
 
     def read() -> Interactions:
         is_table = path.name.endswith(TABLES)
@@ -51,36 +73,41 @@ def find_source(dataset: str, path: Path, item_file: Path | None = None, sort_ro
             archive.require(found, table)
         return found
 
-    def titles() -> Titles:
+    def read_item_file() -> dict[str, Item]:
         if items is None:
             return {}
-        is_movies = (items.member or items.path.name).endswith(".dat")
-        return read_movies(items) if is_movies else read_items(items)
+        return read_movies(items) if _is_dat(items) else read_items(items)
 
-    files = list(dict.fromkeys([table.path] + ([items.path] if items else [])))
+    def read_user_file() -> Users:
+        if users is None:
+            return Users()
+        return read_people(users) if _is_dat(users) else read_users(users)
+
+    def checksums() -> dict[str, str]:
+        files = list(dict.fromkeys([table.path] + ([items.path] if items else [])))
+        apart = users is not None and users.path not in files
+        return {"sha256": checksum(files), "users_sha256": checksum([users.path]) if apart else ""}
+
     label = f"{archive.title if archive else dataset}, file {path.name}"
-    return Source(label, read, titles, lambda: checksum(files))
+    return Source(label, read, read_item_file, read_user_file, checksums)
 
 
-def checksum(files: list[Path]) -> str:
-    """SHA-256 over the contents of the files, in order."""
-    digest = hashlib.sha256()
-    for path in files:
-        with SourceFile(path).raw() as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def _is_dat(file: SourceFile) -> bool:
+    return (file.member or file.path.name).endswith(".dat")
+
+
+def known_file(dataset: str, folder: Path) -> Path | None:
+    """The file to read in a folder: the first that is known, the dataset's own folder before it; None if none is."""
+    files = (place / name for place in (folder / dataset, folder) for name in (*NAMES, f"{dataset}.zip"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _file_at(dataset: str, path: Path) -> Path:
-    """The file to read; in a folder the first that is known, the dataset's own folder before it."""
-    names = ("ratings.dat", "interactions.csv.gz", "interactions.csv", f"{dataset}.zip")
     if path.is_dir():
-        for place in (path / dataset, path):
-            for name in names:
-                if (place / name).is_file():
-                    return place / name
-        raise UserError(f"source {path} holds none of {', '.join(names)}; point to one of these.")
+        file = known_file(dataset, path)
+        if file is None:
+            raise UserError(f"source {path} holds none of {', '.join(NAMES)}, {dataset}.zip; point to one of these.")
+        return file
     if not path.exists():
         raise UserError(f"source {path} does not exist; check the path.")
     if not path.name.endswith((".zip", ".dat", *TABLES)):
@@ -88,9 +115,7 @@ def _file_at(dataset: str, path: Path) -> Path:
     return path
 
 
-def _beside(path: Path) -> SourceFile | None:
-    names = ("items.csv", "movies.dat") if path.name.endswith(TABLES) else ("movies.dat",)
-    for name in names:
-        if (path.parent / name).is_file():
-            return SourceFile(path.parent / name)
-    return None
+def _beside(path: Path, table: str, dat: str) -> SourceFile | None:
+    """The file that belongs to the one at `path`, if there is one; a table belongs to a table only."""
+    names = (table, dat) if path.name.endswith(TABLES) else (dat,)
+    return next((SourceFile(path.parent / name) for name in names if (path.parent / name).is_file()), None)

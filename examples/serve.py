@@ -1,7 +1,7 @@
 """The ten best items after a history, without MindSpore: what it needs is numpy, numba and onnxruntime.
 
     python work.py --mode export --checkpoint runs/NAME/best.ckpt
-    python examples/serve.py runs/NAME 1 2 3 --items data/ml-1m/items.csv
+    python examples/serve.py runs/NAME 1 2 3 --items data/ml-1m/FOLDER/items.csv
 
 Codes of the history that the index lacks are scored with runs/NAME/scorer.npz, as a run does.
 """
@@ -13,11 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from retrieval import IndexRecommender, load_index, load_scorer  # noqa: E402
-from retrieval.engines.onnx_query import OnnxQuery  # noqa: E402
+from retrieval.served import open_served  # noqa: E402
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("run", type=Path, help="folder with query.onnx, scorer.npz and index/")
+parser.add_argument("run", type=Path, help="folder with manifest.json, query.onnx, scorer.npz and index/")
 parser.add_argument("history", type=int, nargs="+", help="item ids, oldest first")
 parser.add_argument("--items", help="items.csv, for the titles")
 args = parser.parse_args()
@@ -26,11 +25,8 @@ try:
     if args.items:
         with open(args.items, encoding="utf-8", newline="") as file:
             titles = {int(row["id"]): row["title"] for row in csv.DictReader(file)}
-    index, scorer = load_index(args.run / "index"), load_scorer(args.run / "scorer.npz")
-    encoder = OnnxQuery(args.run / "query.onnx")
-    recommender = IndexRecommender(index, lambda queries: encoder.codes([args.history]), scorer)
-    seen = SimpleNamespace(offsets=[0, len(args.history)], values=args.history)
-    items, scores = recommender.recommend(SimpleNamespace(histories=seen), 10)
+    history = SimpleNamespace(offsets=[0, len(args.history)], values=args.history)
+    items, scores = open_served(args.run).recommend(SimpleNamespace(histories=history), 10)
 except KeyError as column:
     sys.exit(f"error: {args.items} has no column {column}; give the items.csv of the prepared data.")
 except (ImportError, OSError, ValueError) as error:

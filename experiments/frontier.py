@@ -35,7 +35,7 @@ from benchmarks.measuring import Engine, compete
 from benchmarks.search_engines import index_engine, judge
 from benchmarks.trained import Trained, on_cpu
 from metric import measure
-from retrieval.scale import frontier
+from retrieval import frontier
 from retrieval.search import available_cores
 
 CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400)

@@ -5,3 +5,5 @@ from models.BaseModel import BaseModel
 
 class AllToAll(BaseModel):
     """See `BaseModel`: the interaction may be any of `retrieval.interactions`."""
+
+    own_wide = True

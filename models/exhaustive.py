@@ -7,6 +7,7 @@ import numpy as np
 from data.queries import Queries
 from data.ragged import Ragged
 from models.query_side import QuerySide
+from models.wide import WideTable
 from recommender import blocks
 from retrieval.ranking import top_k
 
@@ -17,10 +18,11 @@ class Exhaustive:
     Args:
         model: TwoTower, AllToAll or DQMatch; its weights are read anew at every call.
         batch_size: histories encoded at once.
+        wide: `models.wide.WideTable` whose scores are added, or None.
     """
 
-    def __init__(self, model, batch_size: int):
-        self.model, self.query_side = model, QuerySide(model, batch_size)
+    def __init__(self, model, batch_size: int, wide: WideTable | None = None):
+        self.model, self.query_side, self.wide = model, QuerySide(model, batch_size), wide
 
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The k best items of each query; see `recommender.Recommender`.
@@ -41,12 +43,17 @@ class Exhaustive:
         return np.concatenate(parts)
 
     def _blocks(self, histories: Ragged):
-        """Blocks of users: their rows, scores of their different tokens (R, n_items), and which are whose (u, K_u)."""
+        """Blocks of users: their rows, scores (R, n_items), and which of them add up to a user's (u, K)."""
         tokens = self.query_side.tokens(histories)  # (U, K_u, D)
         scorer, (_, n_tokens, width) = self.model.scorer(), tokens.shape
-        for users in blocks(len(tokens), n_tokens * self.model.items.n_items):
+        for users in blocks(len(tokens), (n_tokens + 1) * self.model.items.n_items):
             block = tokens[users].reshape(-1, width)
             place = np.arange(len(block))
             if self.model.is_quantised:  # such tokens repeat, and each different one is scored once
                 block, place = np.unique(block, axis=0, return_inverse=True)
-            yield users, scorer.token_scores(block), place.reshape(-1, n_tokens)
+            scores, place = scorer.token_scores(block), place.reshape(-1, n_tokens)
+            if self.wide is not None:
+                last = len(scores) + np.arange(len(users))
+                scores = np.concatenate([scores, self.wide.scores(histories.take(users))])
+                place = np.concatenate([place, last[:, None]], 1)
+            yield users, scores, place

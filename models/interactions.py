@@ -6,7 +6,7 @@ from mindspore import nn, ops
 
 from models.layers import AddBias
 from retrieval import CodeScorer
-from retrieval.interactions import DNN, Interaction, interaction, settings_of
+from retrieval.interactions import DNN, TINY, Interaction, interaction, settings_of
 
 ms.jit_class(Interaction)  # lets the graph compiler read the formulas as they stand
 
@@ -71,6 +71,21 @@ class GraphOperations:
 
     def relu(self, x):
         return ops.relu(x)
+
+    def silu(self, x):
+        return x * ops.sigmoid(x)
+
+    def softmax(self, x):
+        return ops.softmax(x, -1)
+
+    def normalise(self, x):
+        return x * ops.rsqrt(ops.square(x).sum(-1, keepdims=True) + TINY)
+
+    def broadcast(self, x, shape):
+        return ops.broadcast_to(x, shape)
+
+    def concat(self, parts, axis=-1):
+        return ops.concat(parts, axis)
 
 
 class TrainingDNN(DNN):

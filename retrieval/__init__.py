@@ -7,13 +7,16 @@ from retrieval.engines.milvus import MilvusIndex, load_into_milvus
 from retrieval.gpu.build import build_array_index
 from retrieval.gpu.index import ArrayIndex
 from retrieval.gpu.library import ArrayLibrary, NoGpuError, gpu_library
-from retrieval.index import SparseInvertedIndex, bytes_of, load_index
+from retrieval.index import SparseInvertedIndex
+from retrieval.postings import load_index
 from retrieval.pruning import Pruning
 from retrieval.recommender import IndexRecommender
-from retrieval.scale.frontier import frontier, frontier_table
+from retrieval.rows import SparseRows, index_of_rows
+from retrieval.scale.frontier import frontier
 from retrieval.scale.sharding import ShardedIndex, merge_results
 from retrieval.scale.streaming import build_to_disk
 from retrieval.scorer import CodeScorer, load_scorer, save_scorer
+from retrieval.sizes import bytes_of
 from retrieval.storage import IndexFileError
 
 __all__ = [
@@ -28,15 +31,16 @@ __all__ = [
     "Pruning",
     "ShardedIndex",
     "SparseInvertedIndex",
+    "SparseRows",
     "build_array_index",
     "build_index",
     "build_to_disk",
     "bytes_of",
     "export_index",
     "frontier",
-    "frontier_table",
     "gpu_library",
     "import_index",
+    "index_of_rows",
     "load_index",
     "load_into_milvus",
     "load_scorer",

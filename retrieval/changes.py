@@ -1,8 +1,8 @@
 """Changes to posting lists that need no model, or only the scores of new items; arrays in and out.
 
-The methods of SparseInvertedIndex say what each change means. "Gap": by how much a score must
-exceed the floor of its code to enter the list (the index array `cuts`). Comparing stored scores
-with gaps, not sums with thresholds, lets equal scores stay equal.
+The methods of SparseInvertedIndex say what each change means. "Gap": by how much a score must exceed the floor of its
+code to enter the list (the index array `cuts`). Comparing stored scores with gaps, not sums with thresholds, lets equal
+scores stay equal.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import numba
 import numpy as np
 
 from retrieval import blocks
-from retrieval.postings import offsets_of
+from retrieval.pruning import Pruning
+from retrieval.sizes import offsets_of, postings_within
 
 
 def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> dict:
     """The arrays of SparseInvertedIndex.add_items."""
-    n_codes, pruning = len(index), index.pruning
+    n_codes, cap = len(index), index.pruning.max_postings
     block = block or blocks.codes_per_block(n_new)
     starts = range(0, n_codes, block)
     if progress:
@@ -25,13 +26,14 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
     grown = [(np.zeros(0, np.int64), *np.zeros((2, 0), np.float32), np.zeros(0, np.uint32), np.zeros(0, np.float32))]
     for start in starts:
         rows = slice(start, start + block)
-        new = blocks.checked_scores(scorer, index.codes[rows], n_new, pruning.relu, first)
+        # Plain scores will do: a list of ReLU scores takes only what is above 0, and others may be of another kind.
+        codes = index.codes[rows]
+        new = blocks.checked_scores(scorer.scores(codes), codes, n_new, False, first)
         floors, gaps = index.floors[rows].copy(), index.cuts[rows].copy()
         whole = {row: _grow_whole(index, start + row, new[row]) for row in np.flatnonzero(gaps < 0)}
         offsets = index.offsets[start : start + len(new) + 1]
         lengths = np.zeros(len(new), np.int64)
-        cap = pruning.max_postings or 0
-        _measure_growth(offsets, index.scores, new, floors, gaps, cap, lengths)
+        _measure_growth(offsets, index.scores, new, floors, gaps, cap or 0, lengths)
         for row, (floor, gap, items, _) in whole.items():
             lengths[row], floors[row], gaps[row] = len(items), floor, gap
         ends = offsets_of(lengths)
@@ -43,29 +45,29 @@ def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> d
             scores[ends[row] : ends[row + 1]] = list_scores
         grown.append((lengths, floors, gaps, items, scores))
     lengths, floors, gaps, items, scores = map(np.concatenate, zip(*grown, strict=True))
-    return {
-        "offsets": offsets_of(lengths),
-        "items": items,
-        "scores": scores,
-        "floors": floors,
-        "cuts": gaps,
-    }
+    return {"offsets": offsets_of(lengths), "items": items, "scores": scores, "floors": floors, "cuts": gaps}
 
 
 def _grow_whole(index, row: int, new: np.ndarray):
-    """A list that left nothing out, cut as in a build: floor, gap, items, scores."""
+    """A list that left nothing out, cut as in a build: floor, gap, items, scores.
+
+    All in stored scores, for these are what is known of the old items: equal scores of old and new stay equal.
+    """
     part = slice(index.offsets[row], index.offsets[row + 1])
-    ids = np.concatenate([index.items[part], np.arange(index.n_items + 1, index.n_items + 1 + len(new))]).astype(
-        np.uint32
+    ids = np.concatenate(
+        [index.items[part], np.arange(index.n_items + 1, index.n_items + 1 + len(new), dtype=np.uint32)]
     )
-    pool = np.concatenate([index.floors[row] + index.scores[part], new])
-    _, floors, cuts, kept, stored = index.pruning.compact(pool[None])
-    return floors[0], cuts[0], ids[kept - 1], stored
+    stored = np.concatenate([index.scores[part], new - index.floors[row]])
+    gap, cap = index.cuts[row], index.pruning.max_postings
+    threshold = None if np.isneginf(gap) else float(gap)
+    cap = None if cap is None else max(cap, part.stop - part.start)
+    _, shifts, cuts, kept, stored = Pruning(False, threshold, cap).compact(stored[None])
+    return index.floors[row] + shifts[0], cuts[0], ids[kept - 1], stored
 
 
 @numba.njit(nogil=True, cache=True)
 def _measure_growth(offsets, scores, new, floors, gaps, cap, lengths):
-    """Lengths of the grown lists; gaps rise where the cap cuts. Skips rows of a gap below 0."""
+    """Lengths of the grown lists; gaps rise where the cap cuts. Rows of a gap below 0 are passed over."""
     for row in range(new.shape[0]):
         if gaps[row] < 0:
             continue
@@ -74,7 +76,8 @@ def _measure_growth(offsets, scores, new, floors, gaps, cap, lengths):
         for j in range(new.shape[1]):
             if new[row, j] - floors[row] > gaps[row]:
                 size += 1
-        if cap > 0 and size > cap:
+        limit = max(cap, last - first)  # a list that is longer already is of another kind
+        if cap > 0 and size > limit:
             pool = np.empty(size, np.float32)
             at = last - first
             pool[:at] = scores[first:last]
@@ -82,7 +85,7 @@ def _measure_growth(offsets, scores, new, floors, gaps, cap, lengths):
                 if new[row, j] - floors[row] > gaps[row]:
                     pool[at] = new[row, j] - floors[row]
                     at += 1
-            gaps[row] = np.partition(pool, size - 1 - cap)[size - 1 - cap]
+            gaps[row] = np.partition(pool, size - 1 - limit)[size - 1 - limit]
             size = 0
             for j in range(pool.size):
                 if pool[j] > gaps[row]:
@@ -158,15 +161,15 @@ def _count_items(items, counts):
         counts[items[p] - 1] += 1
 
 
-def merge_lists(parts):
-    """Offsets, items, scores of the lists of all parts: same codes, no item in two."""
+def merge_lists(parts) -> dict:
+    """The lists of all parts: same codes, no item in two."""
     offsets, items, scores = parts[0].offsets, parts[0].items, parts[0].scores
     for part in parts[1:]:
         both = offsets + part.offsets
         to_items, to_scores = np.empty(both[-1], np.uint32), np.empty(both[-1], np.float32)
         _merge(offsets, items, scores, part.offsets, part.items, part.scores, both, to_items, to_scores)
         offsets, items, scores = both, to_items, to_scores
-    return offsets, items, scores
+    return {"offsets": offsets, "items": items, "scores": scores}
 
 
 @numba.njit(nogil=True, cache=True)
@@ -185,74 +188,40 @@ def _merge(offsets, items, scores, others, other_items, other_scores, both, to_i
                 q += 1
 
 
-def limits(index, threshold, max_postings, keep_share, max_bytes, by: str, format: str):
-    """The arguments of SparseInvertedIndex.prune as one threshold and one cap (or None)."""
-    from retrieval.index import postings_within
-
-    if by not in ("threshold", "max_postings"):
-        raise ValueError(f"A budget is met by 'threshold' or by 'max_postings', not by {by!r}.")
-    lengths = np.diff(index.offsets)
+def common_threshold(
+    index, threshold: float | None, keep_share: float | None, max_bytes: int | None, format: str
+) -> float | None:
+    """The one threshold for all codes that these arguments of SparseInvertedIndex.prune come to."""
     most = len(index.items)
     if keep_share is not None:
         if not 0 < keep_share <= 1:
             raise ValueError(f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}.")
         most = min(most, round(keep_share * len(index) * index.n_items))
     if max_bytes is not None:
-        fits = postings_within(max_bytes, len(index), index.n_items, format, n_removed=len(index.removed))
-        if by == "threshold":
-            most = min(most, fits)
-        elif fits < len(index.items):
-            cap = _largest_cap(lengths, fits)
-            max_postings = cap if max_postings is None else min(cap, max_postings)
-    if most < len(index.items):
-        scores = np.repeat(index.floors, lengths)
-        scores += index.scores
-        at = len(scores) - 1 - most
-        cut = float(np.partition(scores, at)[at])
-        threshold = cut if threshold is None else max(cut, threshold)
-    return threshold, max_postings
+        most = min(most, postings_within(max_bytes, len(index), index.n_items, format, len(index.removed)))
+    if most == len(index.items):
+        return threshold
+    scores = np.repeat(index.floors, np.diff(index.offsets))
+    scores += index.scores
+    at = len(scores) - 1 - most
+    cut = float(np.partition(scores, at)[at])
+    return cut if threshold is None else max(cut, threshold)
 
 
-def _largest_cap(lengths: np.ndarray, most: int) -> int:
-    """The largest cap that leaves at most `most` postings; `most` >= the number of lists."""
-    low, high = 1, int(lengths.max())
-    while low < high:
-        middle = (low + high + 1) // 2
-        if np.minimum(lengths, middle).sum() <= most:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def prune(index, pruning) -> dict:
-    """The lists cut by `pruning`, tighter than what cut them before; floors take in what goes."""
-    threshold = np.float32(-np.inf if pruning.threshold is None else pruning.threshold)
+def prune(index, threshold: float | None, max_postings: int | None) -> dict:
+    """The lists cut by these limits as well; floors take in what goes."""
+    threshold = np.float32(-np.inf if threshold is None else threshold)
     left_out = index.n_items - len(index.removed) - np.diff(index.offsets)
     gaps = index.cuts.copy()
     shifts = np.zeros(len(index), np.float32)
     lengths = np.zeros(len(index), np.int64)
-    _measure_cut(
-        index.offsets,
-        index.scores,
-        index.floors,
-        threshold,
-        pruning.max_postings or 0,
-        np.maximum(left_out, 0),
-        gaps,
-        shifts,
-        lengths,
-    )
+    limits = (threshold, max_postings or 0, np.maximum(left_out, 0))
+    _measure_cut(index.offsets, index.scores, index.floors, *limits, gaps, shifts, lengths)
     offsets = offsets_of(lengths)
     items, scores = np.empty(offsets[-1], np.uint32), np.empty(offsets[-1], np.float32)
     _cut(index.offsets, index.items, index.scores, index.floors, threshold, gaps, shifts, offsets, items, scores)
-    return {
-        "offsets": offsets,
-        "items": items,
-        "scores": scores,
-        "floors": index.floors + shifts,
-        "cuts": gaps - shifts,
-    }
+    floors, cuts = index.floors + shifts, gaps - shifts
+    return {"offsets": offsets, "items": items, "scores": scores, "floors": floors, "cuts": cuts}
 
 
 @numba.njit(nogil=True, cache=True)

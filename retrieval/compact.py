@@ -6,21 +6,30 @@ import numba
 import numpy as np
 
 from retrieval.index import SparseInvertedIndex
-from retrieval.postings import LARGEST_SCORE, Postings, blocks_of, offsets_of
+from retrieval.postings import FORMATS, LARGEST_SCORE, Postings
 from retrieval.pruning import Pruning
+from retrieval.sizes import blocks_of, offsets_of
 
-FORMATS = ("uint16", "uint8")
+SCORES = {"uint16": np.uint16, "uint8": np.uint8}  # by format
 
 
 class CompactIndex(Postings):
     """A SparseInvertedIndex with rounded scores and 16-bit item ids; immutable.
 
-    A code has one list per block of 65,536 items: ids lose the block's number times 65,536, and
-    offsets int64 [C * blocks + 1] part the lists, code by code and block by block. scores q
-    (uint16 or uint8, which is the format) stand for low + q * step, both float32 and per code; low
-    and low + 65535 step (or 255 step) are the lowest and the highest score of the code's lists, so
-    no score is off by more than half a step. All else is as in SparseInvertedIndex. Made by `of`
-    (or SparseInvertedIndex.compact); add and remove items on the exact index and compact again.
+    A code has one list per block of 65,536 items, in which ids lose the block's number times 65,536. No score is off by
+    more than half a step. All else is as in SparseInvertedIndex, whose `compact` makes it; add and remove items there
+    and compact again.
+
+    Args:
+        codes, floors, cuts, removed, n_items, pruning: as in SparseInvertedIndex.
+        offsets: int64 (C * blocks + 1,), where the lists start and end, code by code and block by block.
+        items: uint16 (nnz,).
+        scores: uint16 or uint8 (nnz,), which is the format; q stands for low + q * step.
+        lows, steps: float32 (C,); low and low + 65535 step (or 255 step) are the lowest and the highest score of the
+            code's lists.
+
+    Raises:
+        ValueError: the arrays are not such an index.
     """
 
     def __init__(
@@ -38,21 +47,11 @@ class CompactIndex(Postings):
         pruning: Pruning | None = None,
     ):
         self.format = str(np.asarray(scores).dtype)
-        if self.format not in FORMATS:
+        if self.format not in SCORES:
             raise ValueError(f"Scores of a compact index are uint16 or uint8, not {self.format}.")
         self.dtypes = self.dtypes_of(self.format)
-        arrays = {
-            "codes": codes,
-            "offsets": offsets,
-            "items": items,
-            "scores": scores,
-            "lows": lows,
-            "steps": steps,
-            "floors": floors,
-            "cuts": cuts,
-            "removed": removed,
-        }
-        self._adopt(arrays, n_items, pruning)
+        values = (codes, offsets, items, scores, lows, steps, floors, cuts, removed)
+        self._adopt(dict(zip(self.dtypes, values, strict=True)), n_items, pruning)
         used = np.diff(self.offsets[:: self.n_blocks]) > 0
         highest = self.lows + self.steps.astype(np.float64) * np.iinfo(self.format).max
         if not np.all(self.lows[used] > 0) or not np.all((self.steps >= 0) & (highest <= 2 * LARGEST_SCORE)):
@@ -60,27 +59,15 @@ class CompactIndex(Postings):
 
     @classmethod
     def of(cls, index: SparseInvertedIndex, format: str) -> CompactIndex:
-        if format not in FORMATS:
-            raise ValueError(f"Unknown compact format {format!r}; there are {' and '.join(FORMATS)}.")
-        n_blocks = blocks_of(format, index.n_items)
+        """The lists of an exact index in "uint16" or "uint8"."""
         lows, steps = np.zeros((2, len(index)), np.float32)
-        lengths = np.zeros((len(index), n_blocks), np.int64)
+        lengths = np.zeros((len(index), blocks_of(format, index.n_items)), np.int64)
         items = np.empty(len(index.items), np.uint16)
         scores = np.empty(len(index.items), format)
         _pack(index.offsets, index.items, index.scores, np.iinfo(format).max, lows, steps, lengths, items, scores)
-        return cls(
-            index.codes,
-            offsets_of(lengths.ravel()),
-            items,
-            scores,
-            lows,
-            steps,
-            index.floors,
-            index.cuts,
-            index.removed,
-            index.n_items,
-            index.pruning,
-        )
+        per_code = (lows, steps, index.floors, index.cuts)
+        offsets = offsets_of(lengths.ravel())
+        return cls(index.codes, offsets, items, scores, *per_code, index.removed, index.n_items, index.pruning)
 
     def decode(self) -> SparseInvertedIndex:
         """The exact index of the rounded scores: the same answers as this one, bit by bit."""
@@ -88,17 +75,8 @@ class CompactIndex(Postings):
         scores = np.empty(len(self.items), np.float32)
         _unpack(self.offsets, self.items, self.scores, self.lows, self.steps, self.n_blocks, items, scores)
         offsets = np.ascontiguousarray(self.offsets[:: self.n_blocks])
-        return SparseInvertedIndex(
-            self.codes,
-            offsets,
-            items,
-            scores,
-            self.floors,
-            self.n_items,
-            self.pruning,
-            self.cuts,
-            self.removed,
-        )
+        lists = (self.codes, offsets, items, scores, self.floors)
+        return SparseInvertedIndex(*lists, self.n_items, self.pruning, self.cuts, self.removed)
 
     def _list(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         ends = self.offsets[row * self.n_blocks : (row + 1) * self.n_blocks + 1]
@@ -109,7 +87,17 @@ class CompactIndex(Postings):
         return items, scores
 
     def extend(self, other: SparseInvertedIndex | CompactIndex) -> CompactIndex:
-        """A new index with the posting lists of both: the same items, no code in common."""
+        """As SparseInvertedIndex.extend.
+
+        Args:
+            other: an exact index, or a compact one of the same format and removed items.
+
+        Returns:
+            The joined index, in this format.
+
+        Raises:
+            ValueError: a code is in both, or the items or the formats differ.
+        """
         if isinstance(other, SparseInvertedIndex):
             other = CompactIndex.of(self._match_items(other), self.format)
         if other.format != self.format:
@@ -124,13 +112,13 @@ class CompactIndex(Postings):
         return {**super().statistics(), "score_error": float(half_steps.max(initial=0))}
 
     @classmethod
-    def dtypes_of(cls, format: str) -> dict:
-        scores = {"uint16": np.uint16, "uint8": np.uint8}[format]
+    def dtypes_of(cls, format: str) -> dict[str, type]:
+        """The types of the arrays in "uint16" or "uint8"."""
         return {
             "codes": np.int64,
             "offsets": np.int64,
             "items": np.uint16,
-            "scores": scores,
+            "scores": SCORES[format],
             "lows": np.float32,
             "steps": np.float32,
             "floors": np.float32,
@@ -139,12 +127,27 @@ class CompactIndex(Postings):
         }
 
 
-def overlap(exact, other, codes, k: int, seen=None, threads: int | None = None) -> dict:
-    """What `other` loses against `exact` on queries of `codes` [U, K_u], by their best k items.
+FORMATS.update(uint16=CompactIndex, uint8=CompactIndex)
 
-    overlap: the mean share of a query's exact items that are still there, and overlap_min of the
-    worst query; same_items, same_order: shares of queries that lose nothing, and nothing moves.
-    score_error: the largest difference of the scores at the same position.
+
+def overlap(exact, other, codes, k: int, seen=None, threads: int | None = None) -> dict[str, float]:
+    """What one index loses against another on some queries, by their best k items.
+
+    Args:
+        exact: recommends what is right.
+        other: recommends what is compared with it.
+        codes: integers (U, K).
+        k: how many items count.
+        seen: items to leave out, as of recommend.
+        threads: as of recommend.
+
+    Returns:
+        queries and k; overlap, the mean share of a query's exact items that are still there, and overlap_min, that of
+        the worst query; same_items and same_order, the shares of queries that lose nothing and where nothing moves;
+        score_error, the largest difference of the scores at the same position.
+
+    Raises:
+        ValueError: there are no queries, or as recommend.
     """
     ids, scores = exact.recommend(codes, k, seen=seen, threads=threads)
     other_ids, other_scores = other.recommend(codes, k, seen=seen, threads=threads)

@@ -1,8 +1,7 @@
 """The sparse inverted index: per code, the items that score above its floor, and by how much.
 
-Stands alone: NumPy and numba, no model, no file format of any framework. Follows figure 2 of the
-paper (precomputed interaction scores in posting lists); the arrays and the floors are this
-project's own.
+Stands alone: NumPy and numba, no model, no file format of any framework. Follows figure 2 of the SparCode paper
+(precomputed interaction scores in posting lists); the arrays and the floors are this project's own.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from retrieval import changes, storage
-from retrieval.postings import LARGEST_CATALOGUE, Postings, blocks_of, gini, item_ids
+from retrieval.postings import FORMATS, LARGEST_CATALOGUE, Postings
 from retrieval.pruning import Pruning
-
-__all__ = ["SparseInvertedIndex", "bytes_of", "gini", "load_index", "postings_within"]
+from retrieval.queries import item_ids
 
 DTYPES = {
     "codes": np.int64,
@@ -24,23 +22,30 @@ DTYPES = {
     "cuts": np.float32,
     "removed": np.uint32,
 }
-BYTES_PER_POSTING = {"float32": 8, "uint16": 4, "uint8": 3}
 
 
 class SparseInvertedIndex(Postings):
     """Posting lists of C codes over the items 1..n_items, in compressed rows; exact, immutable.
 
-    codes int64 [C] ascending; offsets int64 [C+1]; items uint32 [nnz], ascending within a list;
-    scores float32 [nnz] > 0; floors float32 [C]. Meaning: score(code, item) = floor of the code +
-    stored score, or the floor alone where the item has no posting. A code is the code tuple of a
-    token written as one integer: sum over m of c_m * N^(M-1-m). `pruning` says how the lists were
-    cut.
+    Meaning: score(code, item) = floor of the code + stored score, or the floor alone where the item has no posting. A
+    code is any key: the code tuple of a token is written as one integer, sum over m of c_m * N^(M-1-m); other kinds of
+    keys (items, codewords) take ranges behind these.
 
-    cuts float32 [C]: what a score must exceed its floor by to enter the list; below 0 where the
-    list leaves no item out, so that its floor stands for nothing. Left out, they follow from
-    `pruning`, which knows the threshold and not where a cap cut. removed uint32: the items,
-    ascending, that this index does not answer for. Raises ValueError for arrays that are not such
-    an index.
+    Args:
+        codes: int64 (C,), ascending.
+        offsets: int64 (C + 1,), where the lists start and end.
+        items: uint32 (nnz,), ascending within a list.
+        scores: float32 (nnz,) > 0.
+        floors: float32 (C,).
+        n_items: the items are 1..n_items.
+        pruning: how the lists were cut, and how those of codes that join later are.
+        cuts: float32 (C,), what a score must exceed its floor by to enter the list; below 0 where the list leaves no
+            item out, so that its floor stands for nothing. Left out, they follow from `pruning`, which knows the
+            threshold and not where a cap cut.
+        removed: uint32, the items, ascending, that this index does not answer for.
+
+    Raises:
+        ValueError: the arrays are not such an index.
     """
 
     format = "float32"
@@ -62,34 +67,48 @@ class SparseInvertedIndex(Postings):
             cuts = (pruning or Pruning()).default_cuts(np.asarray(floors))
         if removed is None:
             removed = np.zeros(0, np.uint32)
-        arrays = {
-            "codes": codes,
-            "offsets": offsets,
-            "items": items,
-            "scores": scores,
-            "floors": floors,
-            "cuts": cuts,
-            "removed": removed,
-        }
-        self._adopt(arrays, n_items, pruning)
+        values = (codes, offsets, items, scores, floors, cuts, removed)
+        self._adopt(dict(zip(DTYPES, values, strict=True)), n_items, pruning)
 
     def extend(self, other: SparseInvertedIndex) -> SparseInvertedIndex:
         """A new index with the posting lists of both: the same items, no code in common.
 
-        Items removed from this index don't come back with the codes of the other.
+        They may be keys of two kinds that were cut by different rules, say code tuples and items. Each list keeps its
+        own floor and cut. `pruning` stays that of this index, as a rule for codes that are scored later; what it has
+        not cut it cuts only when it is told to (prune), and lists of the other kind that are longer than its cap may
+        stay so. Items removed from this index don't come back with the codes of the other.
+
+        Args:
+            other: an index of the same items; more may have been removed from this one.
+
+        Returns:
+            The joined index.
+
+        Raises:
+            ValueError: a code is in both, or the items differ.
         """
         return self._with(**self._joined(self._match_items(other)))
 
     def add_items(self, scorer, n_new: int, *, block: int | None = None, progress: bool = False) -> SparseInvertedIndex:
         """A new index of n_new more items, which get the ids n_items + 1, n_items + 2, ...
 
-        scorer.scores(codes) -> float32 [c, n_new] scores the new items alone, column j being item
-        n_items + 1 + j; nothing else is scored again. The same pruning holds: an item joins the
-        list of a code if it scores above what that code cut, and a list that grows beyond
-        max_postings is cut back to its best. Floors stay (an item that leaves a list counts as the
-        floor from then on), except that a list which left nothing out until now gets its floor as
-        in a build. So the lists hold the items a new build would put there, and scores differ from
-        it only by the floor of what is left out. Raises ValueError for scores as build_index does.
+        The same pruning holds: an item joins the list of a code if it scores above what that code cut, and a list that
+        grows beyond max_postings is cut back to its best. Floors stay (an item that leaves a list counts as the floor
+        from then on), except that a list which left nothing out until now gets its floor as in a build. So the lists
+        hold the items a new build would put there, and scores differ from it only by the floor of what is left out.
+
+        Args:
+            scorer: scores(codes int64 (c,)) -> float32 (c, n_new) of the new items alone, column j being item
+                n_items + 1 + j; nothing else is scored again.
+            n_new: how many items.
+            block: codes scored at once; as many as fit 64 MiB unless told.
+            progress: show a bar on standard error.
+
+        Returns:
+            The grown index.
+
+        Raises:
+            ValueError: n_new is no such number, or the scores are none (see build_index).
         """
         if isinstance(n_new, bool) or not isinstance(n_new, int | np.integer) or n_new < 1:
             raise ValueError(f"The number of new items must be at least 1, not {n_new!r}.")
@@ -102,6 +121,9 @@ class SparseInvertedIndex(Postings):
         """A new index that never recommends `items` (ids), under no code it holds or gets later.
 
         Ids of the others stay as they are. Items already removed are passed over; floors stay.
+
+        Raises:
+            ValueError: an item is outside 1..n_items.
         """
         gone = np.union1d(self.removed, item_ids(items, self.n_items)).astype(np.uint32)
         return self._with(**changes.drop_items(self, gone), removed=gone)
@@ -109,8 +131,11 @@ class SparseInvertedIndex(Postings):
     def shard(self, n_shards: int) -> list[SparseInvertedIndex]:
         """Indexes of all codes over disjoint ranges of items, about equal in postings.
 
-        Ids and floors stay, so the best k of all shards are the best k of the index (see
-        ShardedIndex), and merge makes it whole again.
+        Ids and floors stay, so the best k of all shards are the best k of the index (see ShardedIndex), and merge makes
+        it whole again.
+
+        Raises:
+            ValueError: n_shards is not in 1..n_items.
         """
         if isinstance(n_shards, bool) or not 1 <= n_shards <= self.n_items:
             raise ValueError(f"There can be 1..{self.n_items} shards of it, not {n_shards}.")
@@ -124,8 +149,10 @@ class SparseInvertedIndex(Postings):
     def merge(self, *others: SparseInvertedIndex) -> SparseInvertedIndex:
         """A new index of the items of all of them: same codes, floors, ids, no item in two.
 
-        Exact: its lists are those of all together, so they may pass max_postings if the parts grew
-        apart. Raises ValueError for indexes that are no such parts of one.
+        Exact: its lists are those of all together, so they may pass max_postings if the parts grew apart.
+
+        Raises:
+            ValueError: they are no such parts of one.
         """
         for other in others:
             if (other.n_items, other.pruning) != (self.n_items, self.pruning):
@@ -140,16 +167,10 @@ class SparseInvertedIndex(Postings):
             held += 1
             held[part.removed] -= 1
         if np.any(held[1:] > 1):
-            item = np.argmax(held[1:] > 1) + 1
-            raise ValueError(f"Two of the indexes to merge hold item {item}.")
-        offsets, items, scores = changes.merge_lists(parts)
-        return self._with(
-            offsets=offsets,
-            items=items,
-            scores=scores,
-            cuts=np.max([part.cuts for part in parts], axis=0),
-            removed=np.flatnonzero(held[1:] == 0).astype(np.uint32) + np.uint32(1),
-        )
+            raise ValueError(f"Two of the indexes to merge hold item {np.argmax(held[1:] > 1) + 1}.")
+        cuts = np.max([part.cuts for part in parts], axis=0)
+        removed = (np.flatnonzero(held[1:] == 0) + 1).astype(np.uint32)
+        return self._with(**changes.merge_lists(parts), cuts=cuts, removed=removed)
 
     def prune(
         self,
@@ -158,39 +179,57 @@ class SparseInvertedIndex(Postings):
         max_postings: int | None = None,
         keep_share: float | None = None,
         max_bytes: int | None = None,
-        by: str = "threshold",
         format: str = "float32",
     ) -> SparseInvertedIndex:
-        """A new index with shorter lists, as if built with these limits; nothing is scored again.
+        """A new index with shorter lists, as if built with these limits, which hold together; nothing is scored again.
 
-        threshold, max_postings: as in Pruning. keep_share: the share of all (code, item) pairs to
-        keep, by one threshold for all codes. max_bytes: the memory it may take in `format`, reached
-        `by` one "threshold" for all codes or by one cap, "max_postings"; never exceeded. Limits
-        hold together. Raises ValueError for limits that can't be met.
+        Args:
+            threshold: as in Pruning.
+            max_postings: as in Pruning.
+            keep_share: the share of all (code, item) pairs to keep, by one threshold for all codes.
+            max_bytes: the memory it may take in `format`, reached by one threshold for all codes and never exceeded.
+            format: the posting format that max_bytes counts.
+
+        Returns:
+            The pruned index.
+
+        Raises:
+            ValueError: a limit can't be met.
         """
-        threshold, max_postings = changes.limits(self, threshold, max_postings, keep_share, max_bytes, by, format)
+        threshold = changes.common_threshold(self, threshold, keep_share, max_bytes, format)
         pruning = self.pruning.tightened(threshold, max_postings)
-        return self._with(**changes.prune(self, pruning), pruning=pruning)
+        return self._with(**changes.prune(self, threshold, max_postings), pruning=pruning)
 
-    def compact(self, format: str):
-        """The same lists in less memory, as a CompactIndex: "uint16" (4 bytes per posting, scores
-        to 1/65535 of the range of their list) or "uint8" (3 bytes, 1/255). See overlap for what
-        that costs."""
-        from retrieval.compact import CompactIndex
+    def compact(self, format: str) -> Postings:
+        """The same lists in less memory; see overlap for what that costs.
 
-        return CompactIndex.of(self, format)
+        Args:
+            format: "uint16" (4 bytes per posting, scores to 1/65535 of the range of their list) or "uint8" (3 bytes,
+                1/255).
+
+        Returns:
+            A CompactIndex.
+
+        Raises:
+            ValueError: there is no such format.
+        """
+        compact = [name for name in FORMATS if name != self.format]
+        if format not in compact:
+            raise ValueError(f"Unknown compact format {format!r}; there are {' and '.join(compact)}.")
+        return FORMATS[format].of(self, format)
 
     @classmethod
-    def dtypes_of(cls, format: str) -> dict:
+    def dtypes_of(cls, format: str) -> dict[str, type]:
+        """The types of the arrays in a format; see CompactIndex."""
         return DTYPES
 
     @classmethod
     def load(cls, folder, mmap: bool = True) -> SparseInvertedIndex:
-        """Read the index in `folder`; with mmap the arrays stay on disk, pages come as used.
+        """As load_index, of an exact index only.
 
-        Every byte is checked (size, SHA-256, then meaning). Raises FileNotFoundError when no index
-        is there, and storage.IndexFileError (a ValueError) for a foreign, damaged, or newer one,
-        and for a compact one (see load_index).
+        Raises:
+            FileNotFoundError: there is no index.
+            storage.IndexFileError: it is foreign, damaged, newer, or compact (a ValueError).
         """
         stored = storage.about(folder).get("format", cls.format)
         if stored != cls.format:
@@ -200,33 +239,4 @@ class SparseInvertedIndex(Postings):
         return cls._read(folder, mmap, cls.format)
 
 
-def load_index(folder, mmap: bool = True):
-    """Read the index in `folder`, exact or compact, as SparseInvertedIndex.load does."""
-    from retrieval.compact import FORMATS, CompactIndex
-
-    stored = storage.about(folder).get("format")
-    if stored in FORMATS:
-        return CompactIndex._read(folder, mmap, stored)
-    return SparseInvertedIndex.load(folder, mmap)
-
-
-def bytes_of(n_codes: int, n_postings: int, n_items: int, format: str = "float32", n_removed: int = 0) -> int:
-    """Bytes that an index of these sizes takes, in memory and (headers aside) on disk."""
-    if format not in BYTES_PER_POSTING:
-        known = ", ".join(BYTES_PER_POSTING)
-        raise ValueError(f"Unknown posting format {format!r}; there are {known}.")
-    per_code = 16 if format == "float32" else 24  # code, floor, cut; low and step
-    lists = n_codes * blocks_of(format, n_items) + 1
-    return BYTES_PER_POSTING[format] * n_postings + per_code * n_codes + 8 * lists + 4 * n_removed
-
-
-def postings_within(max_bytes: int, n_codes: int, n_items: int, format: str = "float32", n_removed: int = 0) -> int:
-    """The postings that fit into so many bytes; a ValueError if not even one per code does."""
-    needed = bytes_of(n_codes, 0, n_items, format, n_removed)
-    postings = (int(max_bytes) - needed) // BYTES_PER_POSTING[format]
-    if postings < n_codes:
-        least = needed + BYTES_PER_POSTING[format] * n_codes
-        raise ValueError(
-            f"{max_bytes} bytes are too few for {n_codes} codes in format {format}: one posting each takes {least}."
-        )
-    return postings
+FORMATS["float32"] = SparseInvertedIndex

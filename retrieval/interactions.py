@@ -8,9 +8,12 @@ An interaction is a plain class on array operations. Its methods get those that 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 
 import numpy as np
+
+TINY = 1e-12  # keeps the length of a zero vector from dividing by zero
 
 
 class Operations:
@@ -35,6 +38,27 @@ class Operations:
     def relu(self, x):
         """The larger of x and 0; NaN stays NaN."""
         return self.xp.clip(x, 0, None)
+
+    def silu(self, x):
+        """x * sigmoid(x)."""
+        return x * (0.5 + 0.5 * self.xp.tanh(0.5 * x))
+
+    def softmax(self, x):
+        """Softmax of the last axis."""
+        powers = self.xp.exp(x - self.xp.amax(x, axis=-1, keepdims=True))
+        return powers / self.xp.sum(powers, axis=-1, keepdims=True)
+
+    def normalise(self, x):
+        """Vectors of the last axis over their length."""
+        return x / self.xp.sqrt(self.xp.sum(x * x, axis=-1, keepdims=True) + TINY)
+
+    def broadcast(self, x, shape):
+        """x repeated along axes of size 1 until it has this shape."""
+        return self.xp.broadcast_to(x, shape)
+
+    def concat(self, parts, axis=-1):
+        """Arrays joined along an axis."""
+        return self.xp.concatenate(parts, axis)
 
 
 class Interaction:
@@ -98,6 +122,38 @@ class Dot(Interaction):
 
     def pairs(self, xp, w, tokens, items):
         return xp.inner(tokens[0], items[0])
+
+
+class GMF(Dot):
+    """Generalised matrix factorisation: sum_d h_d token_d item_d, h trained (He et al., "Neural Collaborative
+    Filtering", 2017). It starts as the dot product, h = 1.
+    """
+
+    def weights(self, rng):
+        return {"out.weight": np.ones((1, self.token_embedding_size), np.float32)}
+
+    def token_side(self, xp, w, tokens):
+        return (tokens * w["out.weight"],)
+
+
+class Cosine(Dot):
+    """The cosine of token and item over a temperature, as in contrastive learning; the control of formulas that
+    normalise.
+
+    Args:
+        interaction_temperature: the cosine is divided by it.
+        The others are those of `Dot`.
+    """
+
+    def __init__(self, embedding_size, token_embedding_size, interaction_temperature=0.05):
+        super().__init__(embedding_size, token_embedding_size)
+        self.temperature = interaction_temperature
+
+    def token_side(self, xp, w, tokens):
+        return (xp.normalise(tokens),)
+
+    def item_side(self, xp, w, items):
+        return (xp.normalise(items) / self.temperature,)
 
 
 class Bilinear(Interaction):
@@ -165,7 +221,10 @@ class DNN(Interaction):
         if not interaction_hidden:
             raise ValueError("an MLP needs a hidden layer; give interaction_hidden a width, or use dot or bilinear")
         self.K_i, self.hidden, self.starts_at_zero = K_i, tuple(interaction_hidden), interaction_dot
-        self.pair_floats = 3 * max(self.hidden)  # a layer, the next one and a sum
+
+    @property
+    def pair_floats(self):
+        return 3 * max(self.hidden)  # a layer, the next one and a sum
 
     def weights(self, rng):
         token, heads, hidden = self.token_embedding_size, self.K_i * self.token_embedding_size, self.hidden
@@ -176,10 +235,7 @@ class DNN(Interaction):
         )
         for depth in range(len(hidden) - 1):
             weights |= dense_weights(rng, f"deeper.{depth}", hidden[depth], hidden[depth + 1])
-        weights |= dense_weights(rng, "out", hidden[-1], 1)
-        if self.starts_at_zero:
-            weights["out.weight"][:] = 0
-        return weights
+        return weights | dense_weights(rng, "out", hidden[-1], 1, at_zero=self.starts_at_zero)
 
     def token_side(self, xp, w, tokens):
         return (self.dense(xp, w, "token_half", tokens),)  # (..., T, H)
@@ -188,20 +244,252 @@ class DNN(Interaction):
         return (self.dense(xp, w, "item_half", self.dense(xp, w, "item_heads", items)),)  # (..., C, H)
 
     def pairs(self, xp, w, tokens, items):
-        hidden = xp.relu(tokens[0][..., :, None, :] + items[0][..., None, :, :])  # (..., T, C, H)
+        hidden = xp.relu(self.first(xp, w, tokens, items))
         for depth in range(len(self.hidden) - 1):
             hidden = xp.relu(self.dense(xp, w, f"deeper.{depth}", hidden))
         return self.dense(xp, w, "out", hidden)[..., 0]
 
+    def first(self, xp, w, tokens, items):
+        """The first layer before its ReLU, (..., T, C, H)."""
+        return tokens[0][..., :, None, :] + items[0][..., None, :, :]
 
-def dense_weights(rng, name: str, width_in: int, width_out: int, has_bias: bool = True) -> dict[str, np.ndarray]:
-    """Starting values of a Dense layer: its weight (width_out, width_in) uniform in +-1/sqrt(width_in), its bias 0."""
-    scale = 1 / np.sqrt(width_in)
+
+class DNNProduct(DNN):
+    """`DNN` over [token; item tokens; token * P item]: the products that an MLP is slow to learn are given to it.
+
+    (The inputs of NeuMF's two halves, He et al., "Neural Collaborative Filtering", 2017, in one MLP.) P is a Dense
+    layer of its own. The weights of a hidden unit for the products, times the token, meet the item in an inner
+    product, so no pair needs the products themselves.
+    """
+
+    def weights(self, rng):
+        width = self.token_embedding_size
+        weights = dense_weights(rng, "product_item", self.embedding_size, width, has_bias=False)
+        weights |= dense_weights(rng, "product_half", width, self.hidden[0], has_bias=False)
+        return weights | super().weights(rng)
+
+    def token_side(self, xp, w, tokens):
+        weighted = tokens[..., None, :] * w["product_half.weight"]  # (..., T, H, D)
+        return (self.dense(xp, w, "token_half", tokens), weighted.reshape(tokens.shape[:-1] + (-1,)))
+
+    def item_side(self, xp, w, items):
+        item_half = self.dense(xp, w, "item_half", self.dense(xp, w, "item_heads", items))
+        return (item_half, self.dense(xp, w, "product_item", items))
+
+    def first(self, xp, w, tokens, items):
+        return super().first(xp, w, tokens, items) + inner_of_parts(xp, tokens[1], items[1], self.hidden[0], 1)
+
+
+class CrossNet(Interaction):
+    """Cross layers x_{l+1} = x_0 * (W_l x_l + b_l) + x_l over x_0 = [token; item], and a linear layer (DCN-v2, Wang et
+    al., "DCN V2: Improved Deep & Cross Network", 2021). The first product with W is split as in `DNN`.
+
+    Args:
+        interaction_layers: cross layers, at least one.
+        interaction_dot: see `DNN`.
+        The others are those of `Interaction`.
+
+    Raises:
+        ValueError: there is no cross layer.
+    """
+
+    def __init__(self, embedding_size, token_embedding_size, interaction_layers=2, interaction_dot=True):
+        super().__init__(embedding_size, token_embedding_size)
+        if interaction_layers < 1:
+            raise ValueError(f"a CrossNet needs a cross layer, not interaction_layers {interaction_layers}")
+        self.n_layers, self.starts_at_zero = interaction_layers, interaction_dot
+        self.pair_floats = 4 * (embedding_size + token_embedding_size)  # x_0, x_l, the next one and a product
+
+    def weights(self, rng):
+        width, weights = self.token_embedding_size + self.embedding_size, {}
+        for layer in range(self.n_layers):
+            weights |= dense_weights(rng, f"cross.{layer}", width, width)
+        return weights | dense_weights(rng, "out", width, 1, at_zero=self.starts_at_zero)
+
+    def token_side(self, xp, w, tokens):
+        weight = w["cross.0.weight"][:, : self.token_embedding_size]
+        return (tokens, xp.dense(tokens, weight, w["cross.0.bias"]))
+
+    def item_side(self, xp, w, items):
+        return (items, xp.dense(items, w["cross.0.weight"][:, self.token_embedding_size :]))
+
+    def pairs(self, xp, w, tokens, items):
+        shape = tokens[0].shape[:-1] + (items[0].shape[-2],)  # (..., T, C)
+        token = xp.broadcast(tokens[0][..., :, None, :], shape + (self.token_embedding_size,))
+        item = xp.broadcast(items[0][..., None, :, :], shape + (self.embedding_size,))
+        start = xp.concat((token, item))  # x_0 (..., T, C, D + E)
+        x = start * (tokens[1][..., :, None, :] + items[1][..., None, :, :]) + start
+        for layer in range(1, self.n_layers):
+            x = start * self.dense(xp, w, f"cross.{layer}", x) + x
+        return self.dense(xp, w, "out", x)[..., 0]
+
+
+class SelfAttention(Interaction):
+    """Self-attention over the token and K_i item tokens, and a linear layer over its 1 + K_i outputs.
+
+    One head of Vaswani et al., "Attention Is All You Need", 2017, used on features as in AutoInt (Song et al., 2019)
+    but without its ReLU: then score = sum_jk softmax_k(q_j . k_k / sqrt(D)) (o_j . v_k), and all inner products but
+    those of a token with an item are taken once per token or once per item.
+
+    Args:
+        K_i: item tokens, each from a Dense layer of its own.
+        interaction_dot: see `DNN`.
+        The others are those of `Interaction`.
+    """
+
+    def __init__(self, embedding_size, token_embedding_size, K_i, interaction_dot=True):
+        super().__init__(embedding_size, token_embedding_size)
+        self.K_i, self.starts_at_zero = K_i, interaction_dot
+        self.scale = 1 / math.sqrt(token_embedding_size)
+        self.pair_floats = 5 * (1 + K_i) ** 2  # logits, weights, values ...
+
+    def weights(self, rng):
+        width = self.token_embedding_size
+        weights = dense_weights(rng, "item_heads", self.embedding_size, self.K_i * width)
+        for name in ("query", "key", "value"):
+            weights |= dense_weights(rng, name, width, width, has_bias=False)
+        at_zero = self.starts_at_zero
+        return weights | dense_weights(rng, "out", width, 1 + self.K_i, has_bias=False, at_zero=at_zero)  # o_j
+
+    def token_side(self, xp, w, tokens):
+        query, key = self.dense(xp, w, "query", tokens) * self.scale, self.dense(xp, w, "key", tokens)
+        values = self.dense(xp, w, "out", self.dense(xp, w, "value", tokens))  # (..., T, 1 + K), one per output
+        return (query, key, (query * key).sum(-1)[..., None], values)
+
+    def item_side(self, xp, w, items):
+        heads = self.dense(xp, w, "item_heads", items)  # (..., C, K * D)
+        rows = heads.reshape(heads.shape[:-1] + (self.K_i, self.token_embedding_size))
+        query, key = self.dense(xp, w, "query", rows) * self.scale, self.dense(xp, w, "key", rows)  # (..., C, K, D)
+        logits = xp.inner(query, key)  # (..., C, K, K)
+        values = self.dense(xp, w, "out", self.dense(xp, w, "value", rows)).swapaxes(-1, -2)  # (..., C, 1 + K, K)
+        flat = heads.shape[:-1] + (-1,)
+        return (query.reshape(flat), key.reshape(flat), logits.reshape(flat), values.reshape(flat))
+
+    def pairs(self, xp, w, tokens, items):
+        n = self.K_i
+        shape = tokens[0].shape[:-1] + (items[0].shape[-2],)  # (..., T, C)
+        ours = xp.broadcast(tokens[2][..., :, None, :], shape + (1,))
+        of_token = xp.concat((ours, self._inner(xp, tokens[0], items[1])))  # (..., T, C, 1 + K)
+        theirs = items[2].reshape(items[2].shape[:-1] + (n, n))[..., None, :, :, :]
+        of_items = (self._inner(xp, tokens[1], items[0])[..., None], xp.broadcast(theirs, shape + (n, n)))
+        # Rows are outputs j, columns what they attend to: the token and the item tokens.
+        logits = xp.concat((of_token[..., None, :], xp.concat(of_items)), -2)  # (..., T, C, 1 + K, 1 + K)
+        of_token = xp.broadcast(tokens[3][..., :, None, :, None], shape + (1 + n, 1))
+        theirs = items[3].reshape(items[3].shape[:-1] + (1 + n, n))[..., None, :, :, :]
+        values = xp.concat((of_token, xp.broadcast(theirs, shape + (1 + n, n))))
+        return (xp.softmax(logits) * values).sum(-1).sum(-1)
+
+    def _inner(self, xp, tokens, items):
+        """Tokens (..., T, D) with the K vectors of each item (..., C, K * D) -> (..., T, C, K)."""
+        return inner_of_parts(xp, tokens, items, 1, self.K_i)
+
+
+class MoL(Interaction):
+    """Mixture of logits: sum_p pi_p <t_p, i_p> / temperature over pairs p of a token's and an item's components.
+
+    Components are L2-normalised; pi is a softmax of g * sigmoid(g), g = (gate of the token) * (gate of the item) +
+    (gate of the logits), each gate a small MLP with SiLU (Zhai et al., "Revisiting Neural Retrieval on Accelerators",
+    2023; Ding and Zhai, "Retrieval with Learned Similarities", 2024). The softmax stays inside one (token, item), so
+    scores of tokens add up. Its dropout of the gates and its loss for balance are left out.
+
+    Args:
+        K_i: components of an item, each from a Dense layer of its own and as wide as a token.
+        interaction_components: components of a token, likewise.
+        interaction_hidden: width of the hidden layer of each gate; exactly one.
+        interaction_temperature: the cosines are divided by it.
+        The others are those of `Interaction`.
+
+    Raises:
+        ValueError: more or less than one hidden layer.
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        token_embedding_size,
+        K_i,
+        interaction_hidden,
+        interaction_components=4,
+        interaction_temperature=0.05,
+    ):
+        super().__init__(embedding_size, token_embedding_size)
+        if len(interaction_hidden) != 1:
+            raise ValueError(f"the gates of MoL have one hidden layer, not interaction_hidden {interaction_hidden}")
+        self.K_i, self.K_t, self.hidden = K_i, interaction_components, interaction_hidden[0]
+        self.temperature = interaction_temperature
+        self.pair_floats = 5 * self.K_t * K_i + 3 * self.hidden
+
+    def weights(self, rng):
+        width, pairs = self.token_embedding_size, self.K_t * self.K_i
+        weights = dense_weights(rng, "token_heads", width, self.K_t * width)
+        weights |= dense_weights(rng, "item_heads", self.embedding_size, self.K_i * width)
+        for gate, width_in in (("token_gate", width), ("item_gate", self.embedding_size), ("logit_gate", pairs)):
+            weights |= dense_weights(rng, f"{gate}.hidden", width_in, self.hidden)
+            weights |= dense_weights(rng, f"{gate}.out", self.hidden, pairs, has_bias=gate == "logit_gate")
+        return weights
+
+    def token_side(self, xp, w, tokens):
+        return (self._components(xp, w, "token_heads", tokens), self._gate(xp, w, "token_gate", tokens))
+
+    def item_side(self, xp, w, items):
+        components = self._components(xp, w, "item_heads", items) / self.temperature
+        return (components, self._gate(xp, w, "item_gate", items))
+
+    def pairs(self, xp, w, tokens, items):
+        logits = inner_of_parts(xp, tokens[0], items[0], self.K_t, self.K_i)  # (..., T, C, K_t * K_i)
+        gate = tokens[1][..., :, None, :] * items[1][..., None, :, :] + self._gate(xp, w, "logit_gate", logits)
+        return (xp.softmax(xp.silu(gate)) * logits).sum(-1)
+
+    def _components(self, xp, w, name, x):
+        heads = self.dense(xp, w, name, x)
+        parts = heads.reshape(x.shape[:-1] + (-1, self.token_embedding_size))
+        return xp.normalise(parts).reshape(heads.shape)
+
+    def _gate(self, xp, w, name, x):
+        return self.dense(xp, w, name + ".out", xp.silu(self.dense(xp, w, name + ".hidden", x)))
+
+
+def inner_of_parts(xp, tokens, items, n_token: int, n_item: int):
+    """Inner products of the parts of tokens and of items, as many for each pair as the two have together.
+
+    Args:
+        tokens: (..., T, n_token * d).
+        items: (..., C, n_item * d).
+
+    Returns:
+        (..., T, C, n_token * n_item), the item's parts fastest.
+    """
+    (n_tokens, width), (n_items, _) = tokens.shape[-2:], items.shape[-2:]
+    width //= n_token
+    tokens = tokens.reshape(tokens.shape[:-2] + (n_tokens * n_token, width))
+    items = items.reshape(items.shape[:-2] + (n_items * n_item, width))
+    products = xp.inner(tokens, items)  # (..., T * n_token, C * n_item)
+    leading = products.shape[:-2]
+    products = products.reshape(leading + (n_tokens, n_token, n_items, n_item)).swapaxes(-2, -3)
+    return products.reshape(leading + (n_tokens, n_items, n_token * n_item))
+
+
+def dense_weights(rng, name: str, width_in: int, width_out: int, has_bias: bool = True, at_zero: bool = False) -> dict:
+    """Starting values of a Dense layer: its weight (width_out, width_in) uniform in +-1/sqrt(width_in), its bias 0.
+
+    With at_zero the weight starts at zero as well.
+    """
+    scale = 0 if at_zero else 1 / math.sqrt(width_in)
     weights = {f"{name}.weight": rng.uniform(-scale, scale, (width_out, width_in)).astype(np.float32)}
     return weights | {f"{name}.bias": np.zeros(width_out, np.float32)} if has_bias else weights
 
 
-INTERACTIONS = {"dot": Dot, "bilinear": Bilinear, "DNN": DNN}
+INTERACTIONS = {
+    "dot": Dot,
+    "GMF": GMF,
+    "cosine": Cosine,
+    "bilinear": Bilinear,
+    "DNN": DNN,
+    "DNNProduct": DNNProduct,
+    "CrossNet": CrossNet,
+    "SA": SelfAttention,
+    "MoL": MoL,
+}
 
 
 def interaction(name: str, settings: Mapping, faster: Mapping | None = None) -> Interaction:

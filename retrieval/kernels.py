@@ -17,9 +17,7 @@ class KernelDNN(DNN):
     output weights.
     """
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.pair_floats = 1  # it makes blocks of its own
+    pair_floats = 1  # it makes blocks of its own
 
     def pairs(self, xp, w, tokens, items):
         tokens, items = tokens[0], items[0]  # (T, H), (C, H)

@@ -1,4 +1,4 @@
-"""What every posting format shares: looking codes up, answering queries, joining lists of codes."""
+"""What every posting format shares: finding codes, answering queries, joining and storing lists."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import numpy as np
 
 from retrieval import storage
 from retrieval.pruning import Pruning
+from retrieval.queries import histories, integers, item_ids, query_keys
 from retrieval.search import EMPTY_SLOT, Searcher
+from retrieval.sizes import blocks_of, gini, offsets_of
 
 LARGEST_SCORE = 1e30  # sums of many scores must stay finite
-LARGEST_WEIGHT = 1e6  # likewise, weighted
 LARGEST_CATALOGUE = 2**31 - 2  # ids leave the index as int32
-BLOCK_ITEMS = 1 << 16  # ids within a block of so many items fit uint16
+SMALL_CATALOGUE = 2**26  # a search takes 256 MiB for so many items; a file that claims more must hold something
+MOST_ITEMS_PER_POSTING = 1000
+FORMATS: dict[str, type[Postings]] = {}  # posting format -> the class that reads and holds it
 
 
 class Postings:
     """Posting lists of C codes over the items 1..n_items, in one of the formats; immutable.
 
-    A subclass names its format, the types of its arrays, and its arrays' meaning. It calls
-    `_adopt` with them, which checks what all formats have in common.
+    A subclass names its format, the types of its arrays, and its arrays' meaning. It calls `_adopt` with them, which
+    checks what all formats have in common.
     """
 
     format: str
@@ -33,9 +36,8 @@ class Postings:
         for name, dtype in self.dtypes.items():
             setattr(self, name, _read_only(name, arrays[name], dtype))
         codes, offsets, removed = self.codes, self.offsets, self.removed
-        n_lists = len(codes) * self.n_blocks
         if (
-            len(offsets) != n_lists + 1
+            len(offsets) != len(codes) * self.n_blocks + 1
             or len(self.items) != len(self.scores)
             or any(len(getattr(self, name)) != len(codes) for name in self._per_code())
         ):
@@ -50,22 +52,14 @@ class Postings:
             raise ValueError(f"Cuts must be numbers of at most {2 * LARGEST_SCORE:g} (or -inf).")
         if len(removed) and (removed[0] < 1 or removed[-1] > self.n_items or np.any(removed[1:] <= removed[:-1])):
             raise ValueError("Removed items must be ids of the catalogue, ascending.")
-        gone = np.zeros(self.n_items + 1 if len(removed) else 0, bool)  # empty: nothing to look up
+        gone = np.zeros(self.n_items + 1 if len(removed) else 0, bool)  # empty: nothing to find
         gone[removed] = True
-        row, fault = _first_bad_posting(
-            offsets,
-            self.items,
-            self.scores,
-            self.n_blocks,
-            self.n_items,
-            gone,
-            np.float32(LARGEST_SCORE),
-            self.format == "float32",
-        )
+        lists = (offsets, self.items, self.scores, self.n_blocks, self.n_items)
+        row, fault = _first_bad_posting(*lists, gone, np.float32(LARGEST_SCORE), self.format == "float32")
         if row >= 0:
             raise ValueError(f"The posting list of code {codes[row]} is wrong: {_FAULTS[fault]}.")
-        names = ("codes", "offsets", "items", "scores", "floors")
-        kernel = {name: getattr(self, name) for name in (*names, "lows", "steps") if name in arrays}
+        names = ("codes", "offsets", "items", "scores", "floors", "lows", "steps")
+        kernel = {name: getattr(self, name) for name in names if name in arrays}
         self._searcher = Searcher(**kernel, n_items=self.n_items, n_blocks=self.n_blocks)
 
     @property
@@ -81,10 +75,13 @@ class Postings:
         return len(self.codes)
 
     def __repr__(self) -> str:
-        sizes = f"{len(self)} codes, {len(self.items)} postings, {self.n_items} items"
-        return f"{type(self).__name__}({sizes})"
+        return f"{type(self).__name__}({len(self)} codes, {len(self.items)} postings, {self.n_items} items)"
 
-    def recommend(self, codes, k: int, seen=None, weights=None, threads: int | None = None):
+    # --- asking
+
+    def recommend(
+        self, codes, k: int, seen=None, weights=None, threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The best k items of each query by the weighted sum of its keys' scores.
 
         score(item) = sum over the keys j of the query of w_j * (floor_j + stored_j(item)).
@@ -109,16 +106,16 @@ class Postings:
         codes, weights = query_keys(codes, weights)
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= self.n_items:
             raise ValueError(f"k must be a whole number from 1 to the {self.n_items} items of the index, not {k!r}.")
-        seen_offsets, seen_values = _histories(seen, len(codes))
+        seen_offsets, seen_values = histories(seen, len(codes))
         return self._searcher.top_k(codes, weights, int(k), seen_offsets, seen_values, threads)
 
     def explain(self, codes, items, weights=None) -> np.ndarray:
         """How much each key of a query gave each item: the parts whose sum is the score.
 
         Args:
-            codes: integers (U, K) and
-            weights: (U, K), as of recommend.
+            codes: integers (U, K), as of recommend.
             items: ids (U, n), such as recommend returns.
+            weights: (U, K), as of recommend.
 
         Returns:
             float64 (U, n, K): w_j * (floor_j + stored_j(item)); 0 for empty slots and for item 0.
@@ -127,7 +124,7 @@ class Postings:
             ValueError: as recommend, and for items that don't fit the queries or the catalogue.
         """
         codes, weights = query_keys(codes, weights)
-        items = _integers(items)
+        items = integers(items)
         if items.ndim != 2 or len(items) != len(codes):
             raise ValueError(f"Items to explain must have the shape ({len(codes)}, n), not {items.shape}.")
         item_ids(items[items != 0], self.n_items)  # for its check
@@ -153,9 +150,9 @@ class Postings:
         Raises:
             ValueError: the code is not in the index.
         """
-        row = np.searchsorted(self.codes, code)
         if not self.contains(code):
             raise ValueError(f"Code {code} is not in the index.")
+        row = np.searchsorted(self.codes, code)
         return *self._list(row), self.floors[row]
 
     def _list(self, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,24 +169,46 @@ class Postings:
 
     def missing(self, codes) -> np.ndarray:
         """The codes among `codes` that are not in the index: int64, ascending, each once; empty slots are none."""
-        codes = np.unique(_integers(codes))
+        codes = np.unique(integers(codes))
         return codes[~self.contains(codes) & (codes != EMPTY_SLOT)]
 
-    def only(self, codes):
-        """A new index of the posting lists of `codes` (integers) alone; those it lacks are passed
-        over. Costs what these lists hold, however large the index is."""
-        codes = np.unique(_integers(codes))
+    def statistics(self) -> dict:
+        """Codes, postings, sparsity (share of pairs without one), bytes, lengths of the lists."""
+        lengths = np.diff(self.offsets[:: self.n_blocks])
+        known = lengths if len(lengths) else np.zeros(1, np.int64)
+        pairs = len(self) * self.n_items
+        return {
+            "format": self.format,
+            "codes": len(self),
+            "items": self.n_items,
+            "postings": len(self.items),
+            "sparsity": 1.0 - len(self.items) / pairs if pairs else 1.0,
+            "bytes": sum(getattr(self, name).nbytes for name in self.dtypes),
+            "postings_min": int(known.min()),
+            "postings_median": float(np.median(known)),
+            "postings_max": int(known.max()),
+            "postings_gini": gini(known),
+        }
+
+    # --- choosing and joining lists
+
+    def only(self, codes) -> Postings:
+        """A new index of the posting lists of `codes` (integers) alone; those it lacks are passed over.
+
+        Costs what these lists hold, however large the index is.
+        """
+        codes = np.unique(integers(codes))
         codes = codes[self.contains(codes)]
         rows = np.searchsorted(self.codes, codes)
         lists = (rows[:, None] * self.n_blocks + np.arange(self.n_blocks)).ravel()
         starts = self.offsets[lists]
         lengths = self.offsets[lists + 1] - starts
         offsets = offsets_of(lengths)
-        places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        at = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
         arrays = {name: getattr(self, name)[rows] for name in ("codes", *self._per_code())}
-        return self._with(**arrays, offsets=offsets, items=self.items[places], scores=self.scores[places])
+        return self._with(**arrays, offsets=offsets, items=self.items[at], scores=self.scores[at])
 
-    def _with(self, **changed):
+    def _with(self, **changed) -> Postings:
         kept = {name: getattr(self, name) for name in (*self.dtypes, "n_items", "pruning")}
         return type(self)(**{**kept, **changed})
 
@@ -211,12 +230,11 @@ class Postings:
         scores = np.empty(offsets[-1], self.dtypes["scores"])
         own = order < len(self)
         for index, rows in ((self, np.flatnonzero(own)), (other, np.flatnonzero(~own))):
-            starts = offsets[rows * self.n_blocks]
             ends = index.offsets[:: self.n_blocks]
-            _copy_lists(ends, index.items, index.scores, starts, items, scores)
+            _copy_lists(ends, index.items, index.scores, offsets[rows * self.n_blocks], items, scores)
         return {**arrays, "offsets": offsets, "items": items, "scores": scores, "removed": self.removed}
 
-    def _match_items(self, other):
+    def _match_items(self, other: Postings) -> Postings:
         """`other` without the items removed here; a ValueError if its items are others."""
         if other.n_items != self.n_items:
             raise ValueError(f"An index of {self.n_items} items can't be extended by one of {other.n_items} items.")
@@ -226,42 +244,30 @@ class Postings:
             raise ValueError("An index can't be extended by one with more items removed from it.")
         return other.remove_items(self.removed)
 
-    def statistics(self) -> dict:
-        """Codes, postings, sparsity (share of pairs without one), bytes, lengths of the lists."""
-        lengths = np.diff(self.offsets[:: self.n_blocks])
-        known = lengths if len(lengths) else np.zeros(1, np.int64)
-        pairs = len(self) * self.n_items
-        return {
-            "format": self.format,
-            "codes": len(self),
-            "items": self.n_items,
-            "postings": len(self.items),
-            "sparsity": 1.0 - len(self.items) / pairs if pairs else 1.0,
-            "bytes": sum(getattr(self, name).nbytes for name in self.dtypes),
-            "postings_min": int(known.min()),
-            "postings_median": float(np.median(known)),
-            "postings_max": int(known.max()),
-            "postings_gini": gini(known),
-        }
+    # --- on disk
 
     def save(self, folder) -> None:
         """Write the index to `folder`, whole or not at all; an index that stands there is replaced.
 
-        Raises ValueError when something else stands there, OSError when the disk refuses.
-        """
-        storage.save(folder, self._about(), {name: getattr(self, name) for name in self.dtypes})
+        Args:
+            folder: where; folders above it are made.
 
-    def _about(self) -> dict:
-        return about(self.n_items, self.pruning, self.format)
+        Raises:
+            ValueError: something else stands there.
+            OSError: the disk refuses.
+        """
+        described = about(self.n_items, self.pruning, self.format)
+        storage.save(folder, described, {name: getattr(self, name) for name in self.dtypes})
 
     @classmethod
-    def _read(cls, folder, mmap: bool, format: str):
+    def _read(cls, folder, mmap: bool, format: str) -> Postings:
         described, arrays = storage.load(folder, cls.dtypes_of(format), mmap)
         try:
             if described.keys() != {"n_items", "pruning", "format"} or type(described["n_items"]) is not int:
                 raise ValueError("Its description does not fit this version.")
-            pruning = Pruning(**described["pruning"])
-            index = cls(**arrays, n_items=described["n_items"], pruning=pruning)
+            if described["n_items"] > max(SMALL_CATALOGUE, MOST_ITEMS_PER_POSTING * len(arrays["items"])):
+                raise ValueError(f"It claims {described['n_items']} items, and holds {len(arrays['items'])} postings.")
+            index = cls(**arrays, n_items=described["n_items"], pruning=Pruning(**described["pruning"]))
             if index.format != described["format"]:
                 raise ValueError("Its arrays are of another posting format.")
             return index
@@ -274,34 +280,24 @@ def about(n_items: int, pruning: Pruning, format: str) -> dict:
     return {"n_items": n_items, "pruning": pruning.as_dict(), "format": format}
 
 
-def blocks_of(format: str, n_items: int) -> int:
-    """Lists per code in this format; item ids start at 1."""
-    return 1 if format == "float32" else n_items // BLOCK_ITEMS + 1
+def load_index(folder, mmap: bool = True) -> Postings:
+    """Read the index in `folder`, of any posting format.
 
+    Args:
+        folder: what save or build_to_disk wrote.
+        mmap: the arrays stay on disk, and pages come as they are used.
 
-def offsets_of(lengths) -> np.ndarray:
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
+    Returns:
+        A SparseInvertedIndex or CompactIndex; every byte of it was checked (size, SHA-256, then meaning).
 
-
-def gini(values) -> float:
-    """Gini coefficient of non-negative values: 0 when all are alike, near 1 when one has it all."""
-    ordered = np.sort(np.asarray(values, np.float64))
-    total = ordered.sum()
-    if total == 0:
-        return 0.0
-    n = len(ordered)
-    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total))
-
-
-def item_ids(items, n_items: int) -> np.ndarray:
-    """Item ids, checked against the catalogue: int64, ascending, each once."""
-    items = np.unique(_integers(items))
-    if len(items) and (items[0] < 1 or items[-1] > n_items):
-        wrong = items[0] if items[0] < 1 else items[-1]
-        raise ValueError(f"Item {wrong} is outside the items 1..{n_items} of the index.")
-    return items
+    Raises:
+        FileNotFoundError: there is no index.
+        storage.IndexFileError: it is foreign, damaged, or newer (a ValueError).
+    """
+    format = storage.about(folder).get("format")
+    if not isinstance(format, str) or format not in FORMATS:
+        raise storage.IndexFileError(f"The index in {folder} is damaged: it has posting format {format!r}.")
+    return FORMATS[format]._read(folder, mmap, format)
 
 
 def _read_only(name: str, array, dtype) -> np.ndarray:
@@ -353,64 +349,3 @@ def _copy_lists(from_offsets, from_items, from_scores, starts, to_items, to_scor
             to_items[to] = from_items[p]
             to_scores[to] = from_scores[p]
             to += 1
-
-
-def _integers(codes) -> np.ndarray:
-    codes = np.asarray(codes)
-    if codes.size == 0 and codes.dtype == np.float64:  # np.asarray([]) knows no better
-        codes = codes.astype(np.int64)
-    if codes.dtype.kind not in "iu" or not np.can_cast(codes.dtype, np.int64):
-        raise ValueError(f"Codes and item ids must be integers (int64), not {codes.dtype}.")
-    return codes.astype(np.int64, copy=False)
-
-
-def query_keys(codes, weights=None) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of queries, checked.
-
-    Args:
-        codes: integers (U, K).
-        weights: numbers (U, K) from 0 to LARGEST_WEIGHT; None: all 1.
-
-    Returns:
-        Codes int64 (U, K) and weights float32 (U, K).
-
-    Raises:
-        ValueError: they are none such; the message names the query.
-    """
-    codes = _integers(codes)
-    if codes.ndim != 2 or codes.shape[1] == 0:
-        raise ValueError(f"Query codes must have the shape [queries, codes per query], not {list(codes.shape)}.")
-    codes = np.ascontiguousarray(codes)
-    if weights is None:
-        return codes, np.ones(codes.shape, np.float32)
-    weights = np.asarray(weights)
-    if weights.shape != codes.shape or weights.dtype.kind not in "fiu":
-        raise ValueError(
-            f"Weights must be numbers of the shape of the codes, {list(codes.shape)}, "
-            f"not {weights.dtype} of {list(weights.shape)}."
-        )
-    weights = np.ascontiguousarray(weights, np.float32)
-    wrong = ~((weights >= 0) & (weights <= LARGEST_WEIGHT))  # NaN too
-    if wrong.any():
-        query, slot = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"Query {query} gives code {codes[query, slot]} the weight {weights[query, slot]}; "
-            f"weights are numbers from 0 to {LARGEST_WEIGHT:g}."
-        )
-    return codes, weights
-
-
-def _histories(seen, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
-    if seen is None:
-        return np.zeros(n_queries + 1, np.int64), np.zeros(0, np.int32)
-    offsets = np.ascontiguousarray(seen.offsets, np.int64)
-    values = np.asarray(seen.values)
-    if values.dtype != np.int32:
-        if values.dtype.kind not in "iu" and values.size:
-            raise ValueError(f"Seen items must be integers, not {values.dtype}.")
-        values = np.clip(values, -1, 2**31 - 1).astype(np.int32)  # what is clipped is out of range for any catalogue
-    if offsets.shape != (n_queries + 1,):
-        raise ValueError(f"{n_queries} queries need {n_queries + 1} offsets of seen items, not {offsets.size}.")
-    if offsets[0] < 0 or offsets[-1] > values.size or np.any(offsets[1:] < offsets[:-1]):
-        raise ValueError(f"Offsets of seen items must rise within 0..{values.size}, the number of values.")
-    return offsets, np.ascontiguousarray(values)

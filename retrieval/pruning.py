@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numba
 import numpy as np
@@ -12,15 +12,19 @@ import numpy as np
 class Pruning:
     """How scores become posting lists; an index carries it, so codes scored later are cut alike.
 
-    relu: the scorer gives ReLU(score + bias) >= 0, so a score of 0 needs no posting.
-    threshold: scores up to this one are left out (like a raised bias); None: no threshold.
-    max_postings: at most so many postings per code, the best; None: no cap. Scores equal to the
-        first one that is cut are cut with it.
+    The scores that a list keeps are kept as they are. Every item that a list leaves out counts as the mean of what was
+    left out: the list's floor, 0 where only zeros were. That is the constant nearest to the scores it replaces; the
+    highest one left out in its place would reward an item for being absent, and a plain sum has no zero point to fall
+    back to.
 
-    The scores that a list keeps are kept as they are. Every item that a list leaves out counts as
-    the mean of what was left out: the list's floor, 0 where only zeros were. That is the constant
-    nearest to the scores it replaces; the highest one left out in its place would reward an item
-    for being absent, and a plain sum has no zero point to fall back to.
+    Attributes:
+        relu: the scorer gives ReLU(score + bias) >= 0, so a score of 0 needs no posting.
+        threshold: scores up to this one are left out (like a raised bias); None: no threshold.
+        max_postings: at most so many postings per code, the best; None: no cap. Scores equal to the first one that is
+            cut are cut with it.
+
+    Raises:
+        ValueError: the threshold is not finite, or max_postings is below 1.
     """
 
     relu: bool = True
@@ -34,10 +38,11 @@ class Pruning:
             raise ValueError(f"max_postings must be at least 1 (or None for no cap), not {self.max_postings}.")
 
     def as_dict(self) -> dict:
+        """The arguments, as json takes them."""
         return asdict(self)
 
     def cuts(self, scores: np.ndarray) -> np.ndarray:
-        """For each row of scores float32 [c, n_items], the score above which it is kept [c]."""
+        """The score above which each row is kept: float32 (c, n_items) -> float32 (c,)."""
         n_codes, n_items = scores.shape
         cuts = np.full(n_codes, 0.0 if self.relu else -np.inf, np.float32)
         if self.threshold is not None:
@@ -47,11 +52,15 @@ class Pruning:
             cuts = np.maximum(cuts, np.partition(scores, at, axis=1)[:, at])
         return cuts
 
-    def compact(self, scores: np.ndarray):
-        """Posting lists of scores float32 [c, n_items], column j being item j + 1.
+    def compact(self, scores: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The posting lists of some codes.
 
-        Returns lengths int64 [c], floors float32 [c], cuts float32 [c], items uint32 [kept], stored
-        float32 [kept]; a cut is what a score must exceed the floor by to be kept.
+        Args:
+            scores: float32 (c, n_items), column j being item j + 1.
+
+        Returns:
+            Lengths int64 (c,), floors float32 (c,), cuts float32 (c,), items uint32 (kept,), stored scores float32
+            (kept,); a cut is what a score must exceed the floor by to be kept.
         """
         cuts = self.cuts(scores)
         lengths = np.zeros(len(scores), np.int64)
@@ -61,6 +70,26 @@ class Pruning:
         stored = np.empty(lengths.sum(), np.float32)
         _keep(scores, cuts, floors, items, stored)
         return lengths, floors, cuts - floors, items, stored
+
+    def compact_sparse(
+        self, offsets: np.ndarray, items: np.ndarray, scores: np.ndarray, n_items: int
+    ) -> tuple[np.ndarray, ...]:
+        """As compact, of sparse rows: what it returns for the same table with 0 for every pair that they lack.
+
+        Args:
+            offsets: int64 (c + 1,) where the rows start and end.
+            items: uint32 (nnz,), ids ascending within a row.
+            scores: float32 (nnz,).
+            n_items: columns of the table.
+        """
+        base = max(0.0, self.threshold or 0.0)
+        lengths = np.zeros(len(offsets) - 1, np.int64)
+        floors, cuts = np.zeros((2, len(lengths)), np.float32)
+        cap = min(self.max_postings or n_items, n_items)
+        _measure_sparse(offsets, scores, n_items, np.float32(base), cap, self.relu, lengths, floors, cuts)
+        kept = scores > np.repeat(cuts, np.diff(offsets))
+        stored = scores[kept] - np.repeat(floors, lengths)
+        return lengths, floors, cuts - floors, items[kept], stored
 
     def default_cuts(self, floors: np.ndarray) -> np.ndarray:
         """For each floor, what a score must exceed it by, as far as this rule alone can tell."""
@@ -74,11 +103,19 @@ class Pruning:
         """This rule with further limits; whichever is tighter holds."""
         thresholds = [t for t in (self.threshold, threshold) if t is not None]
         caps = [c for c in (self.max_postings, max_postings) if c is not None]
-        return Pruning(
-            relu=self.relu,
-            threshold=max(thresholds, default=None),
-            max_postings=min(caps, default=None),
-        )
+        return replace(self, threshold=max(thresholds, default=None), max_postings=min(caps, default=None))
+
+
+@numba.njit(nogil=True, cache=True)
+def _floor(n_left_out, left_out, cut, relu, lowest, highest):
+    """What an item without a posting counts as: the mean of the scores left out, which sum up to left_out."""
+    if n_left_out > 0:
+        return min(np.float32(left_out / n_left_out), cut)
+    if relu:
+        return np.float32(0)
+    # Under every score, by a gap that survives rounding and flush-to-zero modes: a plain sum that leaves nothing out
+    # has a posting for every item, the worst one too.
+    return np.float32(lowest - 1e-6 * max(abs(lowest), highest - lowest, 1e-6))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -97,12 +134,29 @@ def _measure(scores, cuts, relu, lengths, floors):
             lowest = min(lowest, score)
             highest = max(highest, score)
         lengths[row] = kept
-        if kept < n_items:
-            floors[row] = min(np.float32(left_out / (n_items - kept)), cuts[row])
-        elif not relu:
-            # Under every score, by a gap that survives rounding and flush-to-zero modes: a plain
-            # sum that leaves nothing out has a posting for every item, the worst one too.
-            floors[row] = lowest - 1e-6 * max(abs(lowest), highest - lowest, 1e-6)
+        floors[row] = _floor(n_items - kept, left_out, cuts[row], relu, lowest, highest)
+
+
+@numba.njit(nogil=True, cache=True)
+def _measure_sparse(offsets, scores, n_items, base, cap, relu, lengths, floors, cuts):
+    for row in range(lengths.size):
+        part = scores[offsets[row] : offsets[row + 1]]
+        above = part[part > base]
+        cut = base
+        if above.size > cap:
+            cut = np.partition(above, above.size - 1 - cap)[above.size - 1 - cap]
+        kept = 0
+        left_out = 0.0
+        lowest = highest = np.float32(0)
+        for score in part:
+            if score > cut:
+                kept += 1
+            elif score > 0 or not relu:
+                left_out += score
+        if kept == n_items:
+            lowest, highest = part.min(), part.max()
+        lengths[row], cuts[row] = kept, cut
+        floors[row] = _floor(n_items - kept, left_out, cut, relu, lowest, highest)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -9,8 +9,8 @@ import numpy as np
 from retrieval.blocks import Scorer
 from retrieval.build import build_pruned
 from retrieval.index import SparseInvertedIndex
-from retrieval.postings import query_keys
 from retrieval.pruning import Pruning
+from retrieval.queries import query_keys
 from retrieval.search import EMPTY_SLOT
 
 

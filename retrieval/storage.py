@@ -1,8 +1,8 @@
 """The index on disk: a folder of .npy files, and an index.json with their sizes and checksums.
 
-Any NumPy opens the arrays; index.json itself must be, byte for byte, what `save` writes, so that no
-damage passes unseen. The checksums guard against damage, not against someone who writes new ones;
-the index checks the meaning of what it reads on its own. All numbers are little-endian.
+Any NumPy opens the arrays; index.json itself must be, byte for byte, what `save` writes, so that no damage passes
+unseen. The checksums guard against damage, not against someone who writes new ones; the index checks the meaning of
+what it reads on its own. All numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+import files
+
 FORMAT = "sparcode inverted index"
 VERSION = 2
 HEADER = "index.json"
 LARGEST_HEADER = 1 << 20
+
+new_file = files.fresh
 
 
 class IndexFileError(ValueError):
@@ -29,46 +33,40 @@ class IndexFileError(ValueError):
 
 
 def save(folder, about: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Write `arrays` (1-D) and the json-able `about` to `folder`.
+    """Write an index to `folder`.
 
-    A new folder is written beside it and renamed into place; a crash leaves either the old one or,
-    between two renames, none: never half an index. Raises ValueError if `folder` holds something
-    else, OSError if the disk refuses.
+    A new folder is written beside it and renamed into place; a crash leaves either the old one or, between two renames,
+    none: never half an index.
+
+    Args:
+        folder: an index, an empty folder, or nothing as yet.
+        about: what describes the index, as json takes it.
+        arrays: one row each.
+
+    Raises:
+        ValueError: `folder` holds something else.
+        OSError: the disk refuses.
     """
     folder = place_for(folder)
     fresh = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        complete(fresh, about, arrays, arrays.keys())
-        os.chmod(fresh, 0o755)  # mkdtemp makes it private
-        put_in_place(fresh, folder)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(error.errno, f"The index could not be written to {folder}: {reason}.") from error
+        with files.writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            complete(fresh, about, arrays, arrays.keys())
+            os.chmod(fresh, 0o755)  # mkdtemp makes it private
+            put_in_place(fresh, folder)
     finally:
         if fresh is not None:
             shutil.rmtree(fresh, ignore_errors=True)  # a no-op once it was renamed
 
 
-@contextlib.contextmanager
-def new_file(path: Path):
-    """A file to write, beside `path` and renamed to it when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(handle, "wb") as file:
-            yield file
-            flush(file)
-        os.chmod(name, 0o644)  # mkstemp makes it private
-        os.replace(name, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # which it is once it was renamed
-            os.unlink(name)
-
-
 def place_for(folder) -> Path:
-    """The absolute path of `folder`, if an index may be put there; a ValueError otherwise."""
+    """The absolute path of `folder`.
+
+    Raises:
+        ValueError: something that is no index stands there.
+    """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not (folder / HEADER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not an index; name another folder or remove it.")
@@ -76,27 +74,32 @@ def place_for(folder) -> Path:
 
 
 def complete(fresh: Path, about: dict, arrays: dict[str, np.ndarray], names) -> None:
-    """Write `arrays` and the header of an index of the arrays `names` to `fresh`, where those
-    that are not in `arrays` stand already."""
+    """Write `arrays` and the header of an index of the arrays `names` to `fresh`, where the others stand already."""
     for name, array in arrays.items():
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         with open(fresh / f"{name}.npy", "wb") as file:
             np.lib.format.write_array(file, array, allow_pickle=False)
-            flush(file)
+            files.flush(file)
     described = {}
     for name in names:
         path = fresh / f"{name}.npy"
-        described[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        described[name] = {"bytes": path.stat().st_size, "sha256": files.digest(path)}
     header = {"format": FORMAT, "version": VERSION, "about": about, "arrays": described}
     with open(fresh / HEADER, "wb") as file:
         file.write(_header_bytes(header))
-        flush(file)
+        files.flush(file)
 
 
 class GrowingArray:
     """A one-row .npy file written piece by piece; it is an array of NumPy's once it is closed.
 
-    length: entries of the file to keep, if there is one; what lies behind them is cut off.
+    Args:
+        path: the file.
+        dtype: of its entries.
+        length: entries of the file to keep, if there is one; what lies behind them is cut off.
+
+    Attributes:
+        length: entries that it holds by now.
     """
 
     def __init__(self, path: Path, dtype, length: int = 0):
@@ -115,18 +118,21 @@ class GrowingArray:
             raise
 
     def append(self, array: np.ndarray) -> None:
+        """Add entries at the end."""
         self._file.write(memoryview(np.ascontiguousarray(array, self._dtype)).cast("B"))
         self.length += len(array)
 
     def flush(self) -> None:
-        flush(self._file)
+        """Bring all entries onto the disk."""
+        files.flush(self._file)
 
     def close(self) -> None:
+        """Make it an array of NumPy's; nothing can be added afterwards."""
         if self._file.closed:
             return
         try:
             self._write_header(self.length)
-            flush(self._file)
+            files.flush(self._file)
         finally:
             self._file.close()
 
@@ -140,10 +146,19 @@ class GrowingArray:
 
 
 def load(folder, names, mmap: bool) -> tuple[dict, dict[str, np.ndarray]]:
-    """Read what `save` wrote: (about, arrays), checked against size and SHA-256; `names` lists the
-    arrays expected.
+    """Read what `save` wrote.
 
-    Raises FileNotFoundError, or IndexFileError for anything that is not such a folder.
+    Args:
+        folder: where it is.
+        names: of the arrays that there must be.
+        mmap: leave the arrays on disk.
+
+    Returns:
+        What describes the index, and its arrays, checked against size and SHA-256.
+
+    Raises:
+        FileNotFoundError: there is no index.
+        IndexFileError: the folder is anything but what `save` wrote.
     """
     folder = Path(folder)
     header = _read_header(folder)
@@ -174,8 +189,7 @@ def _read_header(folder: Path) -> dict:
         raise IndexFileError(f"{path} is not the header of a {FORMAT}.")
     if header.get("version") != VERSION:
         raise IndexFileError(
-            f"The index in {folder} has format version {header.get('version')!r} and this program "
-            f"reads {VERSION}; "
+            f"The index in {folder} has format version {header.get('version')!r} and this program reads {VERSION}; "
             "build it anew or use the program that wrote it."
         )
     header.pop("checksum", None)
@@ -195,7 +209,7 @@ def _read_array(path: Path, described, mmap: bool) -> np.ndarray:
     if size != expected:
         raise IndexFileError(f"{path} has {size} bytes instead of {expected}; build the index anew.")
     try:
-        if _sha256(path) != described.get("sha256"):
+        if files.digest(path) != described.get("sha256"):
             raise IndexFileError(f"{path} is damaged (its checksum is wrong); build the index anew.")
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except IndexFileError:
@@ -207,23 +221,8 @@ def _read_array(path: Path, described, mmap: bool) -> np.ndarray:
 
 def _header_bytes(header: dict) -> bytes:
     """The one spelling of a header, its own SHA-256 included."""
-    bare = json.dumps(header, sort_keys=True).encode()
-    return (
-        json.dumps({**header, "checksum": hashlib.sha256(bare).hexdigest()}, sort_keys=True, indent=1) + "\n"
-    ).encode()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def flush(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+    checksum = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**header, "checksum": checksum}, sort_keys=True, indent=1) + "\n").encode()
 
 
 def put_in_place(fresh: Path, folder: Path) -> None:

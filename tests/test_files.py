@@ -56,6 +56,12 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
         pass
 
 
+def test_a_file_within_a_folder_is_told_once(tmp_path):
+    told = r"^\[Errno 28\] \S*table could not be written: full\.$"
+    with pytest.raises(OSError, match=told), files.writing(tmp_path), files.fresh(tmp_path / "table"):
+        raise OSError(errno.ENOSPC, "full")
+
+
 def test_the_error_of_another_file_stays_what_it_is(tmp_path):
     (tmp_path / "place").mkdir()
     with pytest.raises(FileNotFoundError, match="elsewhere"), files.fresh(tmp_path / "place" / "new"):

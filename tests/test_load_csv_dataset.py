@@ -1,4 +1,5 @@
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,9 +7,11 @@ import pytest
 from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import (
+    Features,
     TrainingRows,
     TrainingSequences,
     load_catalogue,
+    load_features,
     load_queries,
     load_training,
 )
@@ -322,6 +325,7 @@ def test_catalogue(tmp_path):
     assert catalogue.original_ids == ["", "50", "7"]
     assert catalogue.titles == ["", "A, B (1999)", "\u00e9"]
     assert catalogue.categories == ["", "Drama|War", ""]
+    assert catalogue.years == ["", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -352,6 +356,127 @@ def test_release_folder_without_items_file(tmp_path):
     write(tmp_path, "1,3\n1,2\n", "cate_item.txt")
     with pytest.raises(UserError, match="line 2"):
         load_catalogue(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "part"),
+    [
+        ("1,1\n2000000000,1\n", "line 2, column item_id: item 2000000000 of 2 items.*up to 100000"),
+        ("1" * 30 + ",1\n", "line 1: not item_id,cate_id"),
+        ("1" * 9999 + ",1\n", "line 1: not item_id,cate_id"),
+    ],
+)
+def test_one_large_id_is_refused_before_memory_is_taken(tmp_path, lines, part):
+    write(tmp_path, lines, "cate_item.txt")
+    tracemalloc.start()
+    with pytest.raises(UserError, match=part):
+        load_catalogue(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+def test_hostile_cells_are_shortened_and_escaped(tmp_path):
+    hostile = "\x1b[2J" + "9" * 10**6
+    for text in (QUERIES + f"{hostile},[1]\n", f"{hostile},b\n1,2\n"):
+        with pytest.raises(UserError) as refusal:
+            load_queries(write(tmp_path, text), 6)
+        assert len(str(refusal.value)) < 500 and str(refusal.value).isprintable()
+
+
+@pytest.fixture
+def with_users(tmp_path):
+    """A folder of one's own with users.csv; user d is asked about, but not trained on."""
+    write(
+        tmp_path, "id,original_id,title,categories,year\n1,x,A,War|Drama,1990\n2,y,B,,\n3,z,C,Drama,1991\n", "items.csv"
+    )
+    write(tmp_path, "user_id,sex,job\na,F,10\nb,M,\nd,X,10|F\n", "users.csv")
+    write(tmp_path, SEQUENCES + 'b,"[3, 1, 2]"\na,"[2,3]"\n')
+    write(tmp_path, "user_id," + QUERIES + "d,[1],[2]\na,[2],[3]\nd,[1],[3]\n", "test.csv")
+    return tmp_path
+
+
+def test_features_of_users(with_users):
+    found = load_features(with_users, ("job", "sex"), ())
+    assert found.item is None and found.user.names == ["", "job=10", "sex=F", "sex=M"]  # one vocabulary, not d's values
+    assert found.user.n_values == 3 and found.user.values.dtype == np.int32
+    # d has two jobs of which one is known, and a sex that no training user has
+    assert found.user.values.tolist() == [[0, 0, 0], [1, 0, 2], [0, 0, 3], [1, 0, 0]]
+    training = load_training(with_users / "data.csv", 3, found)
+    assert training.users.tolist() == [[0, 0, 3], [1, 0, 2]]
+    queries = load_queries(with_users / "test.csv", 3, found)
+    assert queries.users.tolist() == [[1, 0, 0], [1, 0, 2], [1, 0, 0]]
+    assert queries.take([1]).users.tolist() == [[1, 0, 2]]
+    assert queries.take(np.array([True, False, False])).users.tolist() == [[1, 0, 0]]
+    assert load_queries(with_users / "test.csv", 3).users is None
+    assert load_training(with_users / "data.csv", 3, load_features(with_users, (), ("year",))).users is None
+
+
+def test_features_of_items(with_users):
+    found = load_features(with_users, (), ("categories", "year"))
+    assert found.user is None
+    assert found.item.names == ["", "categories=Drama", "categories=War", "year=1990", "year=1991"]
+    assert found.item.values.tolist() == [[0, 0, 0], [2, 1, 3], [0, 0, 0], [1, 0, 4]]
+    assert load_features(with_users, (), ()) == Features()
+
+
+def test_features_of_the_release_format(tmp_path):
+    write(tmp_path, "1,7\n3,8\n", "cate_item.txt")
+    assert load_features(tmp_path, (), ("categories",)).item.values.tolist() == [[0], [1], [0], [2]]
+    write(tmp_path, "user_id,age\nu,5\nv,6\n", "users.csv")
+    write(tmp_path, "user_id," + ROWS + "v,[1],2,[3]\nu,[2],1,[3]\nv,[3],1,[2]\n")
+    features = load_features(tmp_path, ("age",), ())
+    rows = load_training(tmp_path / "data.csv", 3, features)
+    assert rows.users.tolist() == [[2], [1], [2]]
+    batch = next(rows.epoch(np.random.default_rng(0), 3, 4, 1, 1, 0.0))
+    assert sorted(zip(batch.history[:, -1].tolist(), batch.user[:, 0].tolist(), strict=True)) == [
+        (1, 2),
+        (2, 1),
+        (3, 2),
+    ]
+    write(tmp_path, ROWS + "[1],2,[3]\n")
+    with pytest.raises(UserError, match="data.csv, line 1: no column 'user_id'"):
+        load_features(tmp_path, ("age",), ())
+    with pytest.raises(UserError, match="test.csv, line 1: no column 'user_id'"):
+        load_queries(write(tmp_path, QUERIES + "[1],[2]\n", "test.csv"), 3, features)
+
+
+@pytest.mark.parametrize(
+    ("user_features", "item_features", "part"),
+    [
+        (("age",), (), "--user_features: .* has no 'age'; choose from 'sex, job'"),
+        ((), ("colour",), "--item_features: .* has no 'colour'; choose from 'categories, year'"),
+    ],
+)
+def test_unknown_features_are_refused(with_users, user_features, item_features, part):
+    with pytest.raises(UserError, match=part):
+        load_features(with_users, user_features, item_features)
+
+
+def test_missing_users_and_values_are_refused(with_users):
+    features = load_features(with_users, ("sex",), ())
+    write(with_users, "user_id," + QUERIES + "a,[1],[2]\nwho,[2],[3]\n", "test.csv")
+    with pytest.raises(UserError, match="test.csv, line 3, column user_id: nothing is known of user 'who'"):
+        load_queries(with_users / "test.csv", 3, features)
+    write(with_users, "id,original_id,title,categories\n1,x,A,\n", "items.csv")
+    with pytest.raises(UserError, match="no item has a year"):
+        load_features(with_users, (), ("year",))
+    (with_users / "users.csv").write_text("user_id\na\n")
+    with pytest.raises(UserError, match="this data knows none; give a --user_file"):
+        load_features(with_users, ("sex",), ())
+    (with_users / "users.csv").unlink()
+    with pytest.raises(UserError, match="holds no users.csv"):
+        load_features(with_users, ("sex",), ())
+
+
+@pytest.mark.parametrize("all_positions", [False, True])
+def test_every_row_has_the_features_of_its_user(sequences, all_positions):
+    sequences.users = np.stack([np.arange(200), np.arange(200) % 3], axis=1).astype(np.int32) + 1
+    rng = np.random.default_rng(0)
+    for batch in sequences.epoch(rng, 64, 5, 7, 4, 0.0, all_positions=all_positions):
+        assert batch.user.shape == (64, 2) and batch.user.dtype == np.int32
+        last = batch.history[:, -1]  # the first user's items are 1 to 30 ...
+        due = sequences.users[np.maximum(last - 1, 0) // 30] * (last > 0)[:, None]
+        assert np.array_equal(batch.user, due)
 
 
 def test_absent_files_are_named(tmp_path):

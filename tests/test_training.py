@@ -111,7 +111,7 @@ def test_a_model_without_quantiser_keeps_its_best_epoch_and_its_patience(tmp_pat
 
 def test_a_loss_that_is_no_number_stops_with_the_place(tmp_path):
     run = trainer(tmp_path)
-    run.model.item_table.set_data(ms.Tensor(np.full((21, 8), np.nan, np.float32)))
+    run.model.items.table.set_data(ms.Tensor(np.full((21, 8), np.nan, np.float32)))
     with pytest.raises(UserError, match="in epoch 1 the loss became nan in batch 1; lower lr"):
         run.run()
 
@@ -161,3 +161,53 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="cannot be read|does not fit"):
             load_checkpoint(path, list(trainer(tmp_path).model.get_parameters()))
+
+
+def test_the_quantiser_starts_from_the_best_epoch_and_a_phase_ends_by_its_own_patience(tmp_path):
+    run = trainer(tmp_path, values=[0.3, 0.9, 0.2, 0.1, 0.5, 0.6], epoch=20, pretrain_epoch=15, patience=2)
+    begun = {}
+    start = run.model.start_quantiser
+
+    def watch(tokens, batch_size, seed):
+        begun.update(weights(run))
+        start(tokens, batch_size, seed)
+
+    run.model.start_quantiser = watch
+    validate = run.validate
+    after_two = {}
+
+    def after_epoch():
+        if run.progress.epoch == 1:  # called before the second epoch is counted
+            after_two.update(weights(run))
+        return validate()
+
+    run.validate = after_epoch
+    with pytest.raises(StopIteration):  # the values end in the second phase
+        run.run()
+    assert run.progress.quantised_from == 4
+    assert all((begun[name] == after_two[name]).all() for name in after_two if not name.startswith("learning"))
+    assert (tmp_path / "unquantised.ckpt").exists()
+
+
+def test_killed_in_the_first_quantised_epoch_it_starts_the_quantiser_from_the_same_weights(tmp_path):
+    """best.ckpt is of the quantised epoch by then, last.ckpt still of the one before."""
+    (tmp_path / "whole").mkdir()
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    killed = trainer(tmp_path)
+    save = killed.save
+
+    def die(name):
+        if name == "last.ckpt" and killed.progress.epoch == 2:
+            raise KeyboardInterrupt
+        save(name)
+
+    killed.save = die
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    again = trainer(tmp_path, values=[0.2, 0.3, 0.4])
+    again.resume()
+    assert again.progress.epoch == 1 and again.progress.quantised_from is None
+    again.run()
+    expected, found = weights(whole), weights(again)
+    assert all((found[name] == expected[name]).all() for name in expected)

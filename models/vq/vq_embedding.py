@@ -54,6 +54,11 @@ class TokenQuantiser(nn.Cell):
         """The codebooks as one array of full width, (M, N, D) float32: a token is the sum of M codewords."""
         raise NotImplementedError
 
+    @property
+    def n_codes(self):
+        """How many code tuples there are: codes are 0 .. n_codes - 1."""
+        return self.n_codewords**self.num_codebooks
+
     def indices(self, tokens):
         """Codewords of tokens, (B, K, D) float32 -> (B, K, M) int32."""
         return ops.stack(self._quantise(tokens)[2], 1)

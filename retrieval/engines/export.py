@@ -1,8 +1,8 @@
-"""The index turned around, in a file that other engines can read: items as sparse vectors.
+"""The index by item, in a file that other engines can read: items as sparse vectors.
 
-Engines take documents one by one, each with its terms and weights. Here a document is an item, a
-term is a code, and a weight is the stored score. `.npz` is what scipy.sparse.load_npz reads, with a
-few arrays beside it; `.parquet` needs pyarrow and is what most other tools read.
+Engines take documents one by one, each with its terms and weights. Here a document is an item, a term is a code, and a
+weight is the stored score. `.npz` is what scipy.sparse.load_npz reads, with a few arrays beside it; `.parquet` needs
+pyarrow and is what most other tools read.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 import numba
 import numpy as np
 
+import files
 from retrieval import storage
 from retrieval.compact import CompactIndex
 from retrieval.index import SparseInvertedIndex
-from retrieval.postings import offsets_of
+from retrieval.sizes import offsets_of
 
 VERSION = 1
 ITEMS_PER_GROUP = 10_000  # of a Parquet file, which is written group by group
@@ -34,33 +35,46 @@ NPZ_TYPES = {
 
 
 def export_index(index, path) -> None:
-    """Write `index` to `path` (.npz or .parquet), whole or not at all; a file there is replaced.
+    """Write an index to a file, whole or not at all; a file there is replaced.
 
-    .npz: a CSR matrix [n_items, C] float32 of stored scores as scipy saves it, row r being item
-    item_ids[r] = r + 1 and column c the code codes[c]; floors float32 [C]; version. An item that is
-    never recommended has an empty row.
-    .parquet: one row per item: item int64, codes list of int64 (ascending), scores list of float32.
-    The row of item 0, the padding, holds all codes with their floors; version is in the metadata.
+    .npz: a CSR matrix (n_items, C) float32 of stored scores as scipy saves it, row r being item item_ids[r] = r + 1 and
+    column c the code codes[c]; floors float32 (C,); version. An item that is never recommended has an empty row.
+    .parquet: one row per item: item int64, codes list of int64 (ascending), scores list of float32. The row of item 0,
+    the padding, holds all codes with their floors; version is in the metadata.
 
-    A CompactIndex is exported with its rounded scores. How an index was pruned does not go with it.
-    Raises ValueError for another suffix, ModuleNotFoundError without pyarrow, OSError when the disk
-    refuses.
+    Args:
+        index: exact or compact; a CompactIndex is exported with its rounded scores. How it was pruned does not go with
+            it.
+        path: ends in .npz or .parquet.
+
+    Raises:
+        ValueError: another suffix.
+        ModuleNotFoundError: pyarrow is missing, for .parquet.
+        OSError: the disk refuses.
     """
     path = Path(path)
     write = {".npz": _write_npz, ".parquet": _write_parquet}.get(path.suffix)
     if write is None:
         raise ValueError(f"An index is exported to a .npz or a .parquet file, not to {path.name}.")
     index = decoded(index)
-    with storage.new_file(path) as file:
+    with files.fresh(path) as file:
         write(index, file)
 
 
 def import_index(path) -> SparseInvertedIndex:
-    """Read what export_index wrote: an index of the same postings, floors and answers.
+    """Read what export_index wrote.
 
-    Its pruning and cuts are those of an index that nothing is known about, so it serves, and is not
-    for growing. Raises FileNotFoundError when no file is there, IndexFileError (a ValueError) for
-    one that is foreign, damaged, or of another version, ModuleNotFoundError without pyarrow.
+    Args:
+        path: the file.
+
+    Returns:
+        An index of the same postings, floors and answers. Its pruning and cuts are those of an index that nothing is
+        known about, so it serves, and is not for growing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IndexFileError: it is foreign, damaged, or of another version (a ValueError).
+        ModuleNotFoundError: pyarrow is missing, for .parquet.
     """
     path = Path(path)
     try:
@@ -74,15 +88,20 @@ def import_index(path) -> SparseInvertedIndex:
         raise storage.IndexFileError(f"{path} is not an exported index, or damaged; export it anew. {error}") from error
 
 
-def item_vectors(index: SparseInvertedIndex):
-    """The postings by item: offsets int64 [n_items + 1], rows uint32 [nnz], scores float32 [nnz].
+def item_vectors(index: SparseInvertedIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The postings by item.
 
-    Entry i - 1 is item i; rows are rows of index.codes, ascending within an item.
+    Args:
+        index: an exact index.
+
+    Returns:
+        Offsets int64 (n_items + 1,), entry i - 1 being item i; rows of index.codes uint32 (nnz,), ascending within an
+        item; scores float32 (nnz,).
     """
     offsets = offsets_of(np.bincount(index.items, minlength=index.n_items + 1)[1:])
     rows = np.empty(len(index.items), np.uint32)
     scores = np.empty(len(index.items), np.float32)
-    _turn(index.offsets, index.items, index.scores, 1, offsets[:-1].copy(), rows, scores)
+    _transpose(index.offsets, index.items, index.scores, 1, offsets[:-1].copy(), rows, scores)
     return offsets, rows, scores
 
 
@@ -101,12 +120,12 @@ def _index(codes, floors, offsets, columns, scores) -> SparseInvertedIndex:
     starts = offsets_of(np.bincount(columns, minlength=len(codes)))
     items = np.empty(len(columns), np.uint32)
     by_code = np.empty(len(columns), np.float32)
-    _turn(offsets, columns, scores, 0, starts[:-1].copy(), items, by_code)
+    _transpose(offsets, columns, scores, 0, starts[:-1].copy(), items, by_code)
     return SparseInvertedIndex(codes, starts, items + np.uint32(1), by_code, floors, len(offsets) - 1)
 
 
 @numba.njit(nogil=True, cache=True)
-def _turn(offsets, columns, scores, first_column, ends, to_rows, to_scores):
+def _transpose(offsets, columns, scores, first_column, ends, to_rows, to_scores):
     """Transpose compressed rows; `ends` holds the start of each column and grows to its end."""
     for row in range(offsets.size - 1):
         for p in range(offsets[row], offsets[row + 1]):

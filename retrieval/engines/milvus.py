@@ -1,9 +1,8 @@
 """The index served by Milvus: one file on one machine (Milvus Lite), or a cluster.
 
-A row of the collection is an item, with its stored scores as a sparse vector; a dimension is a row
-of index.codes, since codes themselves may pass the 32 bits that Milvus has for dimensions. A query
-is its codes, each with the times it occurs; the inner product is then the sum that the index adds.
-What Milvus lacks is done here: floors, histories, ties.
+A row of the collection is an item, with its stored scores as a sparse vector; a dimension is a row of index.codes,
+since codes themselves may pass the 32 bits that Milvus has for dimensions. A query is its keys with their weights; the
+inner product is then the sum that the index adds. What Milvus lacks is done here: floors, histories, ties.
 """
 
 from __future__ import annotations
@@ -35,10 +34,19 @@ ITEM = "id"  # Lite 2.5 names the primary key so in its answers, whatever its na
 def load_into_milvus(
     index, uri: str, collection: str = "sparcode", *, token: str = "", progress: bool = True
 ) -> MilvusIndex:
-    """Bring `index` into a collection, and return it as MilvusIndex(index, uri, ...) does.
+    """Bring an index into a collection.
 
-    Where a load was interrupted it goes on: items that are there are left, none comes twice. Raises
-    what MilvusIndex raises, but for the collection that is missing or half full.
+    Where a load was interrupted it goes on: items that are there are left, none comes twice.
+
+    Args:
+        index, uri, collection, token: as of MilvusIndex.
+        progress: show a bar on standard error.
+
+    Returns:
+        MilvusIndex(index, uri, ...).
+
+    Raises:
+        as MilvusIndex, but for the collection that is missing or half full.
     """
     index = decoded(index)
     with contextlib.closing(_Collection(index, uri, collection, token)) as store:
@@ -48,20 +56,25 @@ def load_into_milvus(
 
 
 class MilvusIndex(Postings):
-    """`index`, its queries answered by the collection that load_into_milvus filled with it.
+    """An index whose queries are answered by the collection that load_into_milvus filled with it.
 
-    uri: a file ending in .db for Milvus Lite, else the http address of a server, with its token.
-    recommend() is that of every index, so IndexRecommender and ShardedIndex take this one; the
-    items and scores are those of `index` (a CompactIndex counts as its decode()), removed items and
-    ties included. Only rounding may differ: where Milvus adds the scores of a query in float64 or
-    in another order, a score moves by a few float32 steps, and items that near may change places.
+    recommend() is that of every index, so IndexRecommender and ShardedIndex take this one; the items and scores are
+    those of the index (a CompactIndex counts as its decode()), removed items and ties included. Only rounding may
+    differ: where Milvus adds the scores of a query in float64 or in another order, a score moves by a few float32
+    steps, and items that near may change their order. Opening asks a few queries with known answers.
 
-    `index` is read once, to compare its fingerprint with the collection's, and afterwards only its
-    codes and floors are; load it memory-mapped. Opening asks a few queries with known answers.
+    Args:
+        index: read once, to compare its fingerprint with the collection's, and afterwards only its codes and floors
+            are; load it memory-mapped.
+        uri: a file ending in .db for Milvus Lite, else the http address of a server.
+        collection: its name.
+        token: of the server.
 
-    Raises ModuleNotFoundError without pymilvus (or, for a file, Milvus Lite), ConnectionError when
-    the server is away, ValueError for a collection that is missing, incomplete, or of something
-    else, RuntimeError for a Milvus that returns wrong scores.
+    Raises:
+        ModuleNotFoundError: pymilvus (or, for a file, Milvus Lite) is missing.
+        ConnectionError: the server is away.
+        ValueError: the collection is missing, incomplete, or of something else.
+        RuntimeError: this Milvus returns wrong scores.
     """
 
     format = SparseInvertedIndex.format
@@ -130,9 +143,8 @@ class MilvusSearcher:
                         unsettled.append(at)
                 if unsettled and limit == LARGEST_LIMIT:
                     raise ValueError(
-                        f"Query {unsettled[0]} needs more than the {LARGEST_LIMIT} hits that "
-                        "Milvus gives: its k, its history or the number of equal scores is too "
-                        "large; search the index itself."
+                        f"Query {unsettled[0]} needs more than the {LARGEST_LIMIT} hits that Milvus gives: its k, its "
+                        "history or the number of equal scores is too large; search the index itself."
                     )
                 waiting, limit = unsettled, 2 * limit
         return ids, scores
@@ -151,7 +163,7 @@ class MilvusSearcher:
 
 
 def _rank(hits, limit: int, base, seen, ids, scores) -> bool:
-    """Write the best of these hits to ids [k] and scores [k]; whether no other hit could enter."""
+    """Write the best of these hits to ids (k,) and scores (k,); whether no other hit could enter."""
     hits = [hit for hit in hits if hit["distance"] > 0]  # others have no posting
     items = np.array([hit[ITEM] for hit in hits], np.int32)
     totals = np.array([hit["distance"] for hit in hits], np.float32) + base

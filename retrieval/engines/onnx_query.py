@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.postings import item_ids
+from retrieval.queries import item_ids
 
 FORMAT = 1  # of the metadata that models/onnx_export.py writes
 
@@ -12,12 +12,21 @@ FORMAT = 1  # of the metadata that models/onnx_export.py writes
 class OnnxQuery:
     """Histories -> codes of the index, from the file that `python work.py --mode export` writes.
 
-    Needs onnxruntime, which this package does without elsewhere. A call uses one thread, for a
-    query is too small to share; several threads may call at once.
+    Needs onnxruntime, which this package does without elsewhere. A call uses one thread, for a query is too small to
+    share; several threads may call at once.
 
-    Attributes: seq_len, the last items of a history that count; k_u, codes per history; n_items.
-    Raises ImportError without onnxruntime, FileNotFoundError without the file, and ValueError for
-    a file that is no such export or of another version.
+    Args:
+        path: the file.
+
+    Attributes:
+        seq_len: the last items of a history that count.
+        k_u: codes per history.
+        n_items: the items are 1..n_items.
+
+    Raises:
+        ImportError: onnxruntime is missing.
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such export, or of another version.
     """
 
     def __init__(self, path):
@@ -42,9 +51,16 @@ class OnnxQuery:
         self.seq_len, self.k_u, self.n_items = (int(about[name]) for name in ("seq_len", "K_u", "n_items"))
 
     def codes(self, histories) -> np.ndarray:
-        """Codes int64 [U, K_u] of U sequences of item ids, each oldest first and of any length.
+        """The codes of histories.
 
-        Raises ValueError for an id outside 1..n_items.
+        Args:
+            histories: U sequences of item ids, each oldest first and of any length.
+
+        Returns:
+            Codes int64 (U, K_u).
+
+        Raises:
+            ValueError: an id is outside 1..n_items.
         """
         padded = np.zeros((len(histories), self.seq_len), np.int64)
         for row, history in enumerate(histories):

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from retrieval.blocks import checked_codes, checked_scores, codes_per_block, with_progress
-from retrieval.build import choose_pruning
+from retrieval.build import choose_pruning, not_empty
 from retrieval.gpu.library import ArrayLibrary
 from retrieval.index import SparseInvertedIndex
-from retrieval.postings import LARGEST_SCORE, offsets_of
+from retrieval.postings import LARGEST_SCORE
 from retrieval.pruning import Pruning
 from retrieval.scorer import CodeScorer
+from retrieval.sizes import offsets_of
 
 
 def build_array_index(
@@ -24,10 +25,19 @@ def build_array_index(
     keep_share: float | None = None,
     progress: bool = True,
 ) -> SparseInvertedIndex:
-    """`build_index` with every pair handled by scorer.library; an ordinary index comes back.
+    """`build_index` with every pair handled by scorer.library.
 
-    Options and errors are those of build_index. Scores agree to float32 rounding, so the lists are
-    the same but for items whose scores are that close to a cut.
+    Scores agree to float32 rounding, so the lists are the same but for items whose scores are that close to a cut.
+
+    Args:
+        scorer: scores codes x items on an array library.
+        codes, relu, max_postings, keep_share, progress: as of build_index.
+
+    Returns:
+        An ordinary index.
+
+    Raises:
+        ValueError: as build_index.
     """
     codes, n_items, library = checked_codes(codes), scorer.n_items, scorer.library
     pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share)
@@ -38,15 +48,15 @@ def build_array_index(
         part = codes[start : start + block]
         scores = scorer.array_scores(part)
         if not _passes(library, scores, relu):
-            checked_scores(scorer, part, n_items, relu)  # says which score is wrong, and why
+            checked_scores(library.get(scores), part, n_items, relu)  # says which score is wrong, and why
         columns.append(compact(library, scores, pruning))
     lengths, floors, cuts, items, scores = map(np.concatenate, zip(*columns, strict=True))
     offsets = offsets_of(lengths)
-    return SparseInvertedIndex(codes, offsets, items, scores, floors, n_items, pruning, cuts)
+    return not_empty(SparseInvertedIndex(codes, offsets, items, scores, floors, n_items, pruning, cuts))
 
 
 def compact(library: ArrayLibrary, scores, pruning: Pruning):
-    """`pruning.compact(scores)` on the device: the same five NumPy arrays for the same scores."""
+    """`pruning.compact(scores)` on the device: the same five NumPy arrays for the same scores (c, n_items)."""
     xp, get, put = library.xp, library.get, library.put
     n_codes, n_items = scores.shape
     cap = pruning.max_postings

@@ -1,8 +1,7 @@
 """Array libraries: what NumPy, torch and CuPy spell differently, so that the rest is written once.
 
-The index on a GPU (array_scorer.py, array_build.py, array_index.py) calls `xp`, the library's own
-namespace, and uses only what all three spell alike and do alike; what they don't is here. CuPy has
-not been run.
+The index on a GPU calls `xp`, the library's own namespace, and uses only what all three spell alike and do alike; what
+they don't is here. CuPy has not been run.
 """
 
 from __future__ import annotations
@@ -21,11 +20,19 @@ class NoGpuError(RuntimeError):
 
 
 class ArrayLibrary:
-    """An array library on one device: "numpy", "torch" on "cpu" or "cuda", or "cupy".
+    """An array library on one device.
 
-    xp is its namespace; work_bytes bounds what a block of pairs or of queries may take there beside
-    the index and the weights. Raises ImportError, with the command that installs it, for a library
-    that is missing.
+    Args:
+        name: "numpy", "torch" or "cupy".
+        device: of torch, "cpu" or "cuda".
+
+    Attributes:
+        xp: its namespace.
+        work_bytes: what a block of pairs or of queries may take there beside the index and the weights.
+
+    Raises:
+        ValueError: there is no such library.
+        ImportError: it is missing; the message has the command that installs it.
     """
 
     def __init__(self, name: str, device: str = "cpu"):
@@ -75,9 +82,11 @@ class ArrayLibrary:
     def full_precision(self):
         """Within it, float32 matrix products round as float32 does.
 
-        TF32 and bfloat16 keep 10 and 7 bits of a factor, which moves scores by more than 1e-5. Both
-        libraries leave them off unless asked. torch is asked by a global setting, which is put
-        back afterwards; CuPy by an environment variable, so that is a ValueError.
+        TF32 and bfloat16 keep 10 and 7 bits of a factor, which moves scores by more than 1e-5. Both libraries leave
+        them off unless asked. torch is asked by a global setting, which is put back afterwards.
+
+        Raises:
+            ValueError: CuPy is asked, by an environment variable.
         """
         if self.name == "torch":
             before = self.xp.get_float32_matmul_precision()
@@ -93,7 +102,11 @@ class ArrayLibrary:
 
 
 def gpu_library() -> ArrayLibrary:
-    """torch, or else CuPy, whichever is installed and sees a GPU; a NoGpuError where neither is."""
+    """torch, or else CuPy, whichever is installed and sees a GPU.
+
+    Raises:
+        NoGpuError: neither is and does.
+    """
     found = []
     for name in ("torch", "cupy"):
         try:

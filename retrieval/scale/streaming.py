@@ -1,8 +1,8 @@
 """Build an index larger than memory: block by block to disk, resumable after any interruption.
 
-While a build of `folder` runs, its state lies beside it in `.<name>.building`: the arrays of the
-index in the making, and a journal that says how much of them counts. Entries behind that are cut
-off when the build goes on, so a crash at any moment costs at most the blocks since the last entry.
+While a build of `folder` runs, its state lies beside it in `.<name>.building`: the arrays of the index in the making,
+and a journal that says how much of them counts. Entries behind that are cut off when the build goes on, so a crash at
+any moment costs at most the blocks since the last entry.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 
+import files
 from retrieval import blocks, storage
 from retrieval.blocks import Scorer
-from retrieval.build import choose_pruning
+from retrieval.build import choose_pruning, why_empty
 from retrieval.index import DTYPES, SparseInvertedIndex
-from retrieval.postings import about, offsets_of
+from retrieval.postings import about
 from retrieval.pruning import Pruning
+from retrieval.sizes import offsets_of
 
 CHECKPOINT_SECONDS = 5.0
 PROBES = 32
@@ -45,14 +46,25 @@ def build_to_disk(
 ) -> SparseInvertedIndex:
     """The index that build_index makes of these arguments, written to `folder` and mapped from it.
 
-    Called again after an interruption with the same arguments, it goes on where it stopped. Beyond
-    what the scorer itself takes, it needs at most 3 * max(block_bytes, 4 * n_items) + 64 bytes per
-    code + 16 MB, whatever the number of postings: with block_bytes left alone (64 MiB) that is
-    222 MB for 65,536 codes and a million items. A keep_share needs 192 MiB up to a million items,
-    and 192 bytes per item beyond, for the sample that it scores first.
+    Called again after an interruption with the same arguments, it goes on where it stopped. Beyond what the scorer
+    itself takes, it needs at most 3 * max(block_bytes, 4 * n_items) + 64 bytes per code + 16 MB, whatever the number of
+    postings: 222 MB for 65,536 codes and a million items. A keep_share needs 192 MiB up to a million items, and 192
+    bytes per item beyond, for the sample that it scores first.
 
-    restart: throw an interrupted build of this folder away. Raises ValueError, without it, where
-    that was a build with other arguments or another scorer; else as build_index and save do.
+    Args:
+        scorer, codes, n_items, relu, max_postings, keep_share: as of build_index.
+        folder: where the index is put.
+        block_bytes: of the scores asked for at once; 64 MiB unless told.
+        progress: show a bar on standard error.
+        restart: throw an interrupted build of this folder away.
+
+    Returns:
+        The index, memory-mapped.
+
+    Raises:
+        ValueError: without restart, `folder` has an interrupted build with other arguments or another scorer; else as
+            build_index and save.
+        OSError: the disk refuses.
     """
     codes = blocks.checked_codes(codes)
     folder = storage.place_for(folder)
@@ -69,7 +81,7 @@ def build_to_disk(
         "max_postings": None if max_postings is None else int(max_postings),
         "keep_share": None if keep_share is None else float(keep_share),
     }
-    try:
+    with files.writing(folder):
         job = _resumable(work, wanted, scorer, codes)
         if job is None:
             pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share)
@@ -79,18 +91,14 @@ def build_to_disk(
         pruning = Pruning(relu=relu, threshold=job["threshold"], max_postings=max_postings)
         _score(scorer, codes, n_items, pruning, work, block_bytes, progress)
         lengths = np.load(work / "lengths.npy")
-        arrays = {
-            "codes": codes,
-            "offsets": offsets_of(lengths),
-            "removed": np.zeros(0, np.uint32),
-        }
+        if not lengths.any():
+            shutil.rmtree(work)
+            raise ValueError(why_empty(len(codes), pruning))
+        arrays = {"codes": codes, "offsets": offsets_of(lengths), "removed": np.zeros(0, np.uint32)}
         described = about(n_items, pruning, SparseInvertedIndex.format)
         storage.complete(work / "index", described, arrays, DTYPES)
         storage.put_in_place(work / "index", folder)
         shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(error.errno, f"The index could not be written to {folder}: {reason}.") from error
     return SparseInvertedIndex.load(folder)
 
 
@@ -98,21 +106,17 @@ def _score(scorer, codes, n_items, pruning, work: Path, block_bytes, progress: b
     """Score what the journal lacks; leaves the arrays whole and closed."""
     block = blocks.codes_per_block(n_items, block_bytes)
     done = _read(work / JOURNAL) if (work / JOURNAL).exists() else {"codes": 0, "postings": 0}
-    with contextlib.ExitStack() as files:
+    with contextlib.ExitStack() as opened:
 
         def open_array(path: Path, dtype, length: int) -> storage.GrowingArray:
             array = storage.GrowingArray(path, dtype, length)
-            files.callback(array.close)
+            opened.callback(array.close)
             return array
 
-        arrays = {
-            name: open_array(
-                work / "index" / f"{name}.npy",
-                dtype,
-                done["postings" if name in ("items", "scores") else "codes"],
-            )
-            for name, dtype in GROWING.items()
-        }
+        arrays = {}
+        for name, dtype in GROWING.items():
+            length = done["postings" if name in ("items", "scores") else "codes"]
+            arrays[name] = open_array(work / "index" / f"{name}.npy", dtype, length)
         arrays["lengths"] = open_array(work / "lengths.npy", np.int64, done["codes"])
 
         def checkpoint() -> None:
@@ -137,7 +141,7 @@ def _score(scorer, codes, n_items, pruning, work: Path, block_bytes, progress: b
 
 def _append(scorer, codes, n_items, pruning, arrays, done: dict) -> dict:
     """Score and write one block; a function of its own, so that nothing of it outlives it."""
-    scores = blocks.checked_scores(scorer, codes, n_items, pruning.relu)
+    scores = blocks.checked_scores(scorer.scores(codes), codes, n_items, pruning.relu)
     columns = pruning.compact(scores)
     del scores
     for name, column in zip(("lengths", "floors", "cuts", "items", "scores"), columns, strict=True):
@@ -160,7 +164,7 @@ def _resumable(work: Path, wanted: dict, scorer: Scorer, codes) -> dict | None:
             "that one, or pass restart=True to throw it away."
         )
     if len(codes):
-        now = blocks.checked_scores(scorer, codes[:1], wanted["n_items"], wanted["relu"])[0]
+        now = blocks.checked_scores(scorer.scores(codes[:1]), codes[:1], wanted["n_items"], wanted["relu"])[0]
         items, before = np.array(job["probe"]["items"]), np.array(job["probe"]["scores"])
         close = 1e-3 * max(1e-6, np.abs(before).max())  # a BLAS may round another way today
         if np.abs(now[items - 1] - before).max() > close:
@@ -175,7 +179,7 @@ def _probe(scorer: Scorer, codes, n_items: int, relu: bool) -> dict:
     """Some scores of the first code, high ones and others, to know the scorer by."""
     if not len(codes):
         return {}
-    scores = blocks.checked_scores(scorer, codes[:1], n_items, relu)[0]
+    scores = blocks.checked_scores(scorer.scores(codes[:1]), codes[:1], n_items, relu)[0]
     best = np.argsort(-scores, kind="stable")[:PROBES]
     some = np.union1d(best, np.linspace(0, n_items - 1, PROBES).astype(np.int64))
     return {"items": (some + 1).tolist(), "scores": scores[some].tolist()}
@@ -186,9 +190,14 @@ def _read_job(work: Path) -> dict | None:
     if (work / JOB).is_file():
         return _read(work / JOB)
     names = {path.name for path in work.iterdir()} if work.is_dir() else {"a file"}
-    if names - {"index", f"{JOB}.new"}:
+    if any(name != "index" and not name.startswith(f".{JOB}.") for name in names):
         raise ValueError(f"{work} is not an interrupted build; remove it or name another folder.")
     return None
+
+
+def _write(path: Path, value: dict) -> None:
+    with files.fresh(path, "w") as file:
+        json.dump(value, file)
 
 
 def _read(path: Path) -> dict:
@@ -199,12 +208,3 @@ def _read(path: Path) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged; pass restart=True or remove its folder.")
     return value
-
-
-def _write(path: Path, value: dict) -> None:
-    """Replace the file at once: after a crash it is the old or the new one."""
-    fresh = path.with_name(f"{path.name}.new")
-    with open(fresh, "w", encoding="utf-8") as file:
-        json.dump(value, file)
-        storage.flush(file)
-    os.replace(fresh, path)

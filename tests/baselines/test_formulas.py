@@ -16,7 +16,7 @@ def taken(sequences, n_items):
 
 @pytest.fixture
 def lists(fitted):
-    return lambda name, **settings: fitted(name, neighbours=None, **settings).item_lists().toarray()
+    return lambda name, **settings: fitted(name, neighbours=None, **settings).lists.toarray()
 
 
 def cosines(taken):
@@ -74,9 +74,19 @@ def test_markov(lists, sequences, n_items):
     np.testing.assert_allclose(lists("Markov"), counts / np.maximum(counts.sum(1, keepdims=True), 1), rtol=1e-6)
 
 
+def test_linear_scores_as_its_table_does(fitted, sequences, queries, n_items):
+    from models.wide import WideSettings, WideTable
+
+    recommender = fitted("Linear", history_decay=0.7, target_decay=0.3, regularisation=5.0, last_items=3)
+    table = WideTable.fit(sequences, n_items, WideSettings(0.7, 0.3, 5.0, lookups=3))
+    ids, scores = recommender.recommend(queries, n_items, exclude_seen=False)
+    expected = np.take_along_axis(table.scores(queries.histories), np.maximum(ids - 1, 0).astype(np.int64), 1)
+    np.testing.assert_allclose(scores[ids > 0], expected[ids > 0], rtol=1e-5)
+
+
 def test_scores_are_sums_of_the_lists_of_the_history(fitted, queries, n_items):
     recommender = fitted("ItemKNN")
-    lists = recommender.item_lists().toarray()
+    lists = recommender.lists.toarray()
     ids, scores = recommender.recommend(queries, n_items)
     for history, row, values in zip(queries.histories, ids, scores, strict=True):
         expected = lists[history - 1].sum(0)

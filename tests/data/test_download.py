@@ -72,6 +72,7 @@ def test_absent_file_and_absent_server(server, url, tmp_path):
         download("http://127.0.0.1:9/x.zip", tmp_path / "x.zip", MD5, pause=0)
 
 
-def test_bar_is_shown(server, url, tmp_path, capsys):
-    download(url, tmp_path / "x.zip", MD5)
-    assert "100%" in capsys.readouterr().err
+def test_full_disk_names_the_file(server, url, tmp_path):
+    (tmp_path / "x.zip.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="no disk space left for .*x.zip.part"):
+        download(url, tmp_path / "x.zip", MD5, pause=0)

@@ -37,6 +37,16 @@ def test_byte_order_mark_rating_and_column_order(tmp_path):
     assert histories(read(tmp_path, text, encoding="utf-8-sig")) == {"a": ["x", "y"]}
 
 
+def test_ratings_follow_their_rows(tmp_path):
+    text = "rating,timestamp,item_id,user_id\n5,1,x,b\n.5,3,y,a\n2,2,z,a\n1,4,y,a\n"
+    found = read(tmp_path, text, sort_rows=True)
+    assert histories(found) == {"a": ["z", "y"], "b": ["x"]}
+    assert found.ratings.tolist() == [2, 0.5, 5] and found.ratings.dtype == np.float32  # of repeats the first
+    assert found.frequent(1).ratings.tolist() == [2, 0.5, 5]
+    assert read(tmp_path, text.replace("2,2,z", ",2,z"), sort_rows=True).ratings is None  # not all are rated
+    assert read(tmp_path, HEADER + "a,x,1\n").ratings is None
+
+
 def test_ids_are_text_and_numbers_sort_by_value(tmp_path):
     found = read(tmp_path, HEADER + "10,007,1\n9,7,2\n10,NA,3\n")
     assert found.user_ids == ["9", "10"]

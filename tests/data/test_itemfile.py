@@ -12,9 +12,17 @@ def read(tmp_path, text):
 
 
 def test_titles_with_and_without_categories(tmp_path):
-    assert read(tmp_path, "title,item_id\nA,7\n") == {"7": ("A", "")}
+    assert read(tmp_path, "title,item_id\nA,7\n") == {"7": ("A", "", "")}
     text = 'item_id,categories,title\n7,Drama|War,"A, B"\nx,,C\n'
-    assert read(tmp_path, text) == {"7": ("A, B", "Drama|War"), "x": ("C", "")}
+    assert read(tmp_path, text) == {"7": ("A, B", "Drama|War", ""), "x": ("C", "", "")}
+
+
+def test_year_of_the_title_or_of_a_column(tmp_path):
+    titles = {"A (1999)": "1999", "A (1999) ": "1999", "(1999) A": "", "A (19999)": "", "1984": ""}
+    text = "item_id,title\n" + "".join(f"{i},{title}\n" for i, title in enumerate(titles))
+    assert [item.year for item in read(tmp_path, text).values()] == list(titles.values())
+    text = "item_id,year,title\n1,2001,A (1999)\n2,,B (1999)\n"
+    assert [item.year for item in read(tmp_path, text).values()] == ["2001", ""]
 
 
 @pytest.mark.parametrize(

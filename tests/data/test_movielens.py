@@ -2,7 +2,7 @@ import zipfile
 
 import pytest
 
-from data.movielens import open_archive, read_movies, read_ratings
+from data.movielens import open_archive, read_movies, read_people, read_ratings
 from data.sourcefile import SourceFile
 from errors import UserError
 
@@ -19,6 +19,7 @@ def test_ratings_are_sorted_by_time_and_ties_keep_file_order(tmp_path):
     assert found.user_ids == ["1", "2"]
     # by item id the tie would be 10 before 30: that order leaks
     assert [found.item_ids[i] for i in found.items] == ["20", "30", "10", "20"]
+    assert found.ratings.tolist() == [3, 5, 4.5, 1]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_bad_ratings_are_refused_with_the_place(tmp_path, text, parts):
 def test_titles_in_either_encoding(tmp_path, encoding):
     text = "1::Les Mis\u00e9rables (1995)::Drama|Musical\n7::B::(no genres listed)\n"
     movies = read_movies(write(tmp_path, "movies.dat", text.encode(encoding)))
-    assert movies == {"1": ("Les Mis\u00e9rables (1995)", "Drama|Musical"), "7": ("B", "")}
+    assert movies == {"1": ("Les Mis\u00e9rables (1995)", "Drama|Musical", "1995"), "7": ("B", "", "")}
 
 
 @pytest.mark.parametrize("text", ["1::A::Drama\n1::B::War\n", "1::A::Drama\nA film\n"])
@@ -56,9 +57,22 @@ def test_bad_movies_are_refused(tmp_path, text):
         read_movies(write(tmp_path, "movies.dat", text))
 
 
+def test_users_without_their_zip_codes(tmp_path):
+    users = read_people(write(tmp_path, "users.dat", "1::F::1::10::48067\n2::M::56::16::70072\n"))
+    assert users.columns == ("gender", "age", "occupation")
+    assert users.rows == {"1": ("F", "1", "10"), "2": ("M", "56", "16")}
+
+
+@pytest.mark.parametrize("text", ["1::F::1::10::4\n2::M::5\n", "1::F::1::10::4\n1::M::1::2::3\n"])
+def test_bad_users_are_refused(tmp_path, text):
+    with pytest.raises(UserError, match="users.dat, line 2"):
+        read_people(write(tmp_path, "users.dat", text))
+
+
 def test_archive_is_read_without_unpacking(movielens_zip, movielens_files):
-    ratings, movies = open_archive(movielens_zip)
+    ratings, movies, people = open_archive(movielens_zip)
     assert len(read_ratings(ratings)) == movielens_files["ratings.dat"].count(b"\n")
+    assert read_people(people).rows["3"] == ("F", "1", "10")
     assert read_movies(movies)["1"][0] == "Film \u00e9 1 (1999)"
     assert [path.name for path in movielens_zip.parent.iterdir()] == ["ml-1m.zip"]
 

@@ -1,9 +1,9 @@
 import csv
-import errno
 import json
-import os
+import re
 import shutil
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,12 @@ import pytest
 import data.prepare as preparation
 from data.movielens import ARCHIVES, Archive
 from data.prepare import prepare
+from data.prepared import being_prepared
 from errors import UserError
 from load_csv_dataset import load_catalogue, load_queries, load_training
 
 HEADER = "user_id,item_id,timestamp\n"
-FILES = {"data.csv", "valid.csv", "test.csv", "items.csv", "cate_item.txt", "dataset.json"}
+FILES = {"data.csv", "valid.csv", "test.csv", "items.csv", "cate_item.txt", "users.csv", "dataset.json"}
 
 
 def rows(path: Path) -> list[dict]:
@@ -45,13 +46,16 @@ def small_release(server, movielens_zip) -> bytes:
     return content
 
 
-def test_archive_becomes_the_six_files(tmp_path, movielens_zip):
-    prepared = prepare("ml-1m", movielens_zip, tmp_path / "out")
-    assert prepared.folder == tmp_path / "out" / "ml-1m"
+def test_archive_becomes_the_seven_files(tmp_path, movielens_zip, capsys):
+    prepared = prepare("ml-1m", movielens_zip, tmp_path / "out", seed=3)
+    assert prepared.folder.parent == tmp_path / "out" / "ml-1m"
+    assert re.fullmatch("user-3-[0-9a-f]{12}", prepared.folder.name)
+    assert f"preparing {prepared.folder}" in capsys.readouterr().out
     assert set(contents(prepared.folder)) == FILES
     assert (prepared.dataset, prepared.note) == ("ml-1m", "")
     assert prepared.label == "MovieLens-1M, file ml-1m.zip"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ml-1m"]
+    assert list(prepared.folder.parent.iterdir()) == [prepared.folder]
 
 
 def test_archive_and_unpacked_archive_give_the_same(tmp_path, movielens_zip, movielens_files):
@@ -100,8 +104,9 @@ def test_what_is_written_follows_the_source(tmp_path, interactions):
         row["user_id"]: [original[i] for i in json.loads(row["items"])] for row in rows(prepared.folder / "data.csv")
     }
     tests = rows(prepared.folder / "test.csv")
-    assert list(tests[0]) == ["hist_items", "target_items"]
+    assert list(tests[0]) == ["user_id", "hist_items", "target_items"]
     for user, test in zip(train, tests, strict=True):
+        assert test["user_id"] == user
         number = int(user[1:])
         whole = [f"i{(number + 4 * p) % 15}" for p in range(6 + number % 6)]
         assert train[user] == whole[:-2]
@@ -109,7 +114,7 @@ def test_what_is_written_follows_the_source(tmp_path, interactions):
         assert [original[i] for i in json.loads(test["target_items"])] == whole[-1:]
 
 
-@pytest.mark.parametrize("split", ["user", "leave-one-out"])
+@pytest.mark.parametrize("split", ["user", "leave-one-out", "last-3"])
 def test_loader_takes_what_preparation_writes(tmp_path, movielens_zip, split):
     folder = prepare("ml-1m", movielens_zip, tmp_path / "out", split).folder
     catalogue = load_catalogue(folder)
@@ -119,7 +124,9 @@ def test_loader_takes_what_preparation_writes(tmp_path, movielens_zip, split):
     assert len(training.sequences) == statistics["train_users"]
     for name in ("valid", "test"):
         queries = load_queries(folder / f"{name}.csv", catalogue.n_items)
-        assert len(queries) == statistics[f"{name}_users"] > 0
+        assert len(queries) == statistics[f"{name}_queries"] > 0
+        asked = {row["user_id"] for row in rows(folder / f"{name}.csv")}
+        assert len(asked) == statistics[f"{name}_users"]
 
 
 def test_titles_and_categories(tmp_path, movielens_zip):
@@ -188,8 +195,11 @@ def test_again_needs_no_source(tmp_path, interactions):
 
 
 def test_change_of_seed_split_or_source_prepares_anew(tmp_path, interactions):
+    found = []
+
     def prepared(**options):
-        return contents(prepare("mine", interactions, tmp_path / "out", **options).folder)
+        found.append(prepare("mine", interactions, tmp_path / "out", **options).folder)
+        return contents(found[-1])
 
     first = prepared()
     seeded = prepared(seed=1)
@@ -202,48 +212,76 @@ def test_change_of_seed_split_or_source_prepares_anew(tmp_path, interactions):
     with open(interactions, "a") as out:
         out.write("u0,i14,99\n")
     assert prepared()["dataset.json"] != first["dataset.json"]
+    assert contents(found[0]) == first and contents(found[1]) == seeded  # nothing was touched
+    assert len(set(found)) == 4
+    with pytest.raises(UserError, match="different sources; give --source"):
+        prepare("mine", None, tmp_path / "out")
 
 
-def test_file_changed_by_hand_is_mentioned(tmp_path, interactions):
-    folder = prepare("mine", interactions, tmp_path / "out").folder
-    with open(folder / "test.csv", "a") as out:
-        out.write('"[1]","[2]"\n')
-    again = prepare("mine", interactions, tmp_path / "out")
-    assert "test.csv" in again.note and "test.csv" in again.label
+@pytest.mark.parametrize("name", ["data.csv", "test.csv", "cate_item.txt", "users.csv", "dataset.json"])
+def test_full_disk_is_a_sentence_that_names_the_file(tmp_path, interactions, monkeypatch, name):
+    first = prepare("mine", interactions, tmp_path / "out").folder
+    before = contents(first)
 
+    @contextmanager
+    def on_a_full_disk(folder):
+        with being_prepared(folder) as new:
+            (new / name).symlink_to("/dev/full")
+            yield new
 
-def test_unfinished_folder_is_prepared_anew(tmp_path, interactions):
-    first = prepare("mine", interactions, tmp_path / "out")
-    expected = contents(first.folder)
-    (first.folder / "valid.csv").unlink()
-    assert contents(prepare("mine", interactions, tmp_path / "out").folder) == expected
-
-
-def test_other_files_in_the_folder_survive(tmp_path, interactions):
-    folder = prepare("mine", interactions, tmp_path / "out").folder
-    (folder / "notes.txt").write_text("mine")
-    prepare("mine", interactions, tmp_path / "out", seed=1)
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert set(contents(folder)) == FILES | {"notes.txt"}
-
-
-def test_full_disk_is_a_sentence_and_the_old_copy_stays(tmp_path, interactions, monkeypatch):
-    folder = prepare("mine", interactions, tmp_path / "out").folder
-    before = contents(folder)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(preparation, "_write_items", full)
-    with pytest.raises(UserError, match="no disk space left in .*out; free some"):
+    monkeypatch.setattr(preparation, "being_prepared", on_a_full_disk)
+    with pytest.raises(UserError, match=f"no disk space left for .*out/.*/{name}; free some"):
         prepare("mine", interactions, tmp_path / "out", seed=1)
-    assert contents(folder) == before
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+    assert contents(first) == before
+    assert list(first.parent.iterdir()) == [first]
+
+
+def test_ratings_are_carried_to_the_split_that_asks_for_them(tmp_path, movielens_files):
+    """last-3: every target is rated above 2, and every rating above 2 among the last three is a target."""
+    (tmp_path / "ratings.dat").write_bytes(more_ratings(movielens_files["ratings.dat"]))
+    prepared = prepare("mine", tmp_path, tmp_path / "out", "last-3")
+    assert prepared.label == "mine, file ratings.dat"
+    number = {row["original_id"]: int(row["id"]) for row in rows(prepared.folder / "items.csv")}
+    lines = (line.split("::") for line in (tmp_path / "ratings.dat").read_text().splitlines())
+    due = {}
+    for user, item, rating, time in sorted(lines, key=lambda fields: int(fields[3])):
+        due.setdefault(user, []).append((number[item], int(rating), int(time)))
+    for name, of_user in (("test", slice(-3, None)), ("valid", slice(-6, -3))):
+        found = [(row["user_id"], *json.loads(row["target_items"])) for row in rows(prepared.folder / f"{name}.csv")]
+        liked = {(user, item) for user, all in due.items() for item, rating, _ in all[of_user] if rating > 2}
+        assert set(found) == liked and len(found) == len(liked) < 3 * len(due)
+
+
+def more_ratings(ratings: bytes) -> bytes:
+    """The same with distinct times, so that "the latest" is one thing only."""
+    lines = ratings.decode().splitlines()
+    return "\n".join(f"{line.rsplit('::', 1)[0]}::{10**9 + i}" for i, line in enumerate(lines)).encode()
+
+
+def test_without_ratings_last_3_says_so(tmp_path, interactions):
+    prepared = prepare("mine", interactions, tmp_path / "out", "last-3")
+    assert "no ratings" in prepared.label and "no ratings" in prepared.description["source"]
+    tests = rows(prepared.folder / "test.csv")
+    assert len(tests) == 3 * prepared.description["statistics"]["test_users"]
+
+
+def test_users_and_years_are_written(tmp_path, movielens_zip, interactions):
+    folder = prepare("ml-1m", movielens_zip, tmp_path / "out").folder
+    assert rows(folder / "users.csv")[0] == {"user_id": "1", "gender": "F", "age": "1", "occupation": "10"}
+    assert {row["year"] for row in rows(folder / "items.csv")} == {"1999"}
+    people = tmp_path / "people.csv"
+    people.write_text("age,user_id\n7,u3\n8,stranger\n")
+    given = prepare("mine", interactions, tmp_path / "out", user_file=people)
+    assert rows(given.folder / "users.csv") == [{"user_id": "u3", "age": "7"}]
+    without = prepare("mine", interactions, tmp_path / "out")
+    assert without.folder != given.folder and rows(without.folder / "users.csv") == []
+    people.rename(interactions.parent / "users.csv")  # found beside the source
+    assert prepare("mine", interactions, tmp_path / "out").folder == given.folder
 
 
 def test_folder_that_cannot_be_written(tmp_path, interactions):
     (tmp_path / "out").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="out failed .* a folder you may write to"):
+    with pytest.raises(UserError, match="writing .*out/mine failed .* one you may write to"):
         prepare("mine", interactions, tmp_path / "out")
 
 
@@ -266,7 +304,7 @@ def test_given_source_goes_before_the_environment(tmp_path, interactions, moviel
 
 def test_prepared_copy_elsewhere_is_used_in_place(tmp_path, interactions):
     folder = prepare("mine", interactions, tmp_path / "shared", seed=3).folder
-    for source in (folder, folder.parent):
+    for source in (folder, folder.parent, folder.parent.parent):
         assert prepare("mine", source, tmp_path / "out", seed=3).folder == folder
     with pytest.raises(UserError, match="seed 3, not 4; give --split_seed 3"):
         prepare("mine", folder, tmp_path / "out", seed=4)
@@ -326,7 +364,7 @@ def test_tampered_download_is_refused(tmp_path, server, small_release):
 def test_no_network_falls_back_to_the_sample_and_says_so(tmp_path, capsys):
     prepared = prepare("ml-1m", None, tmp_path / "out")
     assert (prepared.dataset, prepared.label) == ("sample", "built-in sample")
-    assert prepared.folder == tmp_path / "out" / "sample"
+    assert prepared.folder.parent == tmp_path / "out" / "sample"
     assert "BUILT-IN SAMPLE, not ml-1m" in prepared.note
     shown = capsys.readouterr().out
     assert "BUILT-IN SAMPLE" in shown and "#" * 80 in shown
@@ -341,9 +379,10 @@ def test_no_network_falls_back_to_the_sample_and_says_so(tmp_path, capsys):
         ({"dataset": ""}, "plain name"),
         ({"dataset": "unknown"}, "give it a --source"),
         ({"dataset": "unknown", "item_file": "x.csv"}, "--item_file"),
+        ({"dataset": "unknown", "user_file": "x.csv"}, "--user_file"),
         ({"dataset": "sample", "source": "x.csv"}, "takes no source"),
         ({"dataset": "ml-1m", "source": "absent.zip"}, "does not exist"),
-        ({"dataset": "ml-1m", "split": "random"}, "user, leave-one-out"),
+        ({"dataset": "ml-1m", "split": "random"}, "user, leave-one-out, last-3"),
         ({"dataset": "ml-1m", "seed": -1}, "seed"),
     ],
 )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.sample import CLUSTERS, read_sample, sample_titles
+from data.sample import CLUSTERS, read_sample, sample_items
 from data.split import user_split
 
 
@@ -39,13 +39,14 @@ def test_tastes_drift(interactions):
 
 
 def test_titles_are_distinct_and_films_of_a_cluster_share_genre_and_noun():
-    titles = sample_titles()
-    assert len({title for title, _ in titles.values()}) == 1000
-    nouns = [titles[str(i + 1)][0].split()[2] for i in range(1000)]
+    items = sample_items()
+    assert len({item.title for item in items.values()}) == 1000
+    nouns = [items[str(i + 1)].title.split()[2] for i in range(1000)]
     assert len(set(nouns)) == CLUSTERS and len(set(nouns[::CLUSTERS])) == 1
-    genres = [titles[str(i + 1)][1].split("|")[0] for i in range(0, 1000, CLUSTERS)]
+    genres = [items[str(i + 1)].categories.split("|")[0] for i in range(0, 1000, CLUSTERS)]
     assert len(set(genres)) == 1
-    assert len({text.split("|")[0] for _, text in titles.values()}) == 20
+    assert all(1950 <= int(item.year) < 2020 for item in items.values())
+    assert len({item.categories.split("|")[0] for item in items.values()}) == 20
 
 
 def test_models_can_be_ranked_on_it(interactions):

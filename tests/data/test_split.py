@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data.ragged import Ragged
-from data.split import leave_one_out, user_split
+from data.split import last_three, leave_one_out, user_split
 from errors import UserError
 
 
@@ -46,9 +46,39 @@ def test_leave_one_out_keeps_time_order():
     assert (split.test.histories[0].tolist(), split.test.targets[0].tolist()) == ([4, 5, 6, 7], [8])
 
 
+def test_users_of_queries_are_those_they_were_cut_from(histories):
+    for split in (user_split(histories, 0), leave_one_out(histories, 0), last_three(histories, 0)):
+        parts = ((split.users, split.sequences), (split.valid_users, split.valid.histories))
+        for users, rows in (*parts, (split.test_users, split.test.histories)):
+            assert [int(row[0] - 1) // 100 for row in rows] == users.tolist()
+
+
+def test_last_three_asks_for_each_with_what_stood_before():
+    split = last_three(Ragged.from_rows([range(1, 8), range(11, 20)]), seed=0)
+    assert split.left_out == 1 and split.users.tolist() == [1] and "no ratings" in split.note
+    assert [row.tolist() for row in split.sequences] == [[11, 12, 13]]
+    for part, targets in ((split.valid, [14, 15, 16]), (split.test, [17, 18, 19])):
+        assert [row.tolist() for row in part.targets] == [[target] for target in targets]
+        assert [row.tolist() for row in part.histories] == [list(range(11, target)) for target in targets]
+
+
+def test_last_three_counts_only_what_was_liked():
+    """Ratings of 2 and less are no targets; they stay in histories and training."""
+    ratings = np.array([5, 1, 5, 2, 2.5, 3, 1, 4, 2], np.float32)
+    split = last_three(Ragged.from_rows([range(1, 10)]), 0, ratings)
+    assert split.note == ""
+    assert split.valid.targets.values.tolist() == [5, 6] and split.test.targets.values.tolist() == [8]
+    assert split.test.histories[0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert split.valid_users.tolist() == [0, 0] and split.sequences[0].tolist() == [1, 2, 3]
+    with pytest.raises(UserError, match="no target of last-3 is rated above 2"):
+        last_three(Ragged.from_rows([range(1, 10)]), 0, ratings * 0)
+
+
 def test_too_few_users_are_refused():
     few = Ragged.from_rows([[1, 2, 3]] * 9)
     with pytest.raises(UserError, match="needs 10"):
         user_split(few, 0)
     with pytest.raises(UserError, match="leave-one-out"):
         leave_one_out(few, 0)
+    with pytest.raises(UserError, match="8 items that last-3 needs"):
+        last_three(few, 0)

@@ -138,6 +138,20 @@ def test_later_codes_are_cut_alike(rng):
     np.testing.assert_array_equal(dense(again)[0], dense(index)[0][[3, 17]])
 
 
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (np.zeros((3, 4)), {"relu": True}, "Every score is 0: the score_bias silences all items"),
+        (np.ones((3, 4)), {"relu": False, "max_postings": 2}, "all items score alike"),
+        (np.ones((3, 4)), {"relu": False, "keep_share": 0.5}, "No score is above the threshold 1"),
+        (np.ones((0, 4)), {"relu": True}, "There are no codes"),
+    ],
+)
+def test_an_index_of_nothing_is_refused(table, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_index(Table(table.astype(np.float32)), range(len(table)), 4, progress=False, **options)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
 def test_scores_that_are_no_numbers_are_refused(bad):
     table = np.ones((3, 4), np.float32)

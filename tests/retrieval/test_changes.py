@@ -154,7 +154,7 @@ def test_added_items_are_found_and_masked(rng):
 
 def test_items_join_an_index_without_codes_and_one_that_was_loaded(rng, tmp_path):
     table = scores_of(rng, True)
-    empty = build_index(Table(table), [], 60, relu=True, progress=False)
+    empty = pruned(table, Pruning()).only([])
     assert empty.add_items(Table(table), 60).n_items == 120
     index = pruned(table[:, :40], Pruning(max_postings=9))
     index.save(tmp_path / "index")
@@ -213,7 +213,7 @@ def test_removed_items_stay_removed(rng, tmp_path):
     grown = index.add_items(Table(table[:, :4]), 4)
     np.testing.assert_array_equal(grown.removed, [7, 8])
     with pytest.raises(ValueError, match="more items removed"):
-        whole.extend(build_index(scorer, [], 60, relu=True, progress=False).remove_items([3]))
+        whole.extend(whole.only([]).remove_items([3]))
 
 
 def test_removing_nothing_and_everything(rng):
@@ -386,3 +386,67 @@ def test_any_sequence_of_changes_gives_the_index_built_anew(tmp_path, seed):
     scorer = Table(table[:, :n_items])
     built = build_index(scorer, codes, n_items, relu=True, progress=False)
     assert same(index, built.remove_items(sorted(gone)))
+
+
+# --- keys of two kinds
+
+
+KINDS = [  # of code lists and of item lists
+    (Pruning(relu=False, max_postings=12), Pruning(relu=False, threshold=0.0, max_postings=5)),
+    (Pruning(relu=True, threshold=0.25), Pruning(relu=False, max_postings=5)),
+    (Pruning(relu=False), Pruning(relu=True, max_postings=7)),
+    (Pruning(relu=False, max_postings=5), Pruning(relu=False, max_postings=12)),
+]
+
+
+def two_kinds(rng, kinds, n_items):
+    """An index of the codes 0..9, one of the keys 10..19, and the table of both."""
+    table = np.concatenate([scores_of(rng, kind.relu, (10, 60)) for kind in kinds])
+    scorer = Table(table[:, :n_items])
+    parts = [build_pruned(scorer, np.arange(10) + 10 * at, n_items, kind) for at, kind in enumerate(kinds)]
+    return *parts, table
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids=str)
+def test_what_shortens_and_keeps_lists_does_so_to_both_kinds(rng, tmp_path, kinds):
+    codes, items, _ = two_kinds(rng, kinds, 60)
+    joined = codes.extend(items)
+    assert joined.pruning == codes.pruning
+    for limits in ({"threshold": 1.0}, {"max_postings": 3}, {"threshold": 0.5, "max_postings": 6}):
+        pruned_parts = codes.prune(**limits).extend(items.prune(**limits))
+        assert same(joined.prune(**limits), pruned_parts)
+    joined.save(tmp_path / "index")
+    assert same(SparseInvertedIndex.load(tmp_path / "index"), joined)
+    assert same(joined.remove_items([3, 4]), codes.remove_items([3, 4]).extend(items))
+    one, *others = joined.shard(3)
+    assert same(one.merge(*others), joined)
+    queries = rng.integers(0, 20, (30, 4))
+    assert same_answers(joined.compact("uint8").decode(), joined.compact("uint8"), queries, 20)
+    assert same_answers(codes.compact("uint8").extend(items), joined.compact("uint8"), queries, 20)
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids=str)
+def test_items_join_lists_of_both_kinds(rng, kinds):
+    codes, items, table = two_kinds(rng, kinds, 40)
+    grown = codes.extend(items).add_items(Table(table, 40), 20)
+    scores, stored = dense(grown)
+    np.testing.assert_allclose(scores[stored], table[stored], atol=1e-6)
+    apart = [one.add_items(Table(table, 40), 20) for one in (codes, items)]
+    np.testing.assert_array_equal(stored[:10], dense(apart[0])[1])
+    before = np.diff(codes.extend(items).offsets)
+    cap = codes.pruning.max_postings
+    assert cap is None or (np.diff(grown.offsets) <= np.maximum(before, cap)).all()
+    if cap is None or cap >= items.pruning.max_postings:
+        assert (stored[10:] >= dense(apart[1])[1]).all()  # the longer cap is that of both
+
+
+def test_equal_scores_of_old_and_new_items_are_cut_alike():
+    """The floor of a list that leaves nothing out rounds its scores; their order and ties must survive that."""
+    new = Table(np.array([[1, -2, 1]], np.float32))
+    for old in ([1, 0], [1, 0.1], [1, -1000]):
+        table = np.array([[*old, 1, -2, 1]], np.float32)
+        for cap in (2, 3, 4):
+            pruning = Pruning(relu=False, max_postings=cap)
+            grown, built = pruned(table[:, :2], pruning).add_items(new, 3), pruned(table, pruning)
+            np.testing.assert_array_equal(dense(grown)[1], dense(built)[1])
+            np.testing.assert_allclose(dense(grown)[0], dense(built)[0], rtol=1e-5, atol=1e-5)

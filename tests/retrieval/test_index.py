@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval import Pruning, SparseInvertedIndex, build_index
-from retrieval.index import gini
+from retrieval.sizes import gini
 
 
 class Table:
@@ -183,7 +183,7 @@ def test_missing_and_extend_equal_a_build_of_all(rng):
     with pytest.raises(ValueError, match="Both indexes hold code"):
         both.extend(index)
     with pytest.raises(ValueError, match="30 items can't be extended by one of 31"):
-        both.extend(index_of(np.zeros((1, 31)), relu=True))
+        both.extend(index_of(np.eye(1, 31), relu=True))
 
 
 def test_statistics_by_hand():
@@ -293,7 +293,7 @@ def test_floors_count_for_every_item():
 
 
 def test_an_index_without_codes(tmp_path):
-    index = index_of(np.zeros((0, 3)), relu=True)
+    index = index_of(np.eye(3), relu=True).only([])
     index.save(tmp_path / "index")
     for one in (index, SparseInvertedIndex.load(tmp_path / "index")):
         assert one.statistics()["postings"] == 0

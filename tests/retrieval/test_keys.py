@@ -15,6 +15,7 @@ from retrieval import (
     load_into_milvus,
 )
 from retrieval.build import build_pruned
+from retrieval.search import look_up
 
 N_ITEMS, N_CODES = 70, 24
 
@@ -154,6 +155,15 @@ def test_the_order_of_keys_changes_no_bit(rng):
     shuffled = [np.take_along_axis(part, order, 1) for part in (codes, weights)]
     for one in (index, ArrayIndex.of(index, ArrayLibrary("numpy"))):
         assert_same(one.recommend(shuffled[0], 20, weights=shuffled[1]), expected)
+
+
+def test_weights_of_one_key_are_added_from_the_smallest_up():
+    """1 + 2^-53 is 1 in float64, and 2^-53 + 2^-53 + 1 is not."""
+    tiny = np.float32(2.0**-53)
+    for weights in ([1, tiny, tiny], [tiny, 1, tiny], [tiny, tiny, 1]):
+        rows, sums = np.zeros(3, np.int64), np.zeros(3)
+        assert look_up(np.array([4, 8]), np.array([8, 8, 8]), np.array(weights, np.float32), rows, sums) == 1
+        assert rows[0] == 1 and sums[0] == 1 + 2.0**-52
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,9 @@ def test_blocks_of_items_and_of_tokens(rng, monkeypatch):
     check(given, [0, 24, 17])
     for cache_bytes in (100, 1000):  # parts of a row; a few rows
         monkeypatch.setattr("retrieval.scorer.CACHE_BYTES", cache_bytes)
-        check(given, [0, 24, 17, 3, 9])
-        check(parts(rng, "bilinear"), [0, 24, 17, 3, 9])
+        for threads in (1, 2):  # of two, each gets a row at a time
+            check(given, [0, 24, 17, 3, 9], threads=threads)
+            check(parts(rng, "bilinear"), [0, 24, 17, 3, 9], threads=threads)
 
 
 def test_the_first_codebook_is_the_highest_digit(rng):

@@ -271,10 +271,10 @@ def test_only_the_collection_of_this_index_is_served(index, load, tmp_path):
 
 
 def test_wrong_scores_are_refused(rng, index, load, monkeypatch):
-    turned = milvus.item_vectors
+    by_item = milvus.item_vectors
 
     def wrong(index):
-        offsets, rows, scores = turned(index)
+        offsets, rows, scores = by_item(index)
         return offsets, rows, np.log1p(scores)
 
     monkeypatch.setattr(milvus, "item_vectors", wrong)

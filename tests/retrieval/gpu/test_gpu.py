@@ -178,9 +178,9 @@ def test_floors_of_large_scores_are_means_without_rounding(library, rng):
 
 
 def test_rows_that_are_cut_whole_or_not_at_all(library):
-    """Equal scores have no posting under a cap; a threshold below a row leaves it whole."""
-    flat = [[2, 2, 2], [3, 3, 3]]
-    for table, options in ((flat, {"max_postings": 2}), (np.add(flat, [0, 1, 2]), {"keep_share": 0.5})):
+    """Equal scores (of code 0) have no posting under a cap; a threshold below a row (of code 1) leaves it whole."""
+    half_flat, steep = [[2, 2, 2], [3, 4, 5]], [[2, 3, 4], [3, 4, 5]]
+    for table, options in ((half_flat, {"max_postings": 2}), (steep, {"keep_share": 0.5})):
         pairs = table_scorer(table)
         options = {"relu": False, "progress": False, **options}
         expected = build_index(pairs, [0, 1], 3, **options)
@@ -190,8 +190,14 @@ def test_rows_that_are_cut_whole_or_not_at_all(library):
 
 
 def test_an_index_of_no_codes(library, rng):
-    none = build_array_index(scorer(rng).on(library), [], relu=False, progress=False)
-    assert len(none) == 0 and none.n_items == N_ITEMS
+    with pytest.raises(ValueError, match="no codes to build an index of"):
+        build_array_index(scorer(rng).on(library), [], relu=False, progress=False)
+
+
+def test_an_index_of_nothing_is_refused(library, rng):
+    silent = scorer(rng, score_bias=-1e6).on(library)
+    with pytest.raises(ValueError, match="the score_bias silences all items"):
+        build_array_index(silent, range(N_CODES), relu=True, progress=False)
 
 
 def test_bad_scores_are_refused_as_on_the_cpu(library, rng):
@@ -276,7 +282,7 @@ def test_errors_are_those_of_the_cpu(library, codes, seen, k, message):
 
 def test_an_index_without_codes_has_no_answers(library):
     with pytest.raises(ValueError, match="holds code 0"):
-        ArrayIndex.of(index_of(np.zeros((0, 4)), relu=True), library).recommend([[0]], 1)
+        ArrayIndex.of(index_of(np.eye(4), relu=True).only([]), library).recommend([[0]], 1)
 
 
 def test_changed_indexes_stay_on_the_device(library, rng, tmp_path):

@@ -75,10 +75,17 @@ def test_the_index_on_disk_is_that_of_a_build_in_memory(rng, tmp_path, relu, opt
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize("codes", [[], [3], [9, 2, 2, 5]])
+@pytest.mark.parametrize("codes", [[3], [9, 2, 2, 5]])
 def test_few_codes(table, tmp_path, codes):
     index = build_to_disk(Table(table), codes, 50, tmp_path / "i", relu=True, progress=False)
     assert same(index, build_index(Table(table), codes, 50, relu=True, progress=False))
+
+
+@pytest.mark.parametrize(("codes", "message"), [([], "no codes"), ([3, 4], "silences all items")])
+def test_an_index_of_nothing_is_refused_and_leaves_nothing(table, tmp_path, codes, message):
+    with pytest.raises(ValueError, match=message):
+        build_to_disk(Table(np.zeros_like(table)), codes, 50, tmp_path / "i", relu=True, progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
@@ -266,7 +273,7 @@ def test_a_full_disk_is_told_and_overcome(table, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(storage.GrowingArray, "append", full)
-        with pytest.raises(OSError, match="could not be written to .*: No space left") as caught:
+        with pytest.raises(OSError, match="index could not be written: No space left") as caught:
             to_disk(table, tmp_path / "index")
     assert caught.value.errno == errno.ENOSPC
     assert same(to_disk(table, tmp_path / "index"), in_memory(table))

@@ -1,0 +1,45 @@
+"""Long work says how far it is: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+QUIET = 1.0  # seconds of silence that a person does not mind
+EVERY = 10.0  # seconds between two lines of a log
+
+
+@contextmanager
+def progress(what: str, total: int | None, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Gives a function to call with how much is done so far; nothing is shown of work that takes under a second.
+
+    Args:
+        what: what is being done, such as "reading ratings.dat".
+        total: when it is finished, in units; None if nobody knows.
+        unit: "B" for bytes, " users", ...
+        done: where it starts.
+    """
+    if sys.stderr.isatty():
+        with tqdm(total=total, initial=done, unit=unit, unit_scale=True, desc=what, leave=False, delay=QUIET) as bar:
+            yield lambda reached: bar.update(reached - bar.n)
+    else:
+        yield _Lines(what, total, unit)
+
+
+class _Lines:
+    """The same as lines that a log can keep."""
+
+    def __init__(self, what: str, total: int | None, unit: str):
+        self._what, self._total, self._unit = what, total, unit
+        self._due = time.monotonic() + QUIET
+
+    def __call__(self, reached: int) -> None:
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + EVERY
+        share = f" ({reached / self._total:.0%})" if self._total else ""
+        print(f"{self._what}: {tqdm.format_sizeof(reached)}{self._unit}{share}", file=sys.stderr, flush=True)

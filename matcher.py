@@ -1,0 +1,175 @@
+"""A trained model and its wide table as what recommends: by scoring every item, and through an inverted index."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import models
+from errors import UserError
+from metric import compare, evaluate
+from models.wide import WideTable
+from retrieval import (
+    ArrayIndex,
+    ArrayLibrary,
+    IndexRecommender,
+    Pruning,
+    SparseInvertedIndex,
+    SparseRows,
+    build_array_index,
+    build_index,
+    index_of_rows,
+)
+from retrieval.build import build_pruned
+from retrieval.keys import ItemKeys
+
+CAPS = (25, 50, 100, 200, 400, 800, 1600, 3200)  # most postings of a list, tried from the shortest on
+CAP_USERS = 600  # validation users on whom they are tried: their codes are scored against every item
+ALPHA = 0.05  # a loss with a lower p is significant
+
+
+class Matcher:
+    """score(user, item) = deep score of the model + score of the wide table, where there is one.
+
+    Args:
+        model: a model of `models`.
+        wide: `models.wide.WideTable` on the scale of the model's scores, or None.
+        settings: `work.Hyperparameters`.
+    """
+
+    def __init__(self, model, wide: WideTable | None, settings):
+        self.model, self.wide, self.settings = model, wide, settings
+        self.query_side = models.QuerySide(model, settings.inference_batch_size)
+        self.item_keys = None
+        if wide is not None and model.has_quantiser:
+            self.item_keys = ItemKeys(model.quantiser.n_codes, tuple(wide.weights()))
+
+    def exhaustive(self) -> models.Exhaustive:
+        """A recommender that scores every item."""
+        return models.Exhaustive(self.model, self.settings.inference_batch_size, self.wide)
+
+    def through(self, index: SparseInvertedIndex, library: ArrayLibrary | None = None) -> IndexRecommender:
+        """The index as a recommender for histories; a code that it lacks is scored when it is asked for.
+
+        Args:
+            index: of `build`.
+            library: searches and scores on its device; None: NumPy and numba.
+        """
+        scorer = self.model.scorer()
+        if library is not None:
+            index, scorer = ArrayIndex.of(index, library), scorer.on(library)
+        return IndexRecommender(index, self.keys, scorer)
+
+    def keys(self, queries):
+        """What queries look up: codes (U, K_u), or codes and item keys with their weights (U, K_u + H)."""
+        codes = self.query_side.codes(queries.histories)
+        return codes if self.item_keys is None else self.item_keys.beside(codes, queries.histories)
+
+    def reasons(self, recommender: IndexRecommender, queries, items) -> list:
+        """What gave each recommended item its score: it is a sum over the keys of the user, so this is exact.
+
+        Args:
+            recommender: of `through`.
+            queries: U users.
+            items: ids (U, k), as recommended.
+
+        Returns:
+            For each user, for each item, the largest parts as (history item or None for a token, its number, share).
+        """
+        codes, shares = recommender.explain(queries, items)  # (U, K_u + H), (U, k, K_u + H)
+        k_u = self.model.K_u
+        return [
+            [
+                [
+                    (None if slot < k_u else int(codes[user, slot] - self.item_keys.first), int(slot) + 1, share[slot])
+                    for slot in np.argsort(-share, kind="stable")[:3]
+                    if share[slot] > 0
+                ]
+                for share in shares[user]
+            ]
+            for user in range(len(codes))
+        ]
+
+    def codes_in_use(self, training, rng: np.random.Generator) -> np.ndarray:
+        """The codes of one epoch of training histories, int64, the most used first."""
+        histories = training.histories(rng, self.settings.positions_per_user)
+        codes, uses = np.unique(self.query_side.codes(histories), return_counts=True)
+        return codes[np.argsort(-uses, kind="stable")]
+
+    def build(self, codes: np.ndarray, validation, library: ArrayLibrary | None = None):
+        """The inverted index of codes and, with a wide table, of all items as keys.
+
+        Limits of list lengths that the settings leave open are the tightest that lose no more than `index_loss` on
+        validation users.
+
+        Args:
+            codes: int64.
+            validation: `Queries` of the validation users.
+            library: scores on its device; None: NumPy and numba.
+
+        Returns:
+            A SparseInvertedIndex or CompactIndex, and what was tried for the open limits: a list of dictionaries.
+
+        Raises:
+            UserError: max_bytes are too few for one posting per code, or no posting is left.
+        """
+        s = self.settings
+        cap, form, tried = s.max_postings, s.index_format, []
+        try:
+            if s.index_loss is not None and None in (cap, form) and s.keep_share is None and s.max_bytes is None:
+                cap, form, tried = self._choose_limits(validation)
+            options = {"relu": s.score_bias is not None, "max_postings": cap, "keep_share": s.keep_share}
+            if library is None:
+                index = build_index(self.model.scorer(), codes, self.model.items.n_items, **options)
+            else:
+                index = build_array_index(self.model.scorer().on(library), codes, **options)
+            index = self._with_items(index)
+            form = form or ("float32" if s.max_bytes is None else "uint8")
+            if s.max_bytes is not None:
+                index = index.prune(max_bytes=s.max_bytes, format=form)
+        except ValueError as error:
+            raise UserError(f"the index cannot be built: {error}") from error
+        return (index if form == "float32" else index.compact(form)), tried
+
+    def _with_items(self, index: SparseInvertedIndex) -> SparseInvertedIndex:
+        """An index of codes, joined by the posting lists of the wide table."""
+        if self.item_keys is None:
+            return index
+        wide, n_items = self.wide, self.model.items.n_items
+        rows = SparseRows(wide.offsets[1:], wide.items, wide.values)
+        keys = self.item_keys.first + np.arange(1, n_items + 1)
+        return index.extend(index_of_rows(keys, rows, n_items, Pruning(relu=True)))
+
+    def _choose_limits(self, validation):
+        """The shortest lists and then the smallest format whose loss on validation users is small and not significant.
+
+        Returns:
+            max_postings, format, and what was tried.
+        """
+        s, n_items = self.settings, self.model.items.n_items
+        if len(validation) > CAP_USERS:
+            validation = validation.take(np.linspace(0, len(validation) - 1, CAP_USERS).astype(np.int64))
+        k = max(s.topk)
+        whole = evaluate(self.exhaustive(), validation, s.topk, s.exclude_seen)
+        codes = np.unique(self.query_side.codes(validation.histories))
+        full = build_pruned(self.model.scorer(), codes, n_items, Pruning(relu=s.score_bias is not None))
+        tried = []
+
+        def loses_nothing(cap, form) -> bool:
+            index = self._with_items(full.prune(max_postings=cap) if cap < n_items else full)
+            index = index if form == "float32" else index.compact(form)
+            found = evaluate(self.through(index), validation, s.topk, s.exclude_seen)
+            row = {"max_postings": cap, "format": form}
+            fits = True
+            for name in ("recall", "ndcg"):
+                change = compare(found, whole, name, k)
+                row |= {f"{name}@{k}": found.mean(name, k), f"change of {name}@{k}": change.difference, "p": change.p}
+                small = change.difference >= -s.index_loss * whole.mean(name, k)
+                fits &= small and (change.difference >= 0 or change.p >= ALPHA)
+            tried.append(row | {"chosen": fits})
+            return fits
+
+        caps = [s.max_postings] if s.max_postings is not None else [*(c for c in CAPS if c < n_items), n_items]
+        cap = next((cap for cap in caps if loses_nothing(cap, "float32")), caps[-1])
+        forms = [s.index_format] if s.index_format is not None else ["uint8", "uint16"]
+        form = next((form for form in forms if loses_nothing(cap, form)), s.index_format or "float32")
+        return cap, form, tried

@@ -1,0 +1,365 @@
+"""Wide item-to-item tables in closed form: each of a user's last items votes for what comes next.
+
+    score(user, item) = sum over the last items h of the user, of age a (newest 0), of history_decay^a * W[h, item]
+    W = (X'X + l2 I)^-1 X'Y
+
+over all training positions: a row of X holds the items before the position, weighted history_decay^age; a row of Y the
+position's item and those after it, weighted target_decay^distance. Ridge regression from items to items after EASE
+(Steck, WWW 2019) and SLIST (Choi et al., WWW 2021). The inverse is sparse, as in SANSA (Spišák et al., RecSys 2023):
+each of its rows is solved among an item's strongest neighbours, which recommends as well as the whole inverse and takes
+no memory that is quadratic in the items. Needs NumPy and SciPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import solve
+
+from data.queries import Queries
+from data.ragged import Ragged
+from files import fresh
+from metric import measure
+from recommender import recommend_by_scores
+
+SMALLEST_WEIGHT = 0.1  # a window ends where the next weight would be smaller
+LADDERS = {  # what `choose` tries
+    "history_decay": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+    "target_decay": (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95),
+    "l2": (30.0, 100.0, 300.0, 1000.0, 3000.0),
+}
+PAIRS = 2**26  # most item pairs held of a matrix, in 0.5 GB; beyond, the lightest are dropped
+CELLS = 2**24  # cells of a dense matrix, held at once
+
+
+@dataclass(frozen=True)
+class WideSettings:
+    """What a table is fitted with.
+
+    Attributes:
+        history_decay: weight of an item relative to the one after it, among those that vote; above 0, below 1.
+        target_decay: weight of a target relative to the one before it; 0: the next item is the only target.
+        l2: ridge penalty, in training positions.
+        max_postings: most items kept in a row of the table.
+        lookups: most items of a history that vote.
+        neighbours: items around each item that the inverse takes into account.
+    """
+
+    history_decay: float = 0.8
+    target_decay: float = 0.5
+    l2: float = 300.0
+    max_postings: int = 400
+    lookups: int = 20
+    neighbours: int = 32
+
+    def __post_init__(self):
+        if not 0 < self.history_decay < 1:
+            raise ValueError(f"history_decay is {self.history_decay}; it must lie between 0 and 1.")
+        if not 0 <= self.target_decay < 1:
+            raise ValueError(f"target_decay is {self.target_decay}; it must be at least 0 and below 1.")
+        if not self.l2 > 0:
+            raise ValueError(f"l2 is {self.l2}; the regression needs a penalty above 0.")
+        for name in ("max_postings", "lookups", "neighbours"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+
+class WideTable:
+    """A fitted table as posting lists: row h holds what item h votes for.
+
+    Attributes:
+        offsets: int64 (n_items + 2,); row h stands at offsets[h] .. offsets[h + 1]; row 0, padding, is empty.
+        items: int32 (nnz,), item ids, rising within a row.
+        values: float32 (nnz,), above 0; an item that is not in a row scores 0 there.
+        occurrences: float32 (n_items + 1,), each item's entry on the diagonal of X'X; `add_items` needs it.
+        settings: the WideSettings.
+    """
+
+    def __init__(self, offsets, items, values, occurrences, settings: WideSettings):
+        self.offsets, self.items = np.asarray(offsets, np.int64), np.asarray(items, np.int32)
+        self.values, self.occurrences = np.asarray(values, np.float32), np.asarray(occurrences, np.float32)
+        self.settings = settings
+
+    @classmethod
+    def fit(cls, sequences: Ragged, n_items: int, settings: WideSettings | None = None) -> WideTable:
+        """The table of training sequences: ids 1..n_items, oldest first."""
+        settings = settings or WideSettings()
+        pairs = Pairs(sequences, n_items)
+        gram, cross = pairs.gram(settings.history_decay), pairs.cross(settings.history_decay, settings.target_decay)
+        inverse = local_inverse(gram, settings.l2, settings.neighbours)
+        blocks = (sparse.csr_matrix(_product(inverse(np.arange(*block)), cross)) for block in _blocks(n_items))
+        occurrences = np.concatenate([[0], gram.diagonal()])
+        return cls(*_posting_lists(blocks, settings.max_postings), occurrences, settings)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.offsets) - 2
+
+    def keys(self, histories: Ragged) -> tuple[np.ndarray, np.ndarray]:
+        """What queries look up, the newest item in the last column.
+
+        Returns:
+            item ids int64 (U, lookups), 0 an empty slot, and their weights float32 (U, lookups), there 0.
+        """
+        return _keys(histories, self.settings)
+
+    def weights(self) -> np.ndarray:
+        """By how much the last items of a history count, oldest first, float64 (lookups,)."""
+        return self.settings.history_decay ** np.arange(self.settings.lookups - 1, -1, -1.0)
+
+    def scaled(self, factor: float) -> WideTable:
+        """The same table with all scores times a factor."""
+        return WideTable(self.offsets, self.items, self.values * np.float32(factor), self.occurrences, self.settings)
+
+    def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """The table alone as a recommender; see `recommender.Recommender`."""
+        return recommend_by_scores(lambda each: self.scores(each.histories), queries, k, exclude_seen, self.n_items)
+
+    def rows(self) -> sparse.csr_matrix:
+        """The table as float32 (n_items + 1, n_items + 1), by item id."""
+        size = self.n_items + 1
+        return sparse.csr_matrix((self.values, self.items, self.offsets), shape=(size, size))
+
+    def scores(self, histories: Ragged) -> np.ndarray:
+        """Scores of all items, float32 (U, n_items); column j is item j + 1."""
+        return (_votes(*self.keys(histories), self.n_items) @ self.rows()[1:, 1:]).toarray()
+
+    def add_items(self, sequences: Ragged, n_items: int) -> WideTable:
+        """A table of the items 1..n_items, the new ones by their first interactions, the old ones as they were.
+
+        One step of the regression from the old table. A new item's row: what followed it, beyond what the old items
+        that stood beside it account for. Its column: how often it followed each old item, against all the occurrences
+        of that item in training.
+
+        Args:
+            sequences: the histories of all who took a new item, whole.
+            n_items: at least the table's.
+        """
+        old, new = np.arange(self.n_items), np.arange(self.n_items, n_items)
+        if n_items < len(old):
+            raise ValueError(
+                f"n_items is {n_items}, but the table holds {len(old)} items; none can be taken away here."
+            )
+        pairs, decay = Pairs(sequences, n_items), self.settings.history_decay
+        gram, cross = pairs.gram(decay), pairs.cross(decay, self.settings.target_decay)
+        occurrences = np.concatenate([self.occurrences[1:], gram.diagonal()[new]])
+        step = sparse.diags(1 / (occurrences + self.settings.l2)).tocsr()
+        columns = step[old][:, old] @ cross[old][:, new]
+        table = sparse.hstack([self.rows()[1:, 1:], columns], format="csr")  # (old, n_items)
+        rows = step[new][:, new] @ (cross[new] - gram[new][:, old] @ table)
+        table = sparse.vstack([table, rows], format="csr")
+        blocks = (table[slice(*block)] for block in _blocks(n_items))
+        lists = _posting_lists(blocks, self.settings.max_postings)
+        return WideTable(*lists, np.concatenate([[0], occurrences]), self.settings)
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz of plain arrays, whole or not at all."""
+        arrays = {name: getattr(self, name) for name in ("offsets", "items", "values", "occurrences")}
+        with fresh(path) as file:
+            np.savez(file, **arrays, **asdict(self.settings))
+
+    @classmethod
+    def load(cls, path: str | Path) -> WideTable:
+        """Read what `save` wrote."""
+        with np.load(path) as arrays:
+            settings = WideSettings(**{name: arrays[name].item() for name in WideSettings.__dataclass_fields__})
+            lists = (arrays[name] for name in ("offsets", "items", "values", "occurrences"))
+            return cls(*lists, settings)
+
+
+def choose(
+    sequences: Ragged,
+    n_items: int,
+    validation: Queries,
+    start: WideSettings | None = None,
+    k: int = 50,
+    max_users: int = 2000,
+    tell: Callable[[WideSettings, float], None] = lambda settings, value: None,
+) -> WideSettings:
+    """The decays and the penalty that recommend best to validation users, seen items left out.
+
+    One setting after the other climbs from `start` along its ladder as long as it gains; the targets' decay, the
+    cheapest to try, again after each of the others.
+
+    Args:
+        k: what counts is the mean NDCG@k.
+        max_users: of more users those at even distances are asked.
+        tell: called with all that is tried and its value.
+    """
+    if len(validation) > max_users:
+        validation = validation.take(np.linspace(0, len(validation) - 1, max_users).astype(np.int64))
+    pairs, k = Pairs(sequences, n_items), min(k, n_items)
+
+    @lru_cache(1)
+    def regressed(history_decay: float, l2: float):
+        """Queries through the inverse, (U, n_items): all that differs between targets is the last product."""
+        votes = _votes(*_keys(validation.histories, WideSettings(history_decay)), n_items)
+        items = np.unique(votes.indices)
+        return votes[:, items] @ local_inverse(pairs.gram(history_decay), l2, best.neighbours)(items)
+
+    @lru_cache(None)
+    def value(settings: WideSettings) -> float:
+        cross = pairs.cross(settings.history_decay, settings.target_decay)
+        scores = _product(regressed(settings.history_decay, settings.l2), cross)
+        ndcg = _ndcg(scores.toarray() if sparse.issparse(scores) else scores, validation, k)
+        tell(settings, ndcg)
+        return ndcg
+
+    best = start or WideSettings()
+    for name in ("target_decay", "history_decay", "target_decay", "l2", "target_decay"):
+        ladder = [replace(best, **{name: step}) for step in sorted({*LADDERS[name], getattr(best, name)})]
+        place = ladder.index(best)
+        for direction in (1, -1):
+            while 0 <= place + direction < len(ladder) and value(ladder[place + direction]) > value(ladder[place]):
+                place += direction
+        best = ladder[place]
+    return best
+
+
+class Pairs:
+    """Sums over all pairs of items in the same sequence: the matrices of the regression, without its rows.
+
+    Both X'X and X'Y weigh a pair of items by how far they stand apart and by how many positions see them both, so that
+    they are counted pair by pair.
+    """
+
+    def __init__(self, sequences: Ragged, n_items: int):
+        self.sequences, self.n_items = sequences, n_items
+
+    def gram(self, decay: float) -> sparse.csr_matrix:
+        """X'X, float32 (n_items, n_items)."""
+        width = _window(decay)
+        seen = np.concatenate([[0], np.cumsum(decay ** (2.0 * np.arange(width)))])  # by the first n positions after
+
+        def weight(lag: int, after: np.ndarray) -> np.ndarray:
+            return decay**lag * seen[np.minimum(after, width - lag)]
+
+        upper = self._sum(range(1, width), weight)
+        return (upper + upper.T + self._sum(range(1), weight)).tocsr()
+
+    def cross(self, history_decay: float, target_decay: float) -> sparse.csr_matrix:
+        """X'Y, float32 (n_items, n_items)."""
+        history = history_decay ** np.arange(_window(history_decay))
+        target = target_decay ** np.arange(_window(target_decay))
+        weights = np.convolve(history, target)  # a position between the two splits their lag
+        return self._sum(range(1, len(weights) + 1), lambda lag, after: np.full(len(after), weights[lag - 1]))
+
+    def _sum(self, lags: range, weight: Callable[[int, np.ndarray], np.ndarray]) -> sparse.csr_matrix:
+        """By (item, later item) the sum of weight(lag, number of items after the later one) over pairs `lag` apart."""
+        items, n_items = self.sequences.values.astype(np.int64) - 1, self.n_items
+        after = np.repeat(self.sequences.offsets[1:], self.sequences.lengths()) - np.arange(len(items)) - 1
+        shape, small = (n_items, n_items), n_items**2 <= CELLS
+        total = np.zeros(n_items**2) if small else sparse.csr_matrix(shape, dtype=np.float32)
+        for lag in lags:
+            place = np.flatnonzero(after >= lag)
+            first, second = items[place], items[place + lag]
+            weights = weight(lag, after[place] - lag)
+            if small:  # a dense sum is several times faster
+                np.add.at(total, first * n_items + second, weights)
+            else:
+                part = sparse.coo_matrix((weights.astype(np.float32), (first, second)), shape=shape).tocsr()
+                total = _lightest_dropped(total + part)
+        return sparse.csr_matrix(total.reshape(shape).astype(np.float32)) if small else total
+
+
+def _lightest_dropped(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """At most PAIRS cells: what is dropped counts as 0."""
+    if matrix.nnz > PAIRS:
+        matrix.data[matrix.data < np.partition(matrix.data, -PAIRS // 2)[-PAIRS // 2]] = 0
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callable[[np.ndarray], sparse.csr_matrix]:
+    """Rows of (gram + l2 I)^-1, each from the system of an item and those it goes with most.
+
+    Returns:
+        a function from I items, numbered from 0, to their rows (I, n_items). An item that goes with fewer than
+        `neighbours` others, who go with no one else, gets its row of the exact inverse.
+    """
+    diagonal = gram.diagonal() + np.float32(l2)
+    place = np.full(gram.shape[0], -1)  # of an item in the system at hand
+
+    def row(item: int) -> tuple[np.ndarray, np.ndarray]:
+        near = slice(gram.indptr[item], gram.indptr[item + 1])
+        others = gram.indices[near]
+        strength = np.where(others == item, np.inf, gram.data[near] ** 2 / diagonal[others])
+        if len(others) > neighbours + 1:
+            others = others[np.argpartition(-strength, neighbours)[: neighbours + 1]]
+        if item not in others:  # it never stood before anything
+            return np.array([item]), 1 / diagonal[[item]]
+        place[others] = np.arange(len(others))
+        part = gram[others]
+        columns = place[part.indices]
+        inside = columns >= 0
+        system = np.diag(np.full(len(others), np.float32(l2)))
+        system[np.repeat(np.arange(len(others)), np.diff(part.indptr))[inside], columns[inside]] += part.data[inside]
+        unit = (others == item).astype(np.float32)
+        place[others] = -1
+        return others, solve(system, unit, assume_a="pos", check_finite=False, overwrite_a=True)
+
+    def rows(items: np.ndarray) -> sparse.csr_matrix:
+        columns, values = zip(*map(row, items))
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in columns])])
+        shape = (len(items), gram.shape[0])
+        return sparse.csr_matrix((np.concatenate(values), np.concatenate(columns), offsets), shape=shape)
+
+    return rows
+
+
+def _window(decay: float) -> int:
+    """How many weights decay^0, decay^1 .. reach SMALLEST_WEIGHT."""
+    return 1 + int(np.log(SMALLEST_WEIGHT) / np.log(decay)) if decay else 1
+
+
+def _keys(histories: Ragged, settings: WideSettings) -> tuple[np.ndarray, np.ndarray]:
+    items = histories.tail(settings.lookups).astype(np.int64)
+    weights = settings.history_decay ** np.arange(settings.lookups - 1, -1, -1.0)
+    return items, np.where(items > 0, weights, 0).astype(np.float32)
+
+
+def _votes(items: np.ndarray, weights: np.ndarray, n_items: int) -> sparse.csr_matrix:
+    """Keys as a matrix, (U, n_items)."""
+    users, slots = np.nonzero(items)
+    return sparse.csr_matrix((weights[users, slots], (users, items[users, slots] - 1)), shape=(len(items), n_items))
+
+
+def _ndcg(scores: np.ndarray, queries: Queries, k: int) -> float:
+    """Mean NDCG@k of scores (U, n_items), which lose those of the histories."""
+    scores[queries.histories.row_of_value(), queries.histories.values - 1] = -np.inf
+    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
+    return measure(np.take_along_axis(best, order, 1) + 1, queries.targets, [k]).mean("ndcg", k)
+
+
+def _posting_lists(blocks: Iterable[sparse.csr_matrix], max_postings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The highest values above 0 of each row: offsets (n_items + 2,), item ids and values; row 0 is empty."""
+    lengths, items, values = [0], [], []
+    for block in blocks:  # (rows, n_items)
+        block.sort_indices()
+        for start, stop in pairwise(block.indptr):
+            row = block.data[start:stop]
+            kept = np.flatnonzero(row > 0)
+            if len(kept) > max_postings:
+                kept = np.sort(kept[np.argpartition(-row[kept], max_postings - 1)[:max_postings]])
+            lengths.append(len(kept))
+            items.append(block.indices[start:stop][kept] + 1)
+            values.append(row[kept])
+    return np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(items), np.concatenate(values)
+
+
+def _product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> np.ndarray | sparse.csr_matrix:
+    """left @ right; a matrix that is hardly sparse multiplies faster as an array."""
+    return left @ (right.toarray() if right.nnz > right.shape[0] * right.shape[1] / 10 else right)
+
+
+def _blocks(n_items: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of items whose rows fit into CELLS."""
+    size = max(CELLS // n_items, 1)
+    return ((start, min(start + size, n_items)) for start in range(0, n_items, size))

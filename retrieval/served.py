@@ -1,0 +1,90 @@
+"""What serves a run without a model's framework: files of one run, tied together by a manifest of their checksums."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from files import digest, fresh
+from retrieval.engines.onnx_query import OnnxQuery
+from retrieval.keys import ItemKeys
+from retrieval.postings import load_index
+from retrieval.recommender import IndexRecommender
+from retrieval.scorer import load_scorer
+
+MANIFEST, VERSION = "manifest.json", 1
+INDEX, QUERY, SCORER = "index/index.json", "query.onnx", "scorer.npz"  # the first holds the checksums of its arrays
+
+
+class ManifestError(ValueError):
+    """Files that do not belong together, or are not what was written."""
+
+
+def write_manifest(folder: str | Path, names: list[str], item_keys: ItemKeys | None = None) -> None:
+    """Tie files of a folder together.
+
+    Args:
+        folder: of a run.
+        names: of the files, relative to the folder.
+        item_keys: the item keys of the index, or None where it has codes alone.
+    """
+    folder = Path(folder)
+    keys = None if item_keys is None else {"first": item_keys.first, "weights": list(item_keys.weights)}
+    files = {name: digest(folder / name) for name in names}
+    with fresh(folder / MANIFEST, "w") as file:
+        json.dump({"version": VERSION, "item_keys": keys, "files": files}, file, indent=2)
+        file.write("\n")
+
+
+def read_manifest(folder: str | Path, names: list[str]) -> dict:
+    """The manifest of a folder, once the named files are known to be those that it was written for.
+
+    Args:
+        folder: of a run.
+        names: of the files that are going to be read.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ManifestError: it cannot be read, or a file is missing, damaged or of another run.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}; finish the run, or export it anew")
+    try:
+        manifest = json.loads(path.read_text())
+        version, files = manifest["version"], dict(manifest["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{path} cannot be read ({error}); export the run anew.") from error
+    if version != VERSION:
+        raise ManifestError(f"{path} is of version {version}, not {VERSION}; export the run anew.")
+    for name in names:
+        if name not in files or not (path.parent / name).is_file():
+            raise ManifestError(f"{path.parent} has no {name}; export the run with --mode export.")
+        if digest(path.parent / name) != files[name]:
+            raise ManifestError(f"{path.parent / name} is damaged or of another run than {path}; export the run anew.")
+    return manifest
+
+
+def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommender:
+    """A recommender for histories from the files that `python work.py --mode export` leaves in the folder of a run.
+
+    Args:
+        folder: holds manifest.json, index/, query.onnx and scorer.npz.
+        threads: of a search and of scoring codes that the index lacks; all cores unless told.
+
+    Raises:
+        ImportError: onnxruntime is missing.
+        FileNotFoundError, ValueError: a file is missing, damaged, or of another run.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder, [INDEX, QUERY, SCORER])
+    query, keys = OnnxQuery(folder / QUERY), manifest["item_keys"]
+    item_keys = keys and ItemKeys(int(keys["first"]), tuple(map(float, keys["weights"])))
+
+    def encode(queries):
+        rows = queries.histories
+        codes = query.codes([rows.values[a:b] for a, b in zip(rows.offsets, rows.offsets[1:], strict=False)])
+        return item_keys.beside(codes, rows) if item_keys else codes
+
+    scorer = load_scorer(folder / SCORER, threads)
+    return IndexRecommender(load_index(folder / "index"), encode, scorer, threads=threads)

@@ -1,0 +1,31 @@
+import sys
+
+from data import progress as module
+from data.progress import progress
+
+
+def test_log_gets_a_line_now_and_then(capsys, monkeypatch):
+    clock = iter([0.0, 0.5, 1.5, 1.5, 5.0, 12.0, 12.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with progress("reading x.csv", 4000, "B") as reached:
+        for done in (500, 1000, 2000, 3000):  # after 0.5, 1.5, 5 and 12 seconds
+            reached(done)
+    shown = capsys.readouterr().err
+    assert shown == "reading x.csv: 1.00kB (25%)\nreading x.csv: 3.00kB (75%)\n"
+
+
+def test_terminal_gets_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(module, "QUIET", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress("fetching x.zip", 10, "B", done=5) as reached:
+        reached(10)
+        assert "fetching x.zip" in capsys.readouterr().err
+
+
+def test_short_work_is_silent(capsys, monkeypatch):
+    with progress("a", 2, "B") as reached:
+        reached(1)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress("a", 2, "B") as reached:
+        reached(1)
+    assert not capsys.readouterr().err.strip("\r\n ")

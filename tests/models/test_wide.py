@@ -1,0 +1,183 @@
+"""The wide table is a ridge regression that can be written out; what it votes for is known for a known source."""
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data.queries import Queries
+from data.ragged import Ragged
+from models import wide
+from models.wide import Pairs, WideSettings, WideTable, choose, local_inverse
+
+WHOLE = WideSettings(0.5, 0.4, l2=3.0, max_postings=1000, lookups=4, neighbours=1000)  # windows of 4 and 3
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def random_sequences(rng, users, n_items, longest=12):
+    """Histories without repetition, of 1 to `longest` items."""
+    return Ragged.from_rows(rng.permutation(n_items)[: rng.integers(1, longest + 1)] + 1 for _ in range(users))
+
+
+def chain(rng, users, n_items, length=8):
+    """Item i is always followed by i + 1, in a circle."""
+    starts = rng.integers(0, n_items, users)
+    return Ragged.from_rows((starts[:, None] + np.arange(length)) % n_items + 1)
+
+
+def regression(sequences, n_items, settings):
+    """W by its definition, float64 (n_items, n_items): every position a row of X and of Y."""
+    X, Y = [], []
+    for i in range(len(sequences)):
+        sequence = sequences[i]
+        for position in range(1, len(sequence)):
+            x, y = np.zeros(n_items), np.zeros(n_items)
+            for age, item in enumerate(sequence[:position][::-1][:4]):
+                x[item - 1] += settings.history_decay**age
+            for distance, item in enumerate(sequence[position:][:3]):
+                y[item - 1] += settings.target_decay**distance
+            X.append(x)
+            Y.append(y)
+    X, Y = np.array(X), np.array(Y)
+    return np.linalg.solve(X.T @ X + settings.l2 * np.eye(n_items), X.T @ Y)
+
+
+@pytest.mark.parametrize("cells", [2**24, 10])  # sums as an array, and sparse
+def test_equals_the_regression_written_out(rng, monkeypatch, cells):
+    monkeypatch.setattr(wide, "CELLS", cells)
+    sequences = random_sequences(rng, 400, 15)  # all items meet: each one's neighbours are the whole catalogue
+    W = regression(sequences, 15, WHOLE)
+    table = WideTable.fit(sequences, 15, WHOLE).rows().toarray()
+    np.testing.assert_allclose(table[1:, 1:], np.maximum(W, 0), atol=1e-5)
+    assert not table[0].any() and not table[:, 0].any()
+
+
+def test_recommends_the_known_successor(rng):
+    table = WideTable.fit(chain(rng, 300, 50), 50, WideSettings(l2=1.0))
+    histories = Ragged.from_rows([[3, 4, 5], [49, 50], [20]])
+    scores = table.scores(histories)
+    scores[histories.row_of_value(), histories.values - 1] = -np.inf
+    assert (scores.argmax(axis=1) + 1).tolist() == [6, 1, 21]
+
+
+def test_order_of_users_changes_nothing(rng):
+    sequences = random_sequences(rng, 60, 30)
+    table = WideTable.fit(sequences, 30, WHOLE).rows().toarray()
+    again = WideTable.fit(sequences.take(rng.permutation(60)), 30, WHOLE).rows().toarray()
+    np.testing.assert_allclose(again, table, atol=1e-6)
+
+
+def test_keys_are_the_last_items_weighted_by_age(rng):
+    table = WideTable.fit(random_sequences(rng, 20, 9), 9, replace(WHOLE, lookups=3))
+    items, weights = table.keys(Ragged.from_rows([[9, 5, 2, 7], [4], []]))
+    assert items.tolist() == [[5, 2, 7], [0, 0, 4], [0, 0, 0]]
+    assert weights.tolist() == [[0.25, 0.5, 1], [0, 0, 1], [0, 0, 0]]
+    assert items.dtype == np.int64 and weights.dtype == np.float32
+
+
+def test_scores_are_the_weighted_sum_of_rows_and_padding_has_none(rng):
+    table = WideTable.fit(random_sequences(rng, 50, 20), 20, WHOLE)
+    scores, rows = table.scores(Ragged.from_rows([[8, 3], [3], []])), table.rows().toarray()[:, 1:]
+    np.testing.assert_allclose(scores, [rows[3] + 0.5 * rows[8], rows[3], np.zeros(20)], rtol=1e-6)
+
+
+def test_rows_keep_their_highest_values(rng):
+    sequences = random_sequences(rng, 200, 30)
+    whole = WideTable.fit(sequences, 30, WHOLE).rows().toarray()
+    cut = WideTable.fit(sequences, 30, replace(WHOLE, max_postings=4))
+    assert np.diff(cut.offsets).max() == 4
+    for item in range(1, 31):
+        kept = cut.items[cut.offsets[item] : cut.offsets[item + 1]]
+        assert kept.tolist() == np.sort(np.argsort(-whole[item])[:4]).tolist()
+
+
+def test_an_item_without_followers_has_an_empty_row():
+    table = WideTable.fit(Ragged.from_rows([[1, 2], [1, 2]]), 3, WHOLE)
+    assert np.diff(table.offsets).tolist() == [0, 1, 0, 0]
+
+
+def test_neighbourhoods_come_close_to_the_whole_inverse(rng):
+    sequences = Ragged.from_rows((rng.integers(300) + rng.permutation(30)[:12]) % 300 + 1 for _ in range(2000))
+    gram = Pairs(sequences, 300).gram(0.8)
+    exact = np.linalg.inv(gram.toarray() + 100 * np.eye(300))
+    items = np.arange(300)
+    error = [np.abs(local_inverse(gram, 100, n)(items).toarray() - exact).max() / exact.max() for n in (4, 16, 64)]
+    assert error[0] > error[1] > error[2] and error[2] < 0.02
+
+
+def test_memory_does_not_grow_with_the_square_of_the_catalogue(rng, monkeypatch):
+    monkeypatch.setattr(wide, "CELLS", 2**16)
+    n_items = 5000
+    sequences = chain(rng, 100, n_items)
+    tracemalloc.start()
+    try:
+        WideTable.fit(sequences, n_items, replace(WHOLE, neighbours=8))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * n_items**2 / 10  # bytes; of a dense float32 matrix a tenth
+
+
+def test_the_lightest_pairs_are_dropped_beyond_the_limit(rng, monkeypatch):
+    monkeypatch.setattr(wide, "CELLS", 10)
+    sequences = chain(rng, 500, 40)
+    whole = Pairs(sequences, 40).cross(0.5, 0)
+    monkeypatch.setattr(wide, "PAIRS", 100)
+    cross = Pairs(sequences, 40).cross(0.5, 0)
+    assert cross.nnz <= 100 < whole.nnz
+    successors = (np.arange(40), (np.arange(40) + 1) % 40)
+    np.testing.assert_allclose(cross.toarray()[successors], whole.toarray()[successors])
+
+
+def test_choice_follows_the_data(rng):
+    def queries(histories, targets):
+        return Queries(Ragged.from_rows(histories), Ragged.from_rows(targets))
+
+    told = {}
+    strict = chain(rng, 400, 60)
+    valid = queries([row[:-1] for row in strict], [row[-1:] for row in strict])
+    best = choose(strict, 60, valid, k=1, tell=told.__setitem__)
+    assert told[best] == max(told.values()) == 1
+
+    # the order within a group of ten says nothing, and half of what is taken is chance: the older items tell as much
+    groups = 10 * rng.integers(6, size=300)[:, None] + rng.permuted(np.tile(np.arange(1, 11), (300, 1)), axis=1)
+    noise = rng.permuted(np.tile(np.arange(61, 121), (300, 1)), axis=1)[:, :5]
+    taken = Ragged.from_rows(rng.permuted(np.hstack([groups[:, :5], noise]), axis=1))
+    valid = queries(taken, groups[:, 5:]).take(np.arange(100, 300))
+    assert choose(taken.take(np.arange(100)), 120, valid, start=WideSettings(0.5), k=5).history_decay > 0.5
+
+
+def test_new_items_from_their_first_interactions(rng):
+    """Item 51 stands between 10 and 11 with its first users."""
+    table = WideTable.fit(chain(rng, 400, 50), 50, replace(WHOLE, max_postings=50))
+    first = Ragged.from_rows([[8, 9, 10, 51, 11, 12]] * 12)
+    added = table.add_items(first, 51)
+    assert table.n_items == 50 and added.n_items == 51
+    rows = added.rows().toarray()
+    np.testing.assert_array_equal(rows[:51, :51], table.rows().toarray())
+    assert rows[51].argmax() == 11  # what it votes for
+    assert rows[:, 51].argmax() == 10  # what votes for it
+    with pytest.raises(ValueError, match="none can be taken away"):
+        added.add_items(first, 50)
+
+
+def test_file_holds_everything(rng, tmp_path):
+    table = WideTable.fit(random_sequences(rng, 50, 20), 20, WHOLE)
+    table.save(tmp_path / "wide.npz")
+    again = WideTable.load(tmp_path / "wide.npz")
+    assert again.settings == table.settings
+    for name in ("offsets", "items", "values", "occurrences"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"history_decay": 1.0}, {"target_decay": -0.1}, {"l2": 0.0}, {"max_postings": 0}, {"lookups": 0}]
+)
+def test_settings_without_a_table_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        WideSettings(**wrong)
