@@ -61,7 +61,7 @@ class Matcher:
 
     def keys(self, queries):
         """What queries look up: codes (U, K_u), or codes and item keys with their weights (U, K_u + H)."""
-        codes = self.query_side.codes(queries.histories)
+        codes = self.query_side.codes(queries)
         return codes if self.item_keys is None else self.item_keys.beside(codes, queries.histories)
 
     def reasons(self, recommender: IndexRecommender, queries, items) -> list:
@@ -91,8 +91,8 @@ class Matcher:
 
     def codes_in_use(self, training, rng: np.random.Generator) -> np.ndarray:
         """The codes of one epoch of training histories, int64, the most used first."""
-        histories = training.histories(rng, self.settings.positions_per_user)
-        codes, uses = np.unique(self.query_side.codes(histories), return_counts=True)
+        queries = training.queries(rng, self.settings.positions_per_user)
+        codes, uses = np.unique(self.query_side.codes(queries), return_counts=True)
         return codes[np.argsort(-uses, kind="stable")]
 
     def build(self, codes: np.ndarray, validation, library: ArrayLibrary | None = None):
@@ -150,7 +150,7 @@ class Matcher:
             validation = validation.take(np.linspace(0, len(validation) - 1, CAP_USERS).astype(np.int64))
         k = max(s.topk)
         whole = evaluate(self.exhaustive(), validation, s.topk, s.exclude_seen)
-        codes = np.unique(self.query_side.codes(validation.histories))
+        codes = np.unique(self.query_side.codes(validation))
         full = build_pruned(self.model.scorer(), codes, n_items, Pruning(relu=s.score_bias is not None))
         tried = []
 

@@ -35,12 +35,12 @@ def main(arguments=None) -> None:
         expected = np.concatenate([trained.points(queries) for queries in held_out])  # (U, K_u)
     encoder = OnnxQuery(args.run / "query.onnx")
     index, scorer = load_index(args.run / "index", mmap=False), load_scorer(args.run / "scorer.npz")
-    recommender = IndexRecommender(index, lambda one: encoder.codes(one.histories), scorer, threads=1)
+    recommender = IndexRecommender(index, lambda one: encoder.codes(one.histories, one.users), scorer, threads=1)
     found, seconds = [], []
     for queries in held_out:
         for user in range(len(queries)):
             one = queries.take(np.array([user]))
-            found.append(encoder.codes(one.histories))  # also warms the caches up, as traffic would
+            found.append(encoder.codes(one.histories, one.users))  # also warms the caches up, as traffic would
             began = time.perf_counter()
             recommender.recommend(one, args.k)
             seconds.append(time.perf_counter() - began)

@@ -60,8 +60,8 @@ class Trained:
         """What a search takes: codes int64 (U, K_u), the vector float32 (U, D) of a TwoTower, or
         the tokens float32 (U, K_u, D) of an AllToAll."""
         if self.model.has_quantiser:
-            return self.query_side.codes(queries.histories)
-        tokens = self.query_side.tokens(queries.histories)
+            return self.query_side.codes(queries)
+        tokens = self.query_side.tokens(queries)
         return tokens[:, 0] if self.h.model == "TwoTower" else tokens
 
     def asked(self, queries, exclude_seen: bool = True) -> Asked:

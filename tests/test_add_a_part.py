@@ -54,8 +54,8 @@ class Mirrored(Heads):
         vector = self.user_vectors(embeddings, mask, noise, every)
         return ops.stack([vector if k % 2 else -vector for k in range(self.K_u)])
 
-    def onnx(self, graph, items, history, length):
-        vector = self.encoder.onnx(graph, *items.onnx(graph, history), length)
+    def onnx(self, graph, embeddings, mask, length):
+        vector = self.encoder.onnx(graph, embeddings, mask, length)
         signs = np.array([1 if k % 2 else -1 for k in range(self.K_u)], np.float32).reshape(-1, 1, 1)
         return self.onnx_heads(graph, graph("Mul", signs, graph("Unsqueeze", vector, [0])))
 
