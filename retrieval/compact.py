@@ -138,6 +138,7 @@ def overlap(
     codes: ArrayLike,
     k: int,
     seen: Histories | None = None,
+    weights: ArrayLike | None = None,
     threads: int | None = None,
 ) -> dict[str, float]:
     """What one index loses against another on some queries, by their best k items.
@@ -158,8 +159,8 @@ def overlap(
     Raises:
         ValueError: there are no queries, or as recommend.
     """
-    ids, scores = exact.recommend(codes, k, seen=seen, threads=threads)
-    other_ids, other_scores = other.recommend(codes, k, seen=seen, threads=threads)
+    ids, scores = exact.recommend(codes, k, seen, weights, threads)
+    other_ids, other_scores = other.recommend(codes, k, seen, weights, threads)
     if not len(ids):
         raise ValueError("There is no overlap without queries.")
     shares = np.ones(len(ids))
