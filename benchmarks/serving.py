@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.trained import Trained, on_cpu  # noqa: E402
 from retrieval import load_index  # noqa: E402
 from retrieval.engines.onnx_query import OnnxQuery  # noqa: E402
+from retrieval.served import open_served  # noqa: E402
 
 
 def main(arguments=None) -> None:

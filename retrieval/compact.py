@@ -148,7 +148,8 @@ def overlap(
         other: recommends what is compared with it.
         codes: integers (U, K).
         k: how many items count.
-        seen: items to leave out, as of recommend.
+        seen: items to leave out and
+        weights: (U, K), as of recommend.
         threads: as of recommend.
 
     Returns:
