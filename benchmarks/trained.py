@@ -7,18 +7,16 @@ import dataclasses
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
-import models
-import work
 import workflow
 from benchmarks.measuring import Asked
 from errors import UserError
 from retrieval import SparseInvertedIndex, load_index
 from retrieval.build import build_pruned
 from retrieval.pruning import Pruning
+from runs import Run
 
 
 @contextlib.contextmanager
@@ -33,28 +31,22 @@ def on_cpu():
             sys.exit(f"error: {error}")
 
 
-class Trained:
-    """The best checkpoint of a run, with the data it was trained for.
+class Trained(Run):
+    """A finished run as a search engine needs it.
 
     Args:
         folder: runs/NAME.
         kind: the model it has to be, "DQMatch" for one.
-        data: `workflow.Data` of another run on the same data; loaded where there is none.
+        data: `runs.Data` of another run on the same data; loaded where there is none.
 
     Raises:
         UserError: the run is of another model, on other data, or cannot be read.
     """
 
     def __init__(self, folder, kind: str, data=None):
-        self.folder = Path(folder)
-        checkpoint = self.folder / "best.ckpt"
-        self.h = work.settings_of(checkpoint, work.Hyperparameters(), set())
-        if self.h.model != kind:
-            raise UserError(f"{folder} is a run of {self.h.model}; name a run of {kind} here.")
-        command = work.Command(mode="test", checkpoint=str(checkpoint))
-        self.data = data or workflow.Data(self.h, command)
-        self.model = workflow.load_model(self.h, self.data, checkpoint)
-        self.query_side = models.QuerySide(self.model, self.h.inference_batch_size)
+        super().__init__(folder, data=data)
+        if self.settings.model != kind:
+            raise UserError(f"{folder} is a run of {self.settings.model}; name a run of {kind} here.")
 
     def points(self, queries) -> np.ndarray:
         """What a search takes: codes int64 (U, K_u), the vector float32 (U, D) of a TwoTower, or
@@ -62,7 +54,7 @@ class Trained:
         if self.model.has_quantiser:
             return self.query_side.codes(queries.histories)
         tokens = self.query_side.tokens(queries.histories)
-        return tokens[:, 0] if self.h.model == "TwoTower" else tokens
+        return tokens.sum(1) if self.settings.model == "TwoTower" else tokens
 
     def asked(self, queries, exclude_seen: bool = True) -> Asked:
         """The queries as an engine takes them, encoded."""
@@ -77,12 +69,11 @@ class Trained:
 
     def ranking(self, queries, k: int, exclude_seen: bool) -> np.ndarray:
         """The model's own best k by exhaustive scoring: int32 (U, k)."""
-        exhaustive = models.Exhaustive(self.model, self.h.inference_batch_size)
-        return exhaustive.recommend(queries, k, exclude_seen)[0]
+        return self.exhaustive().recommend(queries, k, exclude_seen)[0]
 
     def item_vectors(self) -> np.ndarray:
         """Of a TwoTower: float32 (n_items, D)."""
-        return self.model.item_table.asnumpy()[1:]
+        return self.model.items.vectors()
 
     def saved_index(self) -> SparseInvertedIndex:
         """runs/NAME/index in memory, with the codes of the test users that it lacks scored."""
