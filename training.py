@@ -13,8 +13,10 @@ import numpy as np
 from mindspore import nn, ops
 from tqdm import tqdm
 
+from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
+from files import fresh
 
 QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
 UNQUANTISED = "unquantised.ckpt"  # the best epoch of the phase without the quantiser
@@ -35,9 +37,11 @@ class TrainStep(nn.Cell):
         self.model, self.optimizer = model, optimizer
         self.value_and_grad = ms.value_and_grad(model, None, optimizer.parameters, has_aux=True)
 
-    def construct(self, history, positive, negative, log_expected, noise, quantised):
+    def construct(self, history, positive, negative, log_expected, noise, quantised, user=None):
         """As `BaseModel.construct`."""
-        (loss, softmax), gradients = self.value_and_grad(history, positive, negative, log_expected, noise, quantised)
+        (loss, softmax), gradients = self.value_and_grad(
+            history, positive, negative, log_expected, noise, quantised, user
+        )
         return ops.depend(loss, self.optimizer(gradients)), softmax
 
 
@@ -167,7 +171,8 @@ class Trainer:
         numbers = s.batch_size * self.model.noise_rows + self.model.noise_width
         for batch in batches:
             noise = rng.random(numbers, np.float32)
-            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised)
+            user = None if batch.user is None else ms.Tensor(batch.user)
+            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised, user)
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):
@@ -197,7 +202,7 @@ class Trainer:
         return self.training_data.steps(s.batch_size, s.positions_per_user, self.model.every_position, s.seq_len)
 
     def _start_quantiser(self):
-        s, histories = self.settings, []
+        s, histories, users = self.settings, [], []
         if self.progress.best_epoch:
             # Written once: a run that was killed in its first quantised epoch finds best.ckpt to be of that one.
             if not (self.folder / UNQUANTISED).exists():
@@ -206,9 +211,11 @@ class Trainer:
             self.load(UNQUANTISED)
         for batch in self._batches(self.progress.epoch):
             histories.extend(row[row > 0] for row in batch.history)
+            users.append(batch.user)
             if len(histories) >= QUANTISER_BATCHES * s.batch_size:
                 break
-        tokens = self.query_side.raw_tokens(Ragged.from_rows(histories))
+        users = None if users[0] is None else np.concatenate(users)
+        tokens = self.query_side.raw_tokens(Queries.without_targets(Ragged.from_rows(histories), users))
         self.model.start_quantiser(tokens, s.batch_size, s.seed)
         self.progress.best, self.progress.best_epoch = -1.0, 0
         self.progress.quantised_from = self.progress.epoch
@@ -228,26 +235,24 @@ class Trainer:
 
     def _write_log(self):
         rows = self.progress.rows
-        fresh = self.folder / "log.csv.new"
-        with open(fresh, "w", newline="") as file:
+        with fresh(self.folder / "log.csv", "w") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(fresh, self.folder / "log.csv")
 
 
 def save_checkpoint(path, parameters, progress):
     """Writes parameters, progress and a digest of both; the file is either the old or the new one, never half of it."""
     path = Path(path)
-    fresh = path.with_suffix(".new.ckpt")
-    fresh.unlink(missing_ok=True)
+    new = path.with_suffix(".new.ckpt")  # MindSpore writes to a name that ends so
+    new.unlink(missing_ok=True)
     arrays = {p.name: p.asnumpy() for p in parameters}
     told = json.dumps(asdict(progress))
     entries = [{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()]
     about = {"progress": told, "sha256": weights_digest(arrays, told)}
-    ms.save_checkpoint(entries, str(fresh), append_dict=about)
-    os.chmod(fresh, 0o644)  # MindSpore leaves it unwritable
-    os.replace(fresh, path)
+    ms.save_checkpoint(entries, str(new), append_dict=about)
+    os.chmod(new, 0o644)  # MindSpore leaves it unwritable
+    os.replace(new, path)
 
 
 def load_checkpoint(path, parameters):
