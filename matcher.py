@@ -122,7 +122,7 @@ class Matcher:
                 index = build_index(self.model.scorer(), codes, self.model.items.n_items, **options)
             else:
                 index = build_array_index(self.model.scorer().on(library), codes, **options)
-            index = self._with_items(index)
+            index = self.with_items(index)
             form = form or ("float32" if s.max_bytes is None else "uint8")
             if s.max_bytes is not None:
                 index = index.prune(max_bytes=s.max_bytes, format=form)
@@ -130,7 +130,7 @@ class Matcher:
             raise UserError(f"the index cannot be built: {error}") from error
         return (index if form == "float32" else index.compact(form)), tried
 
-    def _with_items(self, index: SparseInvertedIndex) -> SparseInvertedIndex:
+    def with_items(self, index: SparseInvertedIndex) -> SparseInvertedIndex:
         """An index of codes, joined by the posting lists of the wide table."""
         if self.item_keys is None:
             return index
@@ -155,7 +155,7 @@ class Matcher:
         tried = []
 
         def loses_nothing(cap, form) -> bool:
-            index = self._with_items(full.prune(max_postings=cap) if cap < n_items else full)
+            index = self.with_items(full.prune(max_postings=cap) if cap < n_items else full)
             index = index if form == "float32" else index.compact(form)
             found = evaluate(self.through(index), validation, s.topk, s.exclude_seen)
             row = {"max_postings": cap, "format": form}

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import os
 import time
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from files import fresh
 from metric import compare
 
 
@@ -40,9 +40,8 @@ def curves(rows, monitor, label, path):
     figure.suptitle(label)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    fresh = path.with_suffix(".new.png")
-    figure.savefig(fresh, dpi=120)
-    os.replace(fresh, path)
+    with fresh(path) as file:
+        figure.savefig(file, dpi=120, format="png")
 
 
 def wide(table, seconds):
@@ -78,7 +77,7 @@ def index(about, recommender, queries, k, exclude_seen, folder):
         f"  {speed:,.0f} queries/s with the encoder; {missing:,} of {asked:,} query codes ({share:.1%}) "
         "were not in it and were scored on demand"
     )
-    _write_json(folder / "index.json", about | {"missing_share": share, "queries_per_second": speed})
+    write_json(folder / "index.json", about | {"missing_share": share, "queries_per_second": speed})
 
 
 def codebooks(model, codes, data, folder):
@@ -91,7 +90,7 @@ def codebooks(model, codes, data, folder):
             f"perplexity {book['perplexity']:.0f}"
         )
     print(f"  {health['tuples']:,} different code tuples for {len(queries):,} users x {model.K_u} tokens")
-    _write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
+    write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
 
 
 def codebook_health(quantiser, codes):
@@ -141,12 +140,10 @@ def results(found, prepared, h, folder):
         )
         print(metrics.table(f"test users, {how}"))
         rows += metrics.rows(**labels, path=path)
-    fresh = folder / "metrics.csv.new"
-    with open(fresh, "w", newline="", encoding="utf-8") as file:
+    with fresh(folder / "metrics.csv", "w") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(fresh, folder / "metrics.csv")
     for path, metrics in found.items():
         _save_per_user(folder / f"per_user_{path.replace(' ', '_')}.npz", metrics)
     if prepared.note:
@@ -193,12 +190,11 @@ def _because(catalogue, parts):
 
 
 def _save_per_user(path, metrics):
-    fresh = path.with_suffix(".new.npz")
-    np.savez_compressed(fresh, topk=np.array(metrics.topk), **metrics.values)
-    os.replace(fresh, path)
+    with fresh(path) as file:
+        np.savez_compressed(file, topk=np.array(metrics.topk), **metrics.values)
 
 
-def _write_json(path, content):
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(fresh, path)
+def write_json(path, content):
+    """Writes a JSON file, whole or not at all."""
+    with fresh(path, "w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")

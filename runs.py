@@ -5,7 +5,6 @@ import fcntl
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 import models
 from data.prepare import prepare
 from errors import UserError
+from files import fresh
 from load_csv_dataset import load_catalogue, load_features, load_queries, load_training
 from matcher import Matcher
 from metric import Metrics
@@ -273,7 +273,8 @@ def write_config(folder, h, data, preset="best", given=()):
         "data": data.prepared.description,
     }
     config = json.loads(json.dumps(config))
-    write_json(Path(folder) / "config.json", config | {"sha256": _digest(config)})
+    with fresh(Path(folder) / "config.json", "w") as file:
+        file.write(json.dumps(config | {"sha256": _digest(config)}, indent=2) + "\n")
 
 
 def load_model(h, data, checkpoint):
@@ -320,13 +321,6 @@ def load_matcher(h, data, checkpoint):
 def tie(folder, matcher):
     """Writes the manifest of what the folder of a run holds by now."""
     write_manifest(folder, [name for name in TIED if (Path(folder) / name).exists()], matcher.item_keys)
-
-
-def write_json(path, content):
-    """Writes a JSON file, whole or not at all."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(fresh, path)
 
 
 def _digest(content):

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
+from files import fresh
 
 QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
 UNQUANTISED = "unquantised.ckpt"  # the best epoch of the phase without the quantiser
@@ -234,26 +235,24 @@ class Trainer:
 
     def _write_log(self):
         rows = self.progress.rows
-        fresh = self.folder / "log.csv.new"
-        with open(fresh, "w", newline="") as file:
+        with fresh(self.folder / "log.csv", "w") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(fresh, self.folder / "log.csv")
 
 
 def save_checkpoint(path, parameters, progress):
     """Writes parameters, progress and a digest of both; the file is either the old or the new one, never half of it."""
     path = Path(path)
-    fresh = path.with_suffix(".new.ckpt")
-    fresh.unlink(missing_ok=True)
+    new = path.with_suffix(".new.ckpt")  # MindSpore writes to a name that ends so
+    new.unlink(missing_ok=True)
     arrays = {p.name: p.asnumpy() for p in parameters}
     told = json.dumps(asdict(progress))
     entries = [{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()]
     about = {"progress": told, "sha256": weights_digest(arrays, told)}
-    ms.save_checkpoint(entries, str(fresh), append_dict=about)
-    os.chmod(fresh, 0o644)  # MindSpore leaves it unwritable
-    os.replace(fresh, path)
+    ms.save_checkpoint(entries, str(new), append_dict=about)
+    os.chmod(new, 0o644)  # MindSpore leaves it unwritable
+    os.replace(new, path)
 
 
 def load_checkpoint(path, parameters):

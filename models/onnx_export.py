@@ -6,11 +6,11 @@ ZerosLike), and such a graph is small.
 """
 
 import json
-import os
 
 import numpy as np
 
 from errors import UserError
+from files import fresh
 
 FORMAT = 1  # of the metadata; `retrieval.engines.onnx_query` reads it
 OPSET, IR_VERSION = 17, 8  # what onnxruntime 1.13 and later run
@@ -69,9 +69,8 @@ def export_query_side(model, path):
         }
         | meanings,
     )
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(exported.SerializeToString())
-    os.replace(fresh, path)
+    with fresh(path) as file:
+        file.write(exported.SerializeToString())
 
 
 class _Graph:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -33,7 +35,7 @@ class OnnxQuery:
         ValueError: it is no such export, or of another version.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         try:
             import onnxruntime
         except ImportError as error:
@@ -55,7 +57,7 @@ class OnnxQuery:
         self.seq_len, self.k_u, self.n_items = (int(about[name]) for name in ("seq_len", "K_u", "n_items"))
         self.user_values = json.loads(about.get("user_values", "[]"))
 
-    def codes(self, histories, users=None) -> np.ndarray:
+    def codes(self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None) -> np.ndarray:
         """The codes of histories.
 
         Args:
