@@ -61,7 +61,7 @@ class Matcher:
 
     def keys(self, queries):
         """What queries look up: codes (U, K_u), or codes and item keys with their weights (U, K_u + H)."""
-        codes = self.query_side.codes(queries.histories)
+        codes = self.query_side.codes(queries)
         return codes if self.item_keys is None else self.item_keys.beside(codes, queries.histories)
 
     def reasons(self, recommender: IndexRecommender, queries, items) -> list:
@@ -91,8 +91,8 @@ class Matcher:
 
     def codes_in_use(self, training, rng: np.random.Generator) -> np.ndarray:
         """The codes of one epoch of training histories, int64, the most used first."""
-        histories = training.histories(rng, self.settings.positions_per_user)
-        codes, uses = np.unique(self.query_side.codes(histories), return_counts=True)
+        queries = training.queries(rng, self.settings.positions_per_user)
+        codes, uses = np.unique(self.query_side.codes(queries), return_counts=True)
         return codes[np.argsort(-uses, kind="stable")]
 
     def build(self, codes: np.ndarray, validation, library: ArrayLibrary | None = None):
@@ -122,7 +122,7 @@ class Matcher:
                 index = build_index(self.model.scorer(), codes, self.model.items.n_items, **options)
             else:
                 index = build_array_index(self.model.scorer().on(library), codes, **options)
-            index = self._with_items(index)
+            index = self.with_items(index)
             form = form or ("float32" if s.max_bytes is None else "uint8")
             if s.max_bytes is not None:
                 index = index.prune(max_bytes=s.max_bytes, format=form)
@@ -130,7 +130,7 @@ class Matcher:
             raise UserError(f"the index cannot be built: {error}") from error
         return (index if form == "float32" else index.compact(form)), tried
 
-    def _with_items(self, index: SparseInvertedIndex) -> SparseInvertedIndex:
+    def with_items(self, index: SparseInvertedIndex) -> SparseInvertedIndex:
         """An index of codes, joined by the posting lists of the wide table."""
         if self.item_keys is None:
             return index
@@ -150,12 +150,12 @@ class Matcher:
             validation = validation.take(np.linspace(0, len(validation) - 1, CAP_USERS).astype(np.int64))
         k = max(s.topk)
         whole = evaluate(self.exhaustive(), validation, s.topk, s.exclude_seen)
-        codes = np.unique(self.query_side.codes(validation.histories))
+        codes = np.unique(self.query_side.codes(validation))
         full = build_pruned(self.model.scorer(), codes, n_items, Pruning(relu=s.score_bias is not None))
         tried = []
 
         def loses_nothing(cap, form) -> bool:
-            index = self._with_items(full.prune(max_postings=cap) if cap < n_items else full)
+            index = self.with_items(full.prune(max_postings=cap) if cap < n_items else full)
             index = index if form == "float32" else index.compact(form)
             found = evaluate(self.through(index), validation, s.topk, s.exclude_seen)
             row = {"max_postings": cap, "format": form}

@@ -82,7 +82,7 @@ def index(about, recommender, queries, k, exclude_seen, folder):
         f"  {speed:,.0f} queries/s with the encoder; {missing:,} of {asked:,} query codes ({share:.1%}) "
         "were not in it and were scored on demand"
     )
-    _write_json(folder / "index.json", about | {"missing_share": share, "queries_per_second": speed})
+    write_json(folder / "index.json", about | {"missing_share": share, "queries_per_second": speed})
 
 
 def codebooks(model, codes, data, folder):
@@ -95,7 +95,7 @@ def codebooks(model, codes, data, folder):
             f"perplexity {book['perplexity']:.0f}"
         )
     print(f"  {health['tuples']:,} different code tuples for {len(queries):,} users x {model.K_u} tokens")
-    _write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
+    write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
 
 
 def codebook_health(quantiser, codes):
@@ -214,6 +214,7 @@ def _save_per_user(path, metrics):
         np.savez_compressed(file, topk=np.array(metrics.topk), **metrics.values)
 
 
-def _write_json(path, content):
+def write_json(path, content):
+    """Writes a JSON file, whole or not at all."""
     with fresh(path, "w") as file:
         file.write(json.dumps(content, indent=2) + "\n")

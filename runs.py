@@ -12,7 +12,7 @@ import models
 from data.prepare import prepare
 from errors import UserError
 from files import content_digest, fresh, sweep
-from load_csv_dataset import load_catalogue, load_queries, load_training
+from load_csv_dataset import load_catalogue, load_features, load_queries, load_training
 from matcher import Matcher
 from metric import Metrics
 from models.wide import WideTable
@@ -44,6 +44,8 @@ MEANT = {  # what an older version meant by saying nothing, and what a newer one
         "wide_lookups": 20,
         "wide_postings": 400,
         "index_loss": None,
+        "user_features": [],
+        "item_features": [],
     }
 }
 
@@ -53,30 +55,34 @@ class Data:
 
     Args:
         settings: `work.Hyperparameters`.
-        source, item_file, sort_rows: see `data.prepare.prepare`.
+        source, item_file, user_file, sort_rows: see `data.prepare.prepare`.
 
     Attributes:
-        prepared: `data.prepare.Prepared`. catalogue, training: see `load_csv_dataset`. valid, test: `Queries`.
+        prepared: `data.prepare.Prepared`.
+        catalogue, features, training: see `load_csv_dataset`.
+        valid, test: `Queries`.
 
     Raises:
         UserError: the data can't be had or read, or are too few for the settings.
     """
 
-    def __init__(self, settings, source=None, item_file=None, sort_rows=False):
+    def __init__(self, settings, source=None, item_file=None, user_file=None, sort_rows=False):
         self.prepared = prepare(
             settings.dataset,
             source,
             split=settings.split,
             seed=settings.split_seed,
             item_file=item_file,
+            user_file=user_file,
             sort_rows=sort_rows,
         )
         folder = self.prepared.folder
         self.catalogue = load_catalogue(folder)
+        self.features = load_features(folder, settings.user_features, settings.item_features)
         n_items = self.catalogue.n_items
-        self.training = load_training(folder / "data.csv", n_items)
-        self.valid = load_queries(folder / "valid.csv", n_items)
-        self.test = load_queries(folder / "test.csv", n_items)
+        self.training = load_training(folder / "data.csv", n_items, self.features)
+        self.valid = load_queries(folder / "valid.csv", n_items, self.features)
+        self.test = load_queries(folder / "test.csv", n_items, self.features)
         if max(settings.topk) > n_items:
             raise UserError(f"--topk {max(settings.topk)} is more than there are items, {n_items}.")
 
@@ -285,7 +291,8 @@ def write_config(folder, h, data, preset="best", given=()):
         "data": data.prepared.description,
     }
     config = json.loads(json.dumps(config))
-    write_json(Path(folder) / "config.json", config | {"sha256": content_digest(config)})
+    with fresh(Path(folder) / "config.json", "w") as file:
+        file.write(json.dumps(config | {"sha256": content_digest(config)}, indent=2) + "\n")
 
 
 def load_model(h, data, checkpoint):
@@ -300,7 +307,7 @@ def load_model(h, data, checkpoint):
             f"{checkpoint} was trained on {stored.get('source')}, and this is {data.prepared.label} or another "
             "version of it; name the same --source."
         )
-    model = models.build(h, data.catalogue)
+    model = models.build(h, data.catalogue, data.features)
     load_checkpoint(checkpoint, list(model.get_parameters()))
     if model.has_quantiser and not model.is_quantised:
         raise UserError(f"{checkpoint} is from before the quantiser started; train past --pretrain_epoch.")
@@ -336,9 +343,3 @@ def load_matcher(h, data, checkpoint):
 def tie(folder, matcher):
     """Writes the manifest of what the folder of a run holds by now."""
     write_manifest(folder, [name for name in TIED if (Path(folder) / name).exists()], matcher.item_keys)
-
-
-def write_json(path, content):
-    """Writes a JSON file, whole or not at all."""
-    with fresh(path, "w") as file:
-        file.write(json.dumps(content, indent=2) + "\n")

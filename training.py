@@ -17,6 +17,7 @@ from mindspore import nn, ops
 from tqdm import tqdm
 
 import files
+from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
 
@@ -40,9 +41,11 @@ class TrainStep(nn.Cell):
         self.model, self.optimizer = model, optimizer
         self.value_and_grad = ms.value_and_grad(model, None, optimizer.parameters, has_aux=True)
 
-    def construct(self, history, positive, negative, log_expected, noise, quantised):
+    def construct(self, history, positive, negative, log_expected, noise, quantised, user=None):
         """As `BaseModel.construct`."""
-        (loss, softmax), gradients = self.value_and_grad(history, positive, negative, log_expected, noise, quantised)
+        (loss, softmax), gradients = self.value_and_grad(
+            history, positive, negative, log_expected, noise, quantised, user
+        )
         return ops.depend(loss, self.optimizer(gradients)), softmax
 
 
@@ -177,7 +180,8 @@ class Trainer:
         numbers = s.batch_size * self.model.noise_rows + self.model.noise_width
         for batch in batches:
             noise = rng.random(numbers, np.float32)
-            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised)
+            user = None if batch.user is None else ms.Tensor(batch.user)
+            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised, user)
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):
@@ -207,7 +211,7 @@ class Trainer:
         return self.training_data.steps(s.batch_size, s.positions_per_user, self.model.every_position, s.seq_len)
 
     def _start_quantiser(self):
-        s, histories = self.settings, []
+        s, histories, users = self.settings, [], []
         if self.progress.best_epoch:
             # Written once: a run that was killed in its first quantised epoch finds best.ckpt to be of that one.
             if not (self.folder / UNQUANTISED).exists():
@@ -216,9 +220,11 @@ class Trainer:
             self.load(UNQUANTISED)
         for batch in self._batches(self.progress.epoch):
             histories.extend(row[row > 0] for row in batch.history)
+            users.append(batch.user)
             if len(histories) >= QUANTISER_BATCHES * s.batch_size:
                 break
-        tokens = self.query_side.raw_tokens(Ragged.from_rows(histories))
+        users = None if users[0] is None else np.concatenate(users)
+        tokens = self.query_side.raw_tokens(Queries.without_targets(Ragged.from_rows(histories), users))
         self.model.start_quantiser(tokens, s.batch_size, s.seed)
         self.progress.best, self.progress.best_epoch = -1.0, 0
         self.progress.quantised_from = self.progress.epoch

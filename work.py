@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 def _parameter(default, group, text, **limits):
     """A setting. Limits: `least`, `above`, `below` and `most` bound a number, or each one of a list, which must not be
     empty where it is `filled`; `choices` are the values allowed, or the keys of registries, "module:NAME+module:NAME".
+    A list is of whole numbers, or of what `each` says.
     """
     return field(default=default, metadata={"group": group, "help": text} | limits)
 
@@ -114,6 +115,12 @@ class Hyperparameters:
     dataset: str = _parameter("ml-1m", "data", "ml-1m, ml-10m, sample, or a name for --source")
     split: str = _parameter("user", "data", "how users or their histories are cut", choices="data.split:SPLITS")
     split_seed: int = _parameter(0, "data", "of the shuffle that splits the users", least=0, below=2**32)
+    user_features: tuple = _parameter(
+        (), "data", "what the model reads of a user: columns of the data's users, as in gender,age", each=str
+    )
+    item_features: tuple = _parameter(
+        (), "data", "what it reads of an item beside its id", each=str, choices="load_csv_dataset:ITEM_FEATURES"
+    )
 
     index_codes: str = _parameter(
         "used", "index", "codes in the index: those that training histories use, or all", choices=("used", "all")
@@ -191,9 +198,13 @@ class Command:
     source: str | None = _parameter(None, "run", "archive, folder or interactions file; without one, download")
     sort_rows: bool = _parameter(False, "run", "1: sort an interactions file by time instead of refusing it")
     item_file: str | None = _parameter(None, "run", "titles and categories for an interactions file")
+    user_file: str | None = _parameter(None, "run", "user_id and more columns, for --user_features of such a file")
     users: int = _parameter(3, "run", "how many test users recommend shows", least=1)
     history: str | None = _parameter(
-        None, "run", "whom to recommend to in place of test users: ids or titles, oldest first, as in 'ID|ID|Title'"
+        None,
+        "run",
+        "whom to recommend to in place of test users: ids or titles, oldest first, as in 'ID|ID|Title'; "
+        "nothing else is known of this user",
     )
     experiment: str | None = _parameter(
         None,
@@ -338,7 +349,7 @@ def _check_fields(settings):
         allowed = isinstance(value, _kind(f)) and (value or not limits.get("filled"))
         allowed = allowed and isinstance(value, bool) == (_kind(f) is bool)  # True is no number
         if "choices" in limits:
-            allowed = value in _choices(f)
+            allowed = set(numbers) <= set(_choices(f))
         elif allowed and any(name in limits for name in ("least", "above", "below", "most")):
             allowed = all(
                 isinstance(number, int | float)
@@ -365,7 +376,7 @@ def _limits(f):
     """The limits of a field in words, "" without any."""
     limits = f.metadata
     if "choices" in limits:
-        return f"one of {', '.join(_choices(f))}"
+        return f"{'some' if isinstance(f.default, tuple) else 'one'} of {', '.join(_choices(f))}"
     words = {"least": "at least", "above": "above", "below": "below", "most": "at most"}
     said = [f"{words[name]} {limits[name]:g}" for name in words if name in limits]
     each = "whole numbers from 1 on, as in 1,5,10, each " if isinstance(f.default, tuple) else ""
@@ -375,7 +386,7 @@ def _limits(f):
 def _shown(value):
     """A value as one writes it on the command line."""
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
     return "none" if value is None else int(value) if isinstance(value, bool) else value
 
 
@@ -387,7 +398,7 @@ def _kind(f):
 
 def _reader(f):
     """The function that reads one flag's text."""
-    kind = _kind(f)
+    kind, each = _kind(f), f.metadata.get("each", int)
 
     def read(text):
         if "None" in str(f.type) and text.lower() == "none":
@@ -395,7 +406,7 @@ def _reader(f):
         if kind is bool:
             return {"0": False, "1": True}[text]
         if kind is tuple:
-            return tuple(int(part) for part in text.split(",") if part)
+            return tuple(each(part) for part in text.split(",") if part not in ("", "none"))
         return float(text) if kind == (int, float) else kind(text)
 
     def reader(text):
@@ -404,9 +415,8 @@ def _reader(f):
         except (KeyError, ValueError, OverflowError):
             raise ValueError(text) from None
 
-    reader.__name__ = {bool: "0 or 1", tuple: "a list of whole numbers", int: "a whole number", str: "a text"}.get(
-        kind, "a number"
-    )
+    a_list = "a list of whole numbers" if each is int else "a list of names"
+    reader.__name__ = {bool: "0 or 1", tuple: a_list, int: "a whole number", str: "a text"}.get(kind, "a number")
     return reader
 
 

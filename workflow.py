@@ -43,7 +43,7 @@ def run(h, command, given=()):
     modes = {"train": train, "test": test, "recommend": recommend, "export": export}
     with mindspore_on(command.device_target):
         index_library(h, command)  # a missing GPU is said before any long work
-        data = Data(h, command.source, command.item_file, command.sort_rows)
+        data = Data(h, command.source, command.item_file, command.user_file, command.sort_rows)
         report.data(data.prepared, data.catalogue, data.valid, data.test)
         modes[command.mode](h, command, data, given)
 
@@ -93,7 +93,7 @@ def train(h, command, data, given):
     _check_sizes(h, data)
     if h.model in BASELINES:
         return fit_baseline(h, command, data, given)
-    model = models.build(h, data.catalogue)
+    model = models.build(h, data.catalogue, data.features)
     name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
     with RunFolder.claim(name, command.name is not None, command.resume) as folder:
         trainer = Trainer(
@@ -154,10 +154,11 @@ def recommend(h, command, data, given):
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
     if command.history is not None:
         history = Ragged.from_rows([data.catalogue.find(command.history.split("|"))])
-        queries = Queries(history, Ragged.from_rows([[]]))
+        users = data.features.user and np.zeros((1, data.features.user.values.shape[1]), np.int32)  # of unknown values
+        queries = Queries.without_targets(history, users)
     recommender, reasons = matcher.exhaustive(), None
     if matcher.model.has_quantiser:
-        codes = np.unique(matcher.query_side.codes(queries.histories))
+        codes = np.unique(matcher.query_side.codes(queries))
         library = index_library(h, command)
         recommender = matcher.through(matcher.build(codes, data.valid, library)[0], library)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
@@ -261,7 +262,7 @@ def _test(matcher, h, data, folder, library):
         valid = [of(each, data.valid) for each in (recommender, exhaustive)]
         about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds, "limits_tried": tried}
         report.index(about, recommender, data.test, max(h.topk), h.exclude_seen, folder)
-        report.codebooks(model, matcher.query_side.codes(data.test.histories), data, folder)
+        report.codebooks(model, matcher.query_side.codes(data.test), data, folder)
     report.results(results, data.prepared, h, folder)
     report.below_popularity(results.get("index", results["exhaustive"]), _popular(h, data))
     if model.has_quantiser:

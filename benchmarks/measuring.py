@@ -18,17 +18,21 @@ from metric import Metrics
 class Asked:
     """Queries as an engine takes them.
 
-    points: int64 [U, K_u] codes or float32 [U, D] vectors. seen: the items to leave out, or None.
+    Attributes:
+        points: int64 (U, K) keys or float32 (U, D) vectors. weights: float32 (U, K) of the keys; None: all 1.
+        seen: the items to leave out, or None.
     """
 
     points: np.ndarray
+    weights: np.ndarray | None = None
     seen: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.points)
 
     def take(self, rows: np.ndarray) -> Asked:
-        return Asked(self.points[rows], None if self.seen is None else self.seen.take(rows))
+        weights = None if self.weights is None else self.weights[rows]
+        return Asked(self.points[rows], weights, None if self.seen is None else self.seen.take(rows))
 
     @functools.cached_property
     def singles(self) -> list[Asked]:

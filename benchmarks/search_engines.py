@@ -230,14 +230,14 @@ def index_engines(name: str, index, asked: Asked, k: int, seconds: float) -> lis
         one = index if format == "float32" else index.compact(format)
         engine = index_engine(f"{name} {format}", one, asked, k)
         engine.build_seconds = seconds + time.perf_counter() - began
-        engine.recall = overlap(index, one, some.points, k, seen=some.seen)["overlap"]
+        engine.recall = overlap(index, one, some.points, k, some.seen, some.weights)["overlap"]
         engines.append(engine)
     return engines
 
 
 def index_engine(name: str, index, asked: Asked, k: int) -> Engine:
     def answer(queries: Asked, threads: int):
-        return index.recommend(queries.points, k, seen=queries.seen, threads=threads)
+        return index.recommend(queries.points, k, queries.seen, queries.weights, threads)
 
     return Engine(name, answer, asked, bytes=index.statistics()["bytes"])
 

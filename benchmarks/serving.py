@@ -20,8 +20,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.trained import Trained, on_cpu  # noqa: E402
-from retrieval import IndexRecommender, load_index, load_scorer  # noqa: E402
+from retrieval import load_index  # noqa: E402
 from retrieval.engines.onnx_query import OnnxQuery  # noqa: E402
+from retrieval.served import open_served  # noqa: E402
 
 
 def main(arguments=None) -> None:
@@ -32,15 +33,14 @@ def main(arguments=None) -> None:
     with on_cpu():
         trained = Trained(args.run, "DQMatch")
         held_out = (trained.data.valid, trained.data.test)
-        expected = np.concatenate([trained.points(queries) for queries in held_out])  # (U, K_u)
+        expected = np.concatenate([trained.query_side.codes(queries) for queries in held_out])  # (U, K_u)
     encoder = OnnxQuery(args.run / "query.onnx")
-    index, scorer = load_index(args.run / "index", mmap=False), load_scorer(args.run / "scorer.npz")
-    recommender = IndexRecommender(index, lambda one: encoder.codes(one.histories), scorer, threads=1)
+    index, recommender = load_index(args.run / "index"), open_served(args.run, threads=1)
     found, seconds = [], []
     for queries in held_out:
         for user in range(len(queries)):
             one = queries.take(np.array([user]))
-            found.append(encoder.codes(one.histories))  # also warms the caches up, as traffic would
+            found.append(encoder.codes(one.histories, one.users))  # also warms the caches up, as traffic would
             began = time.perf_counter()
             recommender.recommend(one, args.k)
             seconds.append(time.perf_counter() - began)

@@ -7,24 +7,21 @@ import dataclasses
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
-import models
-import work
 import workflow
 from benchmarks.measuring import Asked
 from errors import UserError
 from retrieval import SparseInvertedIndex, load_index
 from retrieval.build import build_pruned
 from retrieval.pruning import Pruning
+from runs import Run
 
 
 @contextlib.contextmanager
 def on_cpu():
-    """MindSpore on the CPU, for as long as models are asked; a UserError ends the program with its
-    sentence."""
+    """MindSpore on the CPU, for as long as models are asked; a UserError ends the program with its sentence."""
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
     with workflow.mindspore_on("CPU"):
         try:
@@ -33,76 +30,68 @@ def on_cpu():
             sys.exit(f"error: {error}")
 
 
-class Trained:
-    """The best checkpoint of a run, with the data it was trained for.
+class Trained(Run):
+    """A finished run whose queries, ranking and indexes engines are measured with.
 
     Args:
         folder: runs/NAME.
         kind: the model it has to be, "DQMatch" for one.
-        data: `workflow.Data` of another run on the same data; loaded where there is none.
+        data: `runs.Data` of another run on the same data; loaded where there is none.
 
     Raises:
         UserError: the run is of another model, on other data, or cannot be read.
     """
 
     def __init__(self, folder, kind: str, data=None):
-        self.folder = Path(folder)
-        checkpoint = self.folder / "best.ckpt"
-        self.h = work.settings_of(checkpoint, work.Hyperparameters(), set())
-        if self.h.model != kind:
-            raise UserError(f"{folder} is a run of {self.h.model}; name a run of {kind} here.")
-        command = work.Command(mode="test", checkpoint=str(checkpoint))
-        self.data = data or workflow.Data(self.h, command)
-        self.model = workflow.load_model(self.h, self.data, checkpoint)
-        self.query_side = models.QuerySide(self.model, self.h.inference_batch_size)
-
-    def points(self, queries) -> np.ndarray:
-        """What a search takes: codes int64 (U, K_u), the vector float32 (U, D) of a TwoTower, or
-        the tokens float32 (U, K_u, D) of an AllToAll."""
-        if self.model.has_quantiser:
-            return self.query_side.codes(queries.histories)
-        tokens = self.query_side.tokens(queries.histories)
-        return tokens[:, 0] if self.h.model == "TwoTower" else tokens
+        super().__init__(folder, data=data)
+        if self.settings.model != kind:
+            raise UserError(f"{folder} is a run of {self.settings.model}; name a run of {kind} here.")
 
     def asked(self, queries, exclude_seen: bool = True) -> Asked:
-        """The queries as an engine takes them, encoded."""
-        return Asked(self.points(queries), queries.histories if exclude_seen else None)
+        """The queries as an engine takes them.
+
+        Weighted keys int64 (U, K) of a quantised model, the vector float32 (U, D) of a TwoTower, or the tokens float32
+        (U, K_u, D) of an AllToAll.
+        """
+        seen = queries.histories if exclude_seen else None
+        if self.model.has_quantiser:
+            keys = self.matcher.keys(queries)
+            return Asked(*keys, seen=seen) if isinstance(keys, tuple) else Asked(keys, seen=seen)
+        tokens = self.query_side.tokens(queries)
+        return Asked(tokens[:, 0] if self.settings.model == "TwoTower" else tokens, seen=seen)
 
     def encoding_rate(self, queries) -> float:
-        """Users per second from histories to `points`, all in one call."""
-        self.points(queries)  # compiles
+        """Users per second from histories to `asked`, all in one call."""
+        self.asked(queries)  # compiles
         began = time.perf_counter()
-        self.points(queries)
+        self.asked(queries)
         return len(queries) / (time.perf_counter() - began)
 
     def ranking(self, queries, k: int, exclude_seen: bool) -> np.ndarray:
-        """The model's own best k by exhaustive scoring: int32 (U, k)."""
-        exhaustive = models.Exhaustive(self.model, self.h.inference_batch_size)
-        return exhaustive.recommend(queries, k, exclude_seen)[0]
+        """The run's own best k by exhaustive scoring: int32 (U, k)."""
+        return self.exhaustive().recommend(queries, k, exclude_seen)[0]
 
     def item_vectors(self) -> np.ndarray:
         """Of a TwoTower: float32 (n_items, D)."""
-        return self.model.item_table.asnumpy()[1:]
+        return self.model.items.vectors()
 
     def saved_index(self) -> SparseInvertedIndex:
         """runs/NAME/index in memory, with the codes of the test users that it lacks scored."""
-        index, codes = load_index(self.folder / "index", mmap=False), self.points(self.data.test)
-        print(
-            f"{self.folder}/index: {codes.size - index.contains(codes).sum():,} of {codes.size:,} "
-            "codes of the test users were not in it and were scored now"
-        )
-        return index.extend(self.build(index.missing(codes), index.pruning)[0])
+        index, keys = load_index(self.folder / "index", mmap=False), self.asked(self.data.test).points
+        missing = index.missing(keys[keys >= 0])
+        print(f"{self.folder}/index: {len(missing):,} codes of the test users were not in it and were scored now")
+        return index.extend(self.build(missing, index.pruning)[0]) if len(missing) else index
 
     def build(self, codes, pruning: Pruning) -> tuple[SparseInvertedIndex, float]:
-        """An index of these codes, and the seconds that scoring and cutting took."""
+        """An index of these codes alone, and the seconds that scoring and cutting took."""
         scorer = self.model.scorer()
         began = time.perf_counter()
         index = build_pruned(scorer, codes, self.data.catalogue.n_items, pruning)
         return index, time.perf_counter() - began
 
     def full_index(self) -> SparseInvertedIndex:
-        """The index of the codes of the run and of its test users, nothing pruned."""
-        saved = load_index(self.folder / "index")
-        codes = np.union1d(saved.codes, self.points(self.data.test))
-        unlimited = dataclasses.replace(saved.pruning, threshold=None, max_postings=None)
-        return self.build(codes, unlimited)[0]
+        """The index of the codes of the run and of its test users, nothing pruned, and of the wide table's items."""
+        codes = np.union1d(self.index.codes, self.query_side.codes(self.data.test))
+        codes = codes[codes < self.model.quantiser.n_codes]
+        unlimited = dataclasses.replace(self.index.pruning, threshold=None, max_postings=None)
+        return self.matcher.with_items(self.build(codes, unlimited)[0])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.negatives import NegativeSampler
+from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
 
@@ -97,10 +98,11 @@ class TrainingSequences:
             return self._windows(rng, steps, batch_size, seq_len, neg_num, sampler)
         return self._targets(rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler)
 
-    def histories(self, rng: np.random.Generator, positions_per_user: int) -> Ragged:
-        """The whole histories before the targets of one epoch (one target per row), unshuffled."""
+    def queries(self, rng: np.random.Generator, positions_per_user: int) -> Queries:
+        """The targets of one epoch (one per row) and the whole histories before them, unshuffled."""
         start, target = self._draw(rng, positions_per_user)
-        return self.sequences.slices(self.sequences.row_of_value()[target], start, target)
+        histories = self.sequences.slices(self.sequences.row_of_value()[target], start, target)
+        return _queries(histories, self.sequences.values[target], self._users_at(target))
 
     def _targets(self, rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler) -> Iterator[Batch]:
         start, target = self._draw(rng, positions_per_user)
@@ -204,9 +206,9 @@ class TrainingRows:
         steps = self.steps(batch_size, positions_per_user)
         return self._batches(rng, steps, batch_size, seq_len, neg_num, all_positions)
 
-    def histories(self, rng: np.random.Generator, positions_per_user: int) -> Ragged:
-        """The histories of all rows."""
-        return self._histories
+    def queries(self, rng: np.random.Generator, positions_per_user: int) -> Queries:
+        """All rows: what stood before each target."""
+        return _queries(self._histories, self.positives, self.users)
 
     def _batches(self, rng, steps, batch_size, seq_len, neg_num, all_positions) -> Iterator[Batch]:
         offsets = self._histories.offsets
@@ -220,6 +222,10 @@ class TrainingRows:
                 positive = np.pad(positive[:, None], ((0, 0), (seq_len - 1, 0)))  # (B, L)
             user = None if self.users is None else self.users[rows]  # (B, W)
             yield Batch(history, positive, self.negatives[rows, :neg_num], log_expected, user)
+
+
+def _queries(histories: Ragged, positives: np.ndarray, users: np.ndarray | None) -> Queries:
+    return Queries(histories, Ragged.from_lengths(np.ones(len(positives), np.int64), positives), users)
 
 
 def _ranks(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

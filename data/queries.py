@@ -23,6 +23,11 @@ class Queries:
     targets: Ragged
     users: np.ndarray | None = None
 
+    @classmethod
+    def without_targets(cls, histories: Ragged, users: np.ndarray | None = None) -> Queries:
+        """Queries whose answers are not known."""
+        return cls(histories, Ragged.from_lengths(np.zeros(len(histories), np.int64), np.zeros(0, np.int32)), users)
+
     def __len__(self) -> int:
         return len(self.histories)
 

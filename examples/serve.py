@@ -13,25 +13,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from retrieval.engines.onnx_query import OnnxQuery  # noqa: E402
 from retrieval.served import open_served  # noqa: E402
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("run", type=Path, help="folder with manifest.json, query.onnx, scorer.npz and index/")
 parser.add_argument("history", type=int, nargs="+", help="item ids, oldest first")
 parser.add_argument("--items", help="items.csv, for the titles")
+parser.add_argument("--user", nargs="*", help="what is known of the user, as in gender=F age=25; needed by some runs")
 args = parser.parse_args()
 titles = {}
 try:
     if args.items:
         with open(args.items, encoding="utf-8", newline="") as file:
             titles = {int(row["id"]): row["title"] for row in csv.DictReader(file)}
-except KeyError as column:
-    sys.exit(f"error: {args.items} has no column {column}; give the items.csv of the prepared data.")
-except (OSError, TypeError, ValueError, csv.Error) as error:
-    sys.exit(f"error: {args.items} cannot be read ({error}); give the items.csv of the prepared data.")
+except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
+    sys.exit(f"error: {args.items} cannot be read ({error!r}); give the items.csv of the prepared data.")
 try:
     history = SimpleNamespace(offsets=[0, len(args.history)], values=args.history)
-    items, scores = open_served(args.run).recommend(SimpleNamespace(histories=history), 10)
+    users = None if args.user is None else OnnxQuery(args.run / "query.onnx").user(args.user)
+    items, scores = open_served(args.run).recommend(SimpleNamespace(histories=history, users=users), 10)
 except (ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
 for item, score in zip(items[items > 0], scores[items > 0], strict=True):

@@ -27,7 +27,8 @@ from retrieval.search import available_cores
 FORMAT = 1  # raise it when the same settings on the same data give other numbers than before
 RECORD = "experiment.json"  # in the folder of a run, written when it has finished
 ROOT = Path(__file__).resolve().parents[1]
-NOT_KEPT = ("source", "item_file", "sort_rows", "device_target", "index_device")  # by a trained run, but needed again
+# By a trained run, but needed again.
+NOT_KEPT = ("source", "item_file", "user_file", "sort_rows", "device_target", "index_device")
 FREE = ("index", "evaluation")  # groups of settings that need no training
 
 
@@ -79,14 +80,15 @@ def finished(flags: Flags, varied: Flags) -> Finished:
 
 def prepared_data(settings, command) -> tuple[Prepared, str]:
     """The prepared data of work.py's settings, and a digest of what training reads of them."""
-    return _prepared(
-        settings.dataset, command.source, settings.split, settings.split_seed, command.item_file, command.sort_rows
-    )
+    files = command.source, command.item_file, command.user_file
+    return _prepared(settings.dataset, settings.split, settings.split_seed, *files, command.sort_rows)
 
 
 @functools.cache
-def _prepared(dataset, source, split, seed, item_file, sort_rows) -> tuple[Prepared, str]:
-    prepared = prepare(dataset, source, split=split, seed=seed, item_file=item_file, sort_rows=sort_rows)
+def _prepared(dataset, split, seed, source, item_file, user_file, sort_rows) -> tuple[Prepared, str]:
+    prepared = prepare(
+        dataset, source, split=split, seed=seed, item_file=item_file, user_file=user_file, sort_rows=sort_rows
+    )
     files = sorted(path for path in prepared.folder.iterdir() if path.suffix in (".csv", ".txt"))
     return prepared, _key([(path.name, digest(path)) for path in files])
 

@@ -18,6 +18,7 @@ class BaseModel(nn.Cell):
         score_bias: the bias, or None for the plain sum. More negative means sparser scores.
         l2: weight of the mean squared norm of the history's item embeddings.
         seq_len: length of a history.
+        users: `models.features.UserFeatures`, or None where the model reads no features of users.
     """
 
     has_quantiser = False  # whether it has codes, and so an index
@@ -25,9 +26,10 @@ class BaseModel(nn.Cell):
     own_wide = False  # whether a wide table stands beside it, unless the settings say
     prescribed = {}  # settings that are what the model is, whatever was set
 
-    def __init__(self, *, items, tokeniser, interaction, loss, score_bias, l2, seq_len):
+    def __init__(self, *, items, tokeniser, interaction, loss, score_bias, l2, seq_len, users=None):
         super().__init__()
         self.items, self.tokeniser, self.interaction, self.loss = items, tokeniser, interaction, loss
+        self.users = users
         self.score_bias, self.l2, self.seq_len = score_bias, l2, seq_len
         self.K_u = tokeniser.K_u
         self.noise_rows = seq_len if tokeniser.encoder.causal else tokeniser.parts  # per history
@@ -35,9 +37,16 @@ class BaseModel(nn.Cell):
         # Whether a training row is a sequence with a target at every position, or a history with one target.
         self.every_position = tokeniser.encoder.causal and tokeniser.every_position
 
-    def tokens(self, history, noise=None, every=False):
-        """User tokens before quantisation, (B, L) int32 -> (B, K_u, D) float32; see `tokenisers.Tokeniser`."""
+    def tokens(self, history, user=None, noise=None, every=False):
+        """User tokens before quantisation, (B, K_u, D) float32; see `tokenisers.Tokeniser`.
+
+        Args:
+            history: (B, L) int32.
+            user: (B, W) int32, values of the users' features; only a model with `users` looks at them.
+        """
         embeddings, mask = self.items.history(history)
+        if self.users is not None:
+            embeddings = self.users(embeddings, mask, user)
         return self.tokeniser(embeddings, mask, noise, every)
 
     def score(self, tokens, items):
@@ -55,7 +64,7 @@ class BaseModel(nn.Cell):
         """Tokens as the score sees them once quantised, and a penalty that joins the loss."""
         raise NotImplementedError
 
-    def construct(self, history, positive, negative, log_expected, noise, quantised):
+    def construct(self, history, positive, negative, log_expected, noise, quantised, user=None):
         """Training loss.
 
         Args:
@@ -65,12 +74,13 @@ class BaseModel(nn.Cell):
             log_expected: float32 of the shape of `negative`; see `losses`.
             noise: (B * noise_rows + noise_width,) float32 uniform in [0, 1), from which dropout is made.
             quantised: bool, `is_quantised`; not a tensor, so either value gets a graph of its own.
+            user: (B, W) int32, or None; see `tokens`.
 
         Returns:
             Two float32 scalars: the loss to minimise, and its ranking part alone.
         """
         rows = history.shape[0] * self.noise_rows
-        tokens, penalty = self.tokens(history, (noise[:rows], noise[rows:]), self.every_position), 0.0
+        tokens, penalty = self.tokens(history, user, (noise[:rows], noise[rows:]), self.every_position), 0.0
         if quantised:
             tokens, penalty = self.quantise(tokens)
         target = positive.reshape(-1, 1)  # (R, 1) with R = B or B * L

@@ -28,9 +28,9 @@ class DQMatch(AllToAll):
         codewords, commitment = self.quantiser(tokens)
         return codewords, self.beta * commitment
 
-    def token_indices(self, history):
-        """Code tuples of the user tokens, (B, L) int32 -> (B, K_u, M) int32."""
-        return self.quantiser.indices(self.tokens(history))
+    def token_indices(self, history, user=None):
+        """Code tuples of the user tokens, (B, K_u, M) int32; see `tokens`."""
+        return self.quantiser.indices(self.tokens(history, user))
 
     def start_quantiser(self, tokens, batch_size, seed):
         """Puts the codebooks on the k-means centres of some tokens and switches them on; see `BaseModel`."""

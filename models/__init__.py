@@ -6,11 +6,13 @@ import inspect
 import mindspore as ms
 import numpy as np
 
+from data.features import Features
 from errors import UserError
 from models.AllToAll import AllToAll
 from models.DQMatch import DQMatch
 from models.encoders import ENCODERS
 from models.exhaustive import Exhaustive
+from models.features import UserFeatures
 from models.interactions import InteractionCell
 from models.items import ItemTable
 from models.losses import LOSSES
@@ -33,7 +35,7 @@ PARTS = {  # what a constructor may ask for by these names, and a setting of the
 }
 
 
-def build(settings, catalogue):
+def build(settings, catalogue, features=None):
     """The model that the settings name.
 
     A part gets what the arguments of its constructor name: another part, or a setting. So a new part is a class and a
@@ -42,13 +44,14 @@ def build(settings, catalogue):
     Args:
         settings: `work.Hyperparameters`.
         catalogue: `load_csv_dataset.Catalogue`, or anything with `n_items`.
+        features: `load_csv_dataset.Features` that the settings name; None where they name none.
 
     Raises:
-        UserError: an unknown part, or sizes that don't fit together.
+        UserError: an unknown part, sizes that don't fit together, or features that are not those of the settings.
     """
     ms.set_seed(settings.seed)  # MindSpore's own initialisers
     try:
-        return _Builder(settings, catalogue).part("model")
+        return _Builder(settings, catalogue, features or Features()).part("model")
     except ValueError as error:
         raise UserError(f"{settings.model} cannot be built: {error}") from error
 
@@ -56,11 +59,15 @@ def build(settings, catalogue):
 class _Builder:
     """Gives constructors what they ask for by name."""
 
-    def __init__(self, settings, catalogue):
+    def __init__(self, settings, catalogue, features):
         self.settings = dataclasses.asdict(settings) | {
             "n_items": catalogue.n_items,
             "rng": np.random.default_rng(settings.seed),
+            "item_features": features.item,
+            "user_features": features.user,
         }
+        if (bool(settings.item_features), bool(settings.user_features)) != (bool(features.item), bool(features.user)):
+            raise ValueError("its features are not those of the settings; load both with the same names")
         model = self._known("model")
         self.settings |= {"tokeniser": settings.tokeniser or model.own_tokeniser} | model.prescribed
 
@@ -83,6 +90,8 @@ class _Builder:
     def _value(self, name):
         if name == "items":
             return self._made(ItemTable)
+        if name == "users":
+            return self._made(UserFeatures) if self.settings["user_features"] else None
         return self.part(name) if name in PARTS else self.settings[name]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from data.queries import Queries
-from data.ragged import Ragged
 from models.query_side import QuerySide
 from models.wide import WideTable
 from recommender import blocks
@@ -32,19 +31,19 @@ class Exhaustive:
         """
         above = -np.inf if self.model.score_bias is None else 0.0
         ids, best = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
-        for users, by_token, place in self._blocks(queries.histories):
+        for users, by_token, place in self._blocks(queries):
             seen = queries.histories.take(users) if exclude_seen else None
             ids[users], best[users] = top_k(by_token, k, seen, rows=place, above=above)
         return ids, best
 
     def scores(self, queries: Queries) -> np.ndarray:
         """Scores of all items, float32 (U, n_items), in memory as a whole; column j is item j + 1."""
-        parts = [by_token[place].sum(1) for _, by_token, place in self._blocks(queries.histories)]
+        parts = [by_token[place].sum(1) for _, by_token, place in self._blocks(queries)]
         return np.concatenate(parts)
 
-    def _blocks(self, histories: Ragged):
+    def _blocks(self, queries: Queries):
         """Blocks of users: their rows, scores (R, n_items), and which of them add up to a user's (u, K)."""
-        tokens = self.query_side.tokens(histories)  # (U, K_u, D)
+        tokens = self.query_side.tokens(queries)  # (U, K_u, D)
         scorer, (_, n_tokens, width) = self.model.scorer(), tokens.shape
         for users in blocks(len(tokens), (n_tokens + 1) * self.model.items.n_items):
             block = tokens[users].reshape(-1, width)
@@ -54,6 +53,6 @@ class Exhaustive:
             scores, place = scorer.token_scores(block), place.reshape(-1, n_tokens)
             if self.wide is not None:
                 last = len(scores) + np.arange(len(users))
-                scores = np.concatenate([scores, self.wide.scores(histories.take(users))])
+                scores = np.concatenate([scores, self.wide.scores(queries.histories.take(users))])
                 place = np.concatenate([place, last[:, None]], 1)
             yield users, scores, place

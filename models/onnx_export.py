@@ -5,6 +5,8 @@ exporter knows neither the clamped mean nor the lists and zeros of the quantiser
 ZerosLike), and such a graph is small.
 """
 
+import json
+
 import numpy as np
 
 from errors import UserError
@@ -18,9 +20,10 @@ def export_query_side(model, path):
     """Writes histories -> codes of a quantised model in evaluation mode to an ONNX file.
 
     Input `history`, int64 (B, seq_len): item ids, oldest first, 0 in front where the history is shorter; B is free,
-    from 1 on. An id outside 0 .. n_items stops the run with the error of onnxruntime's Gather. Output `codes`, int64
-    (B, K_u): those of `models.QuerySide.codes`. The metadata tell format, seq_len, K_u, n_items and the meaning of
-    the codes. The file is whole or not there; ONNX allows it 2 GB.
+    from 1 on. An id outside 0 .. n_items stops the run with the error of onnxruntime's Gather. A model with features
+    of users has the input `user` too, int64 (B, W): their values, W is free, 0 is none. Output `codes`, int64 (B, K_u):
+    those of `models.QuerySide.codes`. The metadata tell format, seq_len, K_u, n_items, the names of the values and the
+    meaning of the codes. The file is whole or not there; ONNX allows it 2 GB.
 
     Args:
         model: a model whose quantiser has started.
@@ -44,11 +47,15 @@ def export_query_side(model, path):
                 f"{type(part).__name__} has no method onnx and cannot be exported; train with another part."
             )
     graph = _Graph(onnx)
-    codes = _codes(
-        graph, model.quantiser, model.tokeniser.onnx(graph, model.items, "history", model.seq_len), model.K_u
-    )
+    inputs, meanings = {"history": ("batch", model.seq_len)}, {}
+    embeddings, mask = model.items.onnx(graph, "history")
+    if model.users is not None:
+        inputs["user"], meanings["user_values"] = ("batch", "values"), json.dumps(model.users.names)
+        embeddings = model.users.onnx(graph, embeddings, mask, "user")
+    tokens = model.tokeniser.onnx(graph, embeddings, mask, model.seq_len)  # (K_u, B, D)
+    codes = _codes(graph, model.quantiser, tokens, model.K_u)
     exported = graph.model(
-        {"history": ("batch", model.seq_len)},
+        inputs,
         {codes: ("batch", model.K_u)},
         {
             "sparcode_format": FORMAT,
@@ -59,7 +66,8 @@ def export_query_side(model, path):
             "K_c": model.quantiser.n_codewords,
             "history": "item ids 1..n_items, oldest first, left-padded with 0",
             "codes": "one per token: sum over m of index_m * K_c^(num_codebooks-1-m), a key of the inverted index",
-        },
+        }
+        | meanings,
     )
     with fresh(path) as file:
         file.write(exported.SerializeToString())

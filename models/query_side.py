@@ -1,4 +1,4 @@
-"""The query side of a model outside training: histories to tokens and codes."""
+"""The query side of a model outside training: queries to tokens and codes."""
 
 import mindspore as ms
 import numpy as np
@@ -6,43 +6,50 @@ from mindspore import nn
 
 
 class QuerySide:
-    """Encodes any number of histories with a trained model, in evaluation mode and few batch shapes.
+    """Encodes any number of queries with a trained model, in evaluation mode and few batch shapes.
+
+    Its methods take `data.queries.Queries` and read their histories, and of a model with features of users the values
+    of their users.
 
     Args:
         model: a model of this package; later changes of its weights do show.
-        batch_size: histories encoded at once; the last batch is padded with empty ones.
+        batch_size: queries encoded at once; the last batch is padded with empty ones.
     """
 
     def __init__(self, model, batch_size):
         self.model, self.batch_size = model, batch_size
         self._compiled = {}
 
-    def tokens(self, histories):
-        """Tokens as the score sees them, `Ragged` of U histories -> (U, K_u, D) float32."""
+    def tokens(self, queries):
+        """Tokens as the score sees them, U queries -> (U, K_u, D) float32."""
         if self.model.is_quantised:
-            return self.model.quantiser.look_up(self._run("token_indices", histories))
-        return self.raw_tokens(histories)
+            return self.model.quantiser.look_up(self._run("token_indices", queries))
+        return self.raw_tokens(queries)
 
-    def raw_tokens(self, histories):
-        """Tokens before quantisation, `Ragged` of U histories -> (U, K_u, D) float32."""
-        return self._run("tokens", histories)
+    def raw_tokens(self, queries):
+        """Tokens before quantisation, U queries -> (U, K_u, D) float32."""
+        return self._run("tokens", queries)
 
-    def codes(self, histories):
-        """Codes of a quantised model, `Ragged` of U histories -> (U, K_u) int64."""
-        return self.model.quantiser.encode(self._run("token_indices", histories))
+    def codes(self, queries):
+        """Codes of a quantised model, U queries -> (U, K_u) int64."""
+        return self.model.quantiser.encode(self._run("token_indices", queries))
 
-    def _run(self, method, histories):
+    def _run(self, method, queries):
         cell = self._compiled.setdefault(method, _Method(self.model, method))
         cell.set_train(False)
-        rows = histories.tail(self.model.seq_len)  # (U, L)
+        inputs = [queries.histories.tail(self.model.seq_len)]  # (U, L)
+        if self.model.users is not None:
+            if queries.users is None:
+                raise ValueError("the model reads features of users, and these queries hold none; load them with both.")
+            inputs.append(queries.users)  # (U, W)
         # A few queries need no full batch; a power of two keeps the number of compiled shapes small.
-        size = min(self.batch_size, 1 << max(len(rows) - 1, 0).bit_length())
+        size = min(self.batch_size, 1 << max(len(queries) - 1, 0).bit_length())
         parts = []
-        for first in range(0, len(rows), size):
-            part = rows[first : first + size]
-            padded = np.zeros((size, rows.shape[1]), np.int32)
-            padded[: len(part)] = part
-            parts.append(cell(ms.Tensor(padded)).asnumpy()[: len(part)])
+        for first in range(0, len(queries), size):
+            batch = [rows[first : first + size] for rows in inputs]
+            short = size - len(batch[0])
+            padded = [ms.Tensor(np.pad(rows, ((0, short), (0, 0)))) for rows in batch]
+            parts.append(cell(*padded).asnumpy()[: size - short])
         return np.concatenate(parts)
 
 
@@ -53,7 +60,7 @@ class _Method(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model, self.method = model, method
 
-    def construct(self, history):
+    def construct(self, history, user=None):
         if self.method == "tokens":
-            return self.model.tokens(history)
-        return self.model.token_indices(history)
+            return self.model.tokens(history, user)
+        return self.model.token_indices(history, user)

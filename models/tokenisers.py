@@ -46,8 +46,8 @@ class Tokeniser(nn.Cell):
         """
         raise NotImplementedError
 
-    def onnx(self, graph, items, history, length):
-        """Tokens as nodes of an ONNX graph, history (B, L = length) -> (K_u, B, D); see `models.onnx_export`."""
+    def onnx(self, graph, embeddings, mask, length):
+        """`construct` without dropout as nodes of an ONNX graph, L = length -> (K_u, B, D); see `onnx_export`."""
         raise NotImplementedError
 
 
@@ -59,8 +59,8 @@ class Whole(Tokeniser):
     def construct(self, embeddings, mask, noise, every=False):
         return self.user_vectors(embeddings, mask, noise, every).expand_dims(1)  # (B, 1, E)
 
-    def onnx(self, graph, items, history, length):
-        return graph("Unsqueeze", self.encoder.onnx(graph, *items.onnx(graph, history), length), [0])  # (1, B, E)
+    def onnx(self, graph, embeddings, mask, length):
+        return graph("Unsqueeze", self.encoder.onnx(graph, embeddings, mask, length), [0])  # (1, B, E)
 
 
 class Heads(Tokeniser):
@@ -96,8 +96,8 @@ class Heads(Tokeniser):
         tokens = ops.BatchMatMul()(vectors, self.heads) + self.bias  # (K_u, B, D)
         return tokens.swapaxes(0, 1)
 
-    def onnx(self, graph, items, history, length):
-        vectors = graph("Unsqueeze", self.encoder.onnx(graph, *items.onnx(graph, history), length), [0])  # (1, B, E)
+    def onnx(self, graph, embeddings, mask, length):
+        vectors = graph("Unsqueeze", self.encoder.onnx(graph, embeddings, mask, length), [0])  # (1, B, E)
         return self.onnx_heads(graph, vectors)
 
     def onnx_heads(self, graph, vectors):
@@ -133,10 +133,11 @@ class Segments(Heads):
         vectors = self.user_vectors(segments, mask.reshape(-1, self.length), noise, False)  # (B * K_u, E)
         return vectors.reshape(-1, self.K_u, width).swapaxes(0, 1)
 
-    def onnx(self, graph, items, history, length):
-        segments = graph("Reshape", history, [-1, self.length])  # (B * K_u, L / K_u)
-        vectors = self.encoder.onnx(graph, *items.onnx(graph, segments), self.length)  # (B * K_u, E)
-        vectors = graph("Reshape", vectors, [-1, self.K_u, items.embedding_size])
+    def onnx(self, graph, embeddings, mask, length):
+        width = self.heads.shape[1]
+        segments = graph("Reshape", embeddings, [-1, self.length, width])  # (B * K_u, L / K_u, E)
+        vectors = self.encoder.onnx(graph, segments, graph("Reshape", mask, [-1, self.length]), self.length)
+        vectors = graph("Reshape", vectors, [-1, self.K_u, width])
         return self.onnx_heads(graph, graph("Transpose", vectors, perm=[1, 0, 2]))
 
 

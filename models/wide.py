@@ -12,7 +12,7 @@ no memory that is quadratic in the items. Needs NumPy and SciPy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -30,7 +30,7 @@ from recommender import recommend_by_scores
 
 SMALLEST_WEIGHT = 0.1  # a window ends where the next weight would be smaller
 LADDERS = {  # what `choose` tries
-    "history_decay": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+    "history_decay": (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     "target_decay": (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95),
     "l2": (30.0, 100.0, 300.0, 1000.0, 3000.0),
 }
@@ -192,34 +192,50 @@ def choose(
         max_users: of more users those at even distances are asked.
         tell: called with all that is tried and its value.
     """
-    if len(validation) > max_users:
-        validation = validation.take(np.linspace(0, len(validation) - 1, max_users).astype(np.int64))
-    pairs, k = Pairs(sequences, n_items), min(k, n_items)
+    users = min(max_users, max(4 * CELLS // n_items, 1))
+    if len(validation) > users:
+        validation = validation.take(np.linspace(0, len(validation) - 1, users).astype(np.int64))
+    pairs = Pairs(sequences, n_items)
+    gram = lru_cache(1)(pairs.gram)
 
     @lru_cache(1)
-    def regressed(history_decay: float, l2: float):
+    def regressed(history_decay: float, l2: float) -> sparse.csr_matrix:
         """Queries through the inverse, (U, n_items): all that differs between targets is the last product."""
-        votes = _votes(*_keys(validation.histories, WideSettings(history_decay)), n_items)
+        votes = _votes(*_keys(validation.histories, replace(best, history_decay=history_decay)), n_items)
         items = np.unique(votes.indices)
-        return votes[:, items] @ local_inverse(pairs.gram(history_decay), l2, best.neighbours)(items)
+        return votes[:, items] @ local_inverse(gram(history_decay), l2, best.neighbours)(items)
 
     @lru_cache(None)
     def value(settings: WideSettings) -> float:
         cross = pairs.cross(settings.history_decay, settings.target_decay)
         scores = _product(regressed(settings.history_decay, settings.l2), cross)
-        ndcg = _ndcg(scores.toarray() if sparse.issparse(scores) else scores, validation, k)
+        ndcg = ndcg_of(scores.toarray() if sparse.issparse(scores) else scores, validation, k)
         tell(settings, ndcg)
         return ndcg
 
     best = start or WideSettings()
     for name in ("target_decay", "history_decay", "target_decay", "l2", "target_decay"):
         ladder = [replace(best, **{name: step}) for step in sorted({*LADDERS[name], getattr(best, name)})]
-        place = ladder.index(best)
-        for direction in (1, -1):
-            while 0 <= place + direction < len(ladder) and value(ladder[place + direction]) > value(ladder[place]):
-                place += direction
-        best = ladder[place]
+        best = _climb(ladder, best, value)
     return best
+
+
+def ndcg_of(scores: np.ndarray, queries: Queries, k: int) -> float:
+    """Mean NDCG@k of scores (U, n_items), in which seen items are overwritten."""
+    k = min(k, scores.shape[1])
+    scores[queries.histories.row_of_value(), queries.histories.values - 1] = -np.inf
+    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
+    return measure(np.take_along_axis(best, order, 1) + 1, queries.targets, [k]).mean("ndcg", k)
+
+
+def _climb(ladder: Sequence, start, value: Callable[..., float]):
+    """From `start` along the ladder, up and then down, as long as the value rises."""
+    place = ladder.index(start)
+    for direction in (1, -1):
+        while 0 <= place + direction < len(ladder) and value(ladder[place + direction]) > value(ladder[place]):
+            place += direction
+    return ladder[place]
 
 
 class Pairs:
@@ -330,14 +346,6 @@ def _votes(items: np.ndarray, weights: np.ndarray, n_items: int) -> sparse.csr_m
     return sparse.csr_matrix((weights[users, slots], (users, items[users, slots] - 1)), shape=(len(items), n_items))
 
 
-def _ndcg(scores: np.ndarray, queries: Queries, k: int) -> float:
-    """Mean NDCG@k of scores (U, n_items), which lose those of the histories."""
-    scores[queries.histories.row_of_value(), queries.histories.values - 1] = -np.inf
-    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
-    return measure(np.take_along_axis(best, order, 1) + 1, queries.targets, [k]).mean("ndcg", k)
-
-
 def _posting_lists(blocks: Iterable[sparse.csr_matrix], max_postings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The highest values above 0 of each row: offsets (n_items + 2,), item ids and values; row 0 is empty."""
     lengths, items, values = [0], [], []
@@ -355,8 +363,9 @@ def _posting_lists(blocks: Iterable[sparse.csr_matrix], max_postings: int) -> tu
 
 
 def _product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> np.ndarray | sparse.csr_matrix:
-    """left @ right; a matrix that is hardly sparse multiplies faster as an array."""
-    return left @ (right.toarray() if right.nnz > right.shape[0] * right.shape[1] / 10 else right)
+    """left @ right; matrices that are hardly sparse multiply faster as arrays."""
+    left, right = (m.toarray() if m.nnz > m.shape[0] * m.shape[1] / 10 else m for m in (left, right))
+    return left @ right
 
 
 def _blocks(n_items: int) -> Iterator[tuple[int, int]]:

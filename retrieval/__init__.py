@@ -1,4 +1,9 @@
-"""The sparse inverted index: codes -> items with precomputed scores; NumPy and numba only."""
+"""The sparse inverted index: keys (codes, items ...) -> items with precomputed scores; NumPy and numba only.
+
+To read it: index.py says what an index is, pruning.py and build.py how lists are made of scores, search.py how a query
+is answered, storage.py how an index is kept; postings.py holds what the exact and the compact index share, changes.py
+what makes a new index of an old one. engines/, gpu/ and scale/ are the same index elsewhere.
+"""
 
 from retrieval.build import build_index
 from retrieval.compact import CompactIndex, overlap

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retrieval.postings import LARGEST_SCORE
 
@@ -27,7 +28,7 @@ def codes_per_block(n_items: int, block_bytes: int | None = None) -> int:
     return max(1, (block_bytes or BLOCK_BYTES) // (4 * n_items))
 
 
-def checked_codes(codes) -> np.ndarray:
+def checked_codes(codes: ArrayLike) -> np.ndarray:
     """Codes as int64, ascending, each once.
 
     Raises:
@@ -39,7 +40,7 @@ def checked_codes(codes) -> np.ndarray:
     return np.unique(codes.astype(np.int64))
 
 
-def checked_scores(scores, codes: np.ndarray, n_items: int, relu: bool, first_item: int = 1) -> np.ndarray:
+def checked_scores(scores: np.ndarray, codes: np.ndarray, n_items: int, relu: bool, first_item: int = 1) -> np.ndarray:
     """One block of scores, checked.
 
     Args:

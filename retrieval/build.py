@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retrieval.blocks import Scorer, checked_codes, checked_scores, codes_per_block, with_progress
 from retrieval.index import SparseInvertedIndex
@@ -15,7 +16,7 @@ SAMPLE_CODES = 1024
 
 def build_index(
     scorer: Scorer,
-    codes,
+    codes: ArrayLike,
     n_items: int,
     *,
     relu: bool,
@@ -73,7 +74,7 @@ def why_empty(n_codes: int, pruning: Pruning) -> str:
 
 
 def choose_pruning(
-    scorer: Scorer, codes, n_items: int, relu: bool, max_postings: int | None, keep_share: float | None
+    scorer: Scorer, codes: ArrayLike, n_items: int, relu: bool, max_postings: int | None, keep_share: float | None
 ) -> Pruning:
     """The options of build_index as a Pruning; scores a sample of the codes where one is needed."""
     threshold = None
@@ -86,7 +87,7 @@ def choose_pruning(
 
 def build_pruned(
     scorer: Scorer,
-    codes,
+    codes: ArrayLike,
     n_items: int,
     pruning: Pruning,
     *,
@@ -110,7 +111,7 @@ def build_pruned(
     return SparseInvertedIndex(codes, offsets, items, scores, floors, n_items, pruning, cuts)
 
 
-def choose_threshold(scorer: Scorer, codes, n_items: int, relu: bool, keep_share: float) -> float | None:
+def choose_threshold(scorer: Scorer, codes: ArrayLike, n_items: int, relu: bool, keep_share: float) -> float | None:
     """The score that `keep_share` of all pairs exceed, judged by codes spread evenly over `codes`.
 
     Returns:

@@ -11,109 +11,60 @@ import numba
 import numpy as np
 
 from retrieval import blocks
+from retrieval.postings import Postings
 from retrieval.pruning import Pruning
 from retrieval.sizes import offsets_of, postings_within
 
 
-def add_items(index, scorer, n_new: int, block: int | None, progress: bool) -> dict:
+def add_items(index: Postings, scorer: blocks.Scorer, n_new: int, block: int | None, progress: bool) -> dict:
     """The arrays of SparseInvertedIndex.add_items."""
-    n_codes, cap = len(index), index.pruning.max_postings
     block = block or blocks.codes_per_block(n_new)
-    starts = range(0, n_codes, block)
+    starts = range(0, len(index), block)
     if progress:
-        starts = blocks.with_progress(starts, n_codes, block)
-    first = index.n_items + 1
-    grown = [(np.zeros(0, np.int64), *np.zeros((2, 0), np.float32), np.zeros(0, np.uint32), np.zeros(0, np.float32))]
+        starts = blocks.with_progress(starts, len(index), block)
+    grown = []
     for start in starts:
-        rows = slice(start, start + block)
+        codes = index.codes[start : start + block]
         # Plain scores will do: a list of ReLU scores takes only what is above 0, and others may be of another kind.
-        codes = index.codes[rows]
-        new = blocks.checked_scores(scorer.scores(codes), codes, n_new, False, first)
-        floors, gaps = index.floors[rows].copy(), index.cuts[rows].copy()
-        whole = {row: _grow_whole(index, start + row, new[row]) for row in np.flatnonzero(gaps < 0)}
-        offsets = index.offsets[start : start + len(new) + 1]
-        lengths = np.zeros(len(new), np.int64)
-        _measure_growth(offsets, index.scores, new, floors, gaps, cap or 0, lengths)
-        for row, (floor, gap, items, _) in whole.items():
-            lengths[row], floors[row], gaps[row] = len(items), floor, gap
-        ends = offsets_of(lengths)
-        items, scores = np.empty(ends[-1], np.uint32), np.empty(ends[-1], np.float32)
-        old_gaps = index.cuts[rows]
-        _grow(offsets, index.items, index.scores, new, first, floors, old_gaps, gaps, ends, items, scores)
-        for row, (_, _, list_items, list_scores) in whole.items():
-            items[ends[row] : ends[row + 1]] = list_items
-            scores[ends[row] : ends[row + 1]] = list_scores
-        grown.append((lengths, floors, gaps, items, scores))
-    lengths, floors, gaps, items, scores = map(np.concatenate, zip(*grown, strict=True))
-    return {"offsets": offsets_of(lengths), "items": items, "scores": scores, "floors": floors, "cuts": gaps}
+        new = blocks.checked_scores(scorer.scores(codes), codes, n_new, False, index.n_items + 1)
+        grown += [_grown_list(index, row, scores) for row, scores in enumerate(new, start)]
+    nothing = (0, 0, np.zeros(0, np.uint32), np.zeros(0, np.float32))
+    floors, cuts, items, scores = zip(nothing, *grown, strict=True)
+    return {
+        "offsets": offsets_of([len(one) for one in items[1:]]),
+        "items": np.concatenate(items),
+        "scores": np.concatenate(scores),
+        "floors": np.array(floors[1:], np.float32),
+        "cuts": np.array(cuts[1:], np.float32),
+    }
 
 
-def _grow_whole(index, row: int, new: np.ndarray):
-    """A list that left nothing out, cut as in a build: floor, gap, items, scores.
+def _grown_list(index: Postings, row: int, new: np.ndarray) -> tuple:
+    """One list and the new items that join it: floor, gap, items, stored scores.
 
     All in stored scores, for these are what is known of the old items: equal scores of old and new stay equal.
     """
     part = slice(index.offsets[row], index.offsets[row + 1])
-    ids = np.concatenate(
-        [index.items[part], np.arange(index.n_items + 1, index.n_items + 1 + len(new), dtype=np.uint32)]
-    )
-    stored = np.concatenate([index.scores[part], new - index.floors[row]])
-    gap, cap = index.cuts[row], index.pruning.max_postings
-    threshold = None if np.isneginf(gap) else float(gap)
-    cap = None if cap is None else max(cap, part.stop - part.start)
-    _, shifts, cuts, kept, stored = Pruning(False, threshold, cap).compact(stored[None])
-    return index.floors[row] + shifts[0], cuts[0], ids[kept - 1], stored
+    floor, gap, cap = index.floors[row], index.cuts[row], index.pruning.max_postings
+    stored = np.concatenate([index.scores[part], new - floor])
+    ids = np.arange(index.n_items + 1, index.n_items + 1 + len(new), dtype=np.uint32)
+    items = np.concatenate([index.items[part], ids])
+    n_old = len(stored) - len(new)
+    if cap is not None:
+        cap = max(cap, n_old)  # a list that is longer already is of another kind
+    if gap < 0:  # it left nothing out until now: cut as in a build
+        threshold = None if np.isneginf(gap) else float(gap)
+        _, shift, gap, kept, stored = Pruning(False, threshold, cap).compact(stored[None])
+        return floor + shift[0], gap[0], items[kept - 1], stored
+    kept = stored > gap
+    kept[:n_old] = True  # rounding may have brought one down to the gap
+    if cap is not None and (size := np.count_nonzero(kept)) > cap:
+        gap = np.partition(stored[kept], size - 1 - cap)[size - 1 - cap]
+        kept = stored > gap
+    return floor, gap, items[kept], stored[kept]
 
 
-@numba.njit(nogil=True, cache=True)
-def _measure_growth(offsets, scores, new, floors, gaps, cap, lengths):
-    """Lengths of the grown lists; gaps rise where the cap cuts. Rows of a gap below 0 are passed over."""
-    for row in range(new.shape[0]):
-        if gaps[row] < 0:
-            continue
-        first, last = offsets[row], offsets[row + 1]
-        size = last - first
-        for j in range(new.shape[1]):
-            if new[row, j] - floors[row] > gaps[row]:
-                size += 1
-        limit = max(cap, last - first)  # a list that is longer already is of another kind
-        if cap > 0 and size > limit:
-            pool = np.empty(size, np.float32)
-            at = last - first
-            pool[:at] = scores[first:last]
-            for j in range(new.shape[1]):
-                if new[row, j] - floors[row] > gaps[row]:
-                    pool[at] = new[row, j] - floors[row]
-                    at += 1
-            gaps[row] = np.partition(pool, size - 1 - limit)[size - 1 - limit]
-            size = 0
-            for j in range(pool.size):
-                if pool[j] > gaps[row]:
-                    size += 1
-        lengths[row] = size
-
-
-@numba.njit(nogil=True, cache=True)
-def _grow(offsets, items, scores, new, first_new, floors, old_gaps, gaps, ends, to_items, to_scores):
-    for row in range(new.shape[0]):
-        if old_gaps[row] < 0:
-            continue
-        at = ends[row]
-        uncut = gaps[row] == old_gaps[row]
-        for p in range(offsets[row], offsets[row + 1]):
-            if uncut or scores[p] > gaps[row]:
-                to_items[at] = items[p]
-                to_scores[at] = scores[p]
-                at += 1
-        for j in range(new.shape[1]):
-            stored = new[row, j] - floors[row]
-            if stored > gaps[row]:
-                to_items[at] = first_new + j
-                to_scores[at] = stored
-                at += 1
-
-
-def drop_items(index, gone: np.ndarray) -> dict:
+def drop_items(index: Postings, gone: np.ndarray) -> dict:
     """The lists without the items `gone`."""
     keep = np.ones(index.n_items + 1, bool)
     keep[gone] = False
@@ -161,7 +112,7 @@ def _count_items(items, counts):
         counts[items[p] - 1] += 1
 
 
-def merge_lists(parts) -> dict:
+def merge_lists(parts: tuple[Postings, ...]) -> dict:
     """The lists of all parts: same codes, no item in two."""
     offsets, items, scores = parts[0].offsets, parts[0].items, parts[0].scores
     for part in parts[1:]:
@@ -189,7 +140,7 @@ def _merge(offsets, items, scores, others, other_items, other_scores, both, to_i
 
 
 def common_threshold(
-    index, threshold: float | None, keep_share: float | None, max_bytes: int | None, format: str
+    index: Postings, threshold: float | None, keep_share: float | None, max_bytes: int | None, format: str
 ) -> float | None:
     """The one threshold for all codes that these arguments of SparseInvertedIndex.prune come to."""
     most = len(index.items)
@@ -208,7 +159,7 @@ def common_threshold(
     return cut if threshold is None else max(cut, threshold)
 
 
-def prune(index, threshold: float | None, max_postings: int | None) -> dict:
+def prune(index: Postings, threshold: float | None, max_postings: int | None) -> dict:
     """The lists cut by these limits as well; floors take in what goes."""
     threshold = np.float32(-np.inf if threshold is None else threshold)
     left_out = index.n_items - len(index.removed) - np.diff(index.offsets)

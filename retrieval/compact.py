@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retrieval.index import SparseInvertedIndex
 from retrieval.postings import FORMATS, LARGEST_SCORE, Postings
 from retrieval.pruning import Pruning
+from retrieval.queries import Histories
 from retrieval.sizes import blocks_of, offsets_of
 
 SCORES = {"uint16": np.uint16, "uint8": np.uint8}  # by format
@@ -34,15 +36,15 @@ class CompactIndex(Postings):
 
     def __init__(
         self,
-        codes,
-        offsets,
-        items,
-        scores,
-        lows,
-        steps,
-        floors,
-        cuts,
-        removed,
+        codes: np.ndarray,
+        offsets: np.ndarray,
+        items: np.ndarray,
+        scores: np.ndarray,
+        lows: np.ndarray,
+        steps: np.ndarray,
+        floors: np.ndarray,
+        cuts: np.ndarray,
+        removed: np.ndarray,
         n_items: int,
         pruning: Pruning | None = None,
     ):
@@ -130,7 +132,15 @@ class CompactIndex(Postings):
 FORMATS.update(uint16=CompactIndex, uint8=CompactIndex)
 
 
-def overlap(exact, other, codes, k: int, seen=None, threads: int | None = None) -> dict[str, float]:
+def overlap(
+    exact: Postings,
+    other: Postings,
+    codes: ArrayLike,
+    k: int,
+    seen: Histories | None = None,
+    weights: ArrayLike | None = None,
+    threads: int | None = None,
+) -> dict[str, float]:
     """What one index loses against another on some queries, by their best k items.
 
     Args:
@@ -138,7 +148,8 @@ def overlap(exact, other, codes, k: int, seen=None, threads: int | None = None) 
         other: recommends what is compared with it.
         codes: integers (U, K).
         k: how many items count.
-        seen: items to leave out, as of recommend.
+        seen: items to leave out and
+        weights: (U, K), as of recommend.
         threads: as of recommend.
 
     Returns:
@@ -149,8 +160,8 @@ def overlap(exact, other, codes, k: int, seen=None, threads: int | None = None) 
     Raises:
         ValueError: there are no queries, or as recommend.
     """
-    ids, scores = exact.recommend(codes, k, seen=seen, threads=threads)
-    other_ids, other_scores = other.recommend(codes, k, seen=seen, threads=threads)
+    ids, scores = exact.recommend(codes, k, seen, weights, threads)
+    other_ids, other_scores = other.recommend(codes, k, seen, weights, threads)
     if not len(ids):
         raise ValueError("There is no overlap without queries.")
     shares = np.ones(len(ids))

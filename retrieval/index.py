@@ -6,9 +6,13 @@ Stands alone: NumPy and numba, no model, no file format of any framework. Follow
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retrieval import changes, storage
+from retrieval.blocks import Scorer
 from retrieval.postings import FORMATS, LARGEST_CATALOGUE, Postings
 from retrieval.pruning import Pruning
 from retrieval.queries import item_ids
@@ -53,15 +57,15 @@ class SparseInvertedIndex(Postings):
 
     def __init__(
         self,
-        codes,
-        offsets,
-        items,
-        scores,
-        floors,
+        codes: np.ndarray,
+        offsets: np.ndarray,
+        items: np.ndarray,
+        scores: np.ndarray,
+        floors: np.ndarray,
         n_items: int,
         pruning: Pruning | None = None,
-        cuts=None,
-        removed=None,
+        cuts: np.ndarray | None = None,
+        removed: np.ndarray | None = None,
     ):
         if cuts is None:
             cuts = (pruning or Pruning()).default_cuts(np.asarray(floors))
@@ -89,7 +93,9 @@ class SparseInvertedIndex(Postings):
         """
         return self._with(**self._joined(self._match_items(other)))
 
-    def add_items(self, scorer, n_new: int, *, block: int | None = None, progress: bool = False) -> SparseInvertedIndex:
+    def add_items(
+        self, scorer: Scorer, n_new: int, *, block: int | None = None, progress: bool = False
+    ) -> SparseInvertedIndex:
         """A new index of n_new more items, which get the ids n_items + 1, n_items + 2, ...
 
         The same pruning holds: an item joins the list of a code if it scores above what that code cut, and a list that
@@ -117,7 +123,7 @@ class SparseInvertedIndex(Postings):
         arrays = changes.add_items(self, scorer, int(n_new), block, progress)
         return self._with(**arrays, n_items=self.n_items + int(n_new))
 
-    def remove_items(self, items) -> SparseInvertedIndex:
+    def remove_items(self, items: ArrayLike) -> SparseInvertedIndex:
         """A new index that never recommends `items` (ids), under no code it holds or gets later.
 
         Ids of the others stay as they are. Items already removed are passed over; floors stay.
@@ -224,7 +230,7 @@ class SparseInvertedIndex(Postings):
         return DTYPES
 
     @classmethod
-    def load(cls, folder, mmap: bool = True) -> SparseInvertedIndex:
+    def load(cls, folder: str | Path, mmap: bool = True) -> SparseInvertedIndex:
         """As load_index, of an exact index only.
 
         Raises:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numba
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retrieval import storage
 from retrieval.pruning import Pruning
-from retrieval.queries import histories, integers, item_ids, query_keys
+from retrieval.queries import Histories, histories, integers, item_ids, query_keys
 from retrieval.search import EMPTY_SLOT, Searcher
 from retrieval.sizes import blocks_of, gini, offsets_of
 
@@ -80,7 +83,12 @@ class Postings:
     # --- asking
 
     def recommend(
-        self, codes, k: int, seen=None, weights=None, threads: int | None = None
+        self,
+        codes: ArrayLike,
+        k: int,
+        seen: Histories | None = None,
+        weights: ArrayLike | None = None,
+        threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best k items of each query by the weighted sum of its keys' scores.
 
@@ -109,7 +117,7 @@ class Postings:
         seen_offsets, seen_values = histories(seen, len(codes))
         return self._searcher.top_k(codes, weights, int(k), seen_offsets, seen_values, threads)
 
-    def explain(self, codes, items, weights=None) -> np.ndarray:
+    def explain(self, codes: ArrayLike, items: ArrayLike, weights: ArrayLike | None = None) -> np.ndarray:
         """How much each key of a query gave each item: the parts whose sum is the score.
 
         Args:
@@ -159,7 +167,7 @@ class Postings:
         part = slice(self.offsets[row], self.offsets[row + 1])
         return self.items[part], self.scores[part]
 
-    def contains(self, codes) -> np.ndarray:
+    def contains(self, codes: ArrayLike) -> np.ndarray:
         """Whether each of `codes` (integers, any shape) has a posting list: bool, same shape."""
         codes = np.asarray(codes)
         if len(self.codes) == 0:
@@ -167,7 +175,7 @@ class Postings:
         row = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
         return self.codes[row] == codes
 
-    def missing(self, codes) -> np.ndarray:
+    def missing(self, codes: ArrayLike) -> np.ndarray:
         """The codes among `codes` that are not in the index: int64, ascending, each once; empty slots are none."""
         codes = np.unique(integers(codes))
         return codes[~self.contains(codes) & (codes != EMPTY_SLOT)]
@@ -192,7 +200,7 @@ class Postings:
 
     # --- choosing and joining lists
 
-    def only(self, codes) -> Postings:
+    def only(self, codes: ArrayLike) -> Postings:
         """A new index of the posting lists of `codes` (integers) alone; those it lacks are passed over.
 
         Costs what these lists hold, however large the index is.
@@ -246,7 +254,7 @@ class Postings:
 
     # --- on disk
 
-    def save(self, folder) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the index to `folder`, whole or not at all; an index that stands there is replaced.
 
         Args:
@@ -280,7 +288,7 @@ def about(n_items: int, pruning: Pruning, format: str) -> dict:
     return {"n_items": n_items, "pruning": pruning.as_dict(), "format": format}
 
 
-def load_index(folder, mmap: bool = True) -> Postings:
+def load_index(folder: str | Path, mmap: bool = True) -> Postings:
     """Read the index in `folder`, of any posting format.
 
     Args:

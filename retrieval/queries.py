@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 LARGEST_WEIGHT = 1e6  # sums of many weighted scores must stay finite
 
 
-def integers(values) -> np.ndarray:
+class Histories(Protocol):
+    """Rows of item ids, one per query.
+
+    Attributes:
+        offsets: integers (U + 1,): row u is values[offsets[u] : offsets[u + 1]].
+        values: integers; 0 is ignored.
+    """
+
+    offsets: np.ndarray
+    values: np.ndarray
+
+
+def integers(values: ArrayLike) -> np.ndarray:
     """Codes or ids of any shape as int64.
 
     Raises:
@@ -21,7 +36,7 @@ def integers(values) -> np.ndarray:
     return values.astype(np.int64, copy=False)
 
 
-def query_keys(codes, weights=None) -> tuple[np.ndarray, np.ndarray]:
+def query_keys(codes: ArrayLike, weights: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The weighted keys of queries.
 
     Args:
@@ -57,7 +72,7 @@ def query_keys(codes, weights=None) -> tuple[np.ndarray, np.ndarray]:
     return codes, weights
 
 
-def histories(seen, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
+def histories(seen: Histories | None, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
     """The items that each query leaves out.
 
     Args:
@@ -85,7 +100,7 @@ def histories(seen, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
     return offsets, np.ascontiguousarray(values)
 
 
-def item_ids(items, n_items: int) -> np.ndarray:
+def item_ids(items: ArrayLike, n_items: int) -> np.ndarray:
     """Item ids: int64, ascending, each once.
 
     Raises:

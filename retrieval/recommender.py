@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retrieval.blocks import Scorer
 from retrieval.build import build_pruned
@@ -53,7 +54,7 @@ class IndexRecommender:
     def scored_codes(self) -> int:
         return 0 if self.extra is None else len(self.extra)
 
-    def recommend(self, queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def recommend(self, queries: object, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The best k items of each query.
 
         Args:
@@ -75,7 +76,7 @@ class IndexRecommender:
         self.missing_codes += int((used & ~self.index.contains(codes)).sum())
         return found
 
-    def explain(self, queries, items) -> tuple[np.ndarray, np.ndarray]:
+    def explain(self, queries: object, items: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Why these items: the keys of each query, and how much each of them gave.
 
         Args:

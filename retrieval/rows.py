@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retrieval.blocks import checked_codes, checked_scores
 from retrieval.build import not_empty
@@ -31,7 +32,7 @@ class SparseRows(NamedTuple):
 
 
 def index_of_rows(
-    keys, rows: np.ndarray | Iterable[np.ndarray] | SparseRows, n_items: int, pruning: Pruning
+    keys: ArrayLike, rows: np.ndarray | Iterable[np.ndarray] | SparseRows, n_items: int, pruning: Pruning
 ) -> SparseInvertedIndex:
     """The index whose key keys[r] has the scores of row r.
 

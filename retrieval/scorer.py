@@ -8,11 +8,10 @@ import json
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
-from retrieval import storage
+from files import fresh
 from retrieval.gpu.library import ArrayLibrary
 from retrieval.interactions import Operations, interaction, settings_of
 from retrieval.kernels import KERNELS
@@ -159,7 +158,7 @@ def save_scorer(scorer: CodeScorer, path) -> None:
     parts = {"codewords": scorer.codewords, "score_bias": scorer.score_bias}
     parts = {name: part for name, part in parts.items() if part is not None}
     parts |= {f"weights.{name}": array for name, array in scorer.weights.items()}
-    with storage.new_file(Path(path)) as file:
+    with fresh(path) as file:
         settings = json.dumps(scorer.settings)
         np.savez(file, version=VERSION, name=scorer.name, settings=settings, items=scorer.items, **parts)
 

@@ -252,12 +252,31 @@ class Searcher:
         n_blocks: lists per code; list b holds ids less b * 2^16.
     """
 
-    def __init__(self, codes, offsets, items, scores, floors, n_items: int, lows=None, steps=None, n_blocks: int = 1):
+    def __init__(
+        self,
+        codes: np.ndarray,
+        offsets: np.ndarray,
+        items: np.ndarray,
+        scores: np.ndarray,
+        floors: np.ndarray,
+        n_items: int,
+        lows: np.ndarray | None = None,
+        steps: np.ndarray | None = None,
+        n_blocks: int = 1,
+    ):
         self._arrays = (codes, offsets, items, scores, floors, lows, steps, n_blocks)
         self._n_items = n_items
         self._accumulators: list[np.ndarray] = []  # spare ones, all zero; list.pop and append are atomic
 
-    def top_k(self, codes, weights, k: int, seen_offsets, seen_values, threads: int | None = None):
+    def top_k(
+        self,
+        codes: np.ndarray,
+        weights: np.ndarray,
+        k: int,
+        seen_offsets: np.ndarray,
+        seen_values: np.ndarray,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The best k items of every query.
 
         Args:

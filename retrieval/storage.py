@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,12 @@ VERSION = 2
 HEADER = "index.json"
 LARGEST_HEADER = 1 << 20
 
-new_file = files.fresh
-
 
 class IndexFileError(ValueError):
     """The files are not an index of this version, or not any more."""
 
 
-def save(folder, about: dict, arrays: dict[str, np.ndarray]) -> None:
+def save(folder: str | Path, about: dict, arrays: dict[str, np.ndarray]) -> None:
     """Write an index to `folder`.
 
     A new folder is written beside it and renamed into place; a crash leaves either the old one or, between two renames,
@@ -61,7 +60,7 @@ def save(folder, about: dict, arrays: dict[str, np.ndarray]) -> None:
             shutil.rmtree(fresh, ignore_errors=True)  # a no-op once it was renamed
 
 
-def place_for(folder) -> Path:
+def place_for(folder: str | Path) -> Path:
     """The absolute path of `folder`.
 
     Raises:
@@ -76,7 +75,7 @@ def place_for(folder) -> Path:
     return folder
 
 
-def complete(fresh: Path, about: dict, arrays: dict[str, np.ndarray], names) -> None:
+def complete(fresh: Path, about: dict, arrays: dict[str, np.ndarray], names: Iterable[str]) -> None:
     """Write `arrays` and the header of an index of the arrays `names` to `fresh`, where the others stand already."""
     for name, array in arrays.items():
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
@@ -105,7 +104,7 @@ class GrowingArray:
         length: entries that it holds by now.
     """
 
-    def __init__(self, path: Path, dtype, length: int = 0):
+    def __init__(self, path: Path, dtype: type, length: int = 0):
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self.length = length
         self._file = open(path, "r+b" if length else "w+b")  # noqa: SIM115 (close is below)
@@ -148,7 +147,7 @@ class GrowingArray:
         self._start = self._file.tell()
 
 
-def load(folder, names, mmap: bool) -> tuple[dict, dict[str, np.ndarray]]:
+def load(folder: str | Path, names: Iterable[str], mmap: bool) -> tuple[dict, dict[str, np.ndarray]]:
     """Read what `save` wrote.
 
     Args:
@@ -172,7 +171,7 @@ def load(folder, names, mmap: bool) -> tuple[dict, dict[str, np.ndarray]]:
     return header["about"], arrays
 
 
-def about(folder) -> dict:
+def about(folder: str | Path) -> dict:
     """What was given to `save` beside the arrays; raises as `load` does for a bad header."""
     return _read_header(Path(folder))["about"]
 

@@ -3,10 +3,6 @@
 Each is defined in this file alone and taken from training through index, evaluation and files to serving.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from mindspore import ops
@@ -19,10 +15,10 @@ from models.encoders import DNN, ENCODERS
 from models.losses import LOSSES
 from models.tokenisers import TOKENISERS, Heads
 from retrieval.interactions import INTERACTIONS, Interaction
+from retrieval.served import open_served
 from runs import Run
 from work import main
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = """--dataset sample --epoch 2 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8 --K_c 16
     --token_embedding_size 8 --positions_per_user 5 --neg_num 32 --batch_size 256 --inference_batch_size 512 --topk 5,20
     --monitor recall@20 --wide 0 --index_loss none --name part""".split()  # noqa: SIM905
@@ -58,8 +54,8 @@ class Mirrored(Heads):
         vector = self.user_vectors(embeddings, mask, noise, every)
         return ops.stack([vector if k % 2 else -vector for k in range(self.K_u)])
 
-    def onnx(self, graph, items, history, length):
-        vector = self.encoder.onnx(graph, *items.onnx(graph, history), length)
+    def onnx(self, graph, embeddings, mask, length):
+        vector = self.encoder.onnx(graph, embeddings, mask, length)
         signs = np.array([1 if k % 2 else -1 for k in range(self.K_u)], np.float32).reshape(-1, 1, 1)
         return self.onnx_heads(graph, graph("Mul", signs, graph("Unsqueeze", vector, [0])))
 
@@ -106,10 +102,9 @@ def test_a_part_of_a_model_from_training_to_serving(flag, registry, part, tmp_pa
     expected, expected_scores = run.exhaustive().recommend(queries, 10)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
     assert (np.sort(items) == np.sort(expected)).mean() > 0.9  # equal scores may stand in another order
-    history = [str(item) for item in queries.histories[0]]
-    serve = [sys.executable, str(ROOT / "examples" / "serve.py"), "runs/part", *history]
-    served = subprocess.run(serve, capture_output=True, text=True)
-    assert [int(line.split()[0]) for line in served.stdout.splitlines()] == items[0].tolist(), served.stderr
+    served, served_scores = open_served("runs/part").recommend(queries, 10)
+    np.testing.assert_allclose(served_scores, scores, atol=1e-4)
+    assert (np.sort(served) == np.sort(items)).mean() > 0.9
 
 
 def test_a_baseline(tmp_path, monkeypatch):

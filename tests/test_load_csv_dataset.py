@@ -119,11 +119,14 @@ def test_all_positions_needs_a_length_and_a_target(sequences):
         TrainingSequences(Ragged.from_rows([[1], []]), 9).steps(64, 1, all_positions=True, seq_len=5)
 
 
-def test_histories_are_those_of_the_batches_uncut(sequences):
-    whole = sequences.histories(np.random.default_rng(0), 4)
-    _, history, _ = epoch(sequences, batch_size=1)
-    assert sorted(map(tuple, whole.tail(5).tolist())) == sorted(map(tuple, history.tolist()))
-    assert whole.lengths().max() > 5
+def test_queries_are_those_of_the_batches_uncut(sequences):
+    sequences.users = np.arange(200, dtype=np.int32)[:, None]
+    whole = sequences.queries(np.random.default_rng(0), 4)
+    _, history, targets = epoch(sequences, batch_size=1)
+    found = np.column_stack([whole.histories.tail(5), whole.targets.tail(1)])
+    assert sorted(map(tuple, found.tolist())) == sorted((*h, t) for h, t in zip(history.tolist(), targets, strict=True))
+    assert whole.histories.lengths().max() > 5
+    assert np.array_equal(whole.users[:, 0], (found[:, -1] - 1) // 30)
 
 
 def test_positions_are_drawn_without_replacement_all_if_few(sequences):
@@ -193,7 +196,7 @@ def release_rows(tmp_path) -> TrainingRows:
 
 
 def test_release_rows_lose_their_padding(release_rows):
-    assert [row.tolist() for row in release_rows.histories(None, 1)] == [
+    assert [row.tolist() for row in release_rows.queries(None, 1).histories] == [
         [1, 2],
         [5, 4],
         [1, 2, 3, 4],

@@ -38,7 +38,7 @@ class World:
         table[21:31] = table[11:21]
         model.items.table.set_data(ms.Tensor(table))
         if model.has_quantiser:
-            model.start_quantiser(QuerySide(model, 64).raw_tokens(self.sequences), 32, 0)
+            model.start_quantiser(QuerySide(model, 64).raw_tokens(Queries.without_targets(self.sequences)), 32, 0)
         return model
 
     def exhaustive(self, name: str, **settings):
@@ -53,7 +53,7 @@ class World:
 
         model = self.model("DQMatch", **settings)
         side = QuerySide(model, 64)
-        return IndexRecommender(_index(model, 20), lambda queries: side.codes(queries.histories), model.scorer())
+        return IndexRecommender(_index(model, 20), side.codes, model.scorer())
 
     def served(self):
         """What `--mode export` writes, as examples/serve.py reads it."""

@@ -25,23 +25,24 @@ def run_folder(make_model, tmp_path):
     """make(keep=None) -> folder with query.onnx, scorer.npz and an index of all codes or of the first of the history;
     and what is expected."""
     import models
+    from data.queries import Queries
     from data.ragged import Ragged
     from models.onnx_export import export_query_side
     from retrieval import build_index, save_scorer
 
-    model, histories = make_model("DQMatch"), Ragged.from_rows([HISTORY])
+    model, queries = make_model("DQMatch"), Queries.without_targets(Ragged.from_rows([HISTORY]))
     side = models.QuerySide(model, 64)
     rows = np.random.default_rng(0).integers(1, 41, (60, 6))
-    model.start_quantiser(side.raw_tokens(Ragged.from_rows(rows)), 32, 0)
+    model.start_quantiser(side.raw_tokens(Queries.without_targets(Ragged.from_rows(rows))), 32, 0)
     export_query_side(model, tmp_path / "query.onnx")
     save_scorer(model.scorer(), tmp_path / "scorer.npz")
-    codes = side.codes(histories)
+    codes = side.codes(queries)
 
     def make(keep=None):
         kept = np.arange(16**2) if keep is None else codes[0, :keep]
         build_index(model.scorer(), np.unique(kept), 40, relu=False, progress=False).save(tmp_path / "index")
         whole = build_index(model.scorer(), np.unique(codes), 40, relu=False, progress=False)
-        return whole.recommend(codes, 10, seen=histories)
+        return whole.recommend(codes, 10, seen=queries.histories)
 
     return tmp_path, make
 

@@ -17,6 +17,7 @@ import files
 from retrieval import storage
 from retrieval.compact import CompactIndex
 from retrieval.index import SparseInvertedIndex
+from retrieval.postings import Postings
 from retrieval.sizes import offsets_of
 
 VERSION = 1
@@ -34,7 +35,7 @@ NPZ_TYPES = {
 }
 
 
-def export_index(index, path) -> None:
+def export_index(index: Postings, path: str | Path) -> None:
     """Write an index to a file, whole or not at all; a file there is replaced.
 
     .npz: a CSR matrix (n_items, C) float32 of stored scores as scipy saves it, row r being item item_ids[r] = r + 1 and
@@ -61,7 +62,7 @@ def export_index(index, path) -> None:
         write(index, file)
 
 
-def import_index(path) -> SparseInvertedIndex:
+def import_index(path: str | Path) -> SparseInvertedIndex:
     """Read what export_index wrote.
 
     Args:
@@ -105,7 +106,7 @@ def item_vectors(index: SparseInvertedIndex) -> tuple[np.ndarray, np.ndarray, np
     return offsets, rows, scores
 
 
-def decoded(index) -> SparseInvertedIndex:
+def decoded(index: Postings) -> SparseInvertedIndex:
     """The index with float32 scores: a CompactIndex decoded, another as it is."""
     return index.decode() if isinstance(index, CompactIndex) else index
 

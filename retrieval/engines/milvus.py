@@ -32,7 +32,7 @@ ITEM = "id"  # Lite 2.5 names the primary key so in its answers, whatever its na
 
 
 def load_into_milvus(
-    index, uri: str, collection: str = "sparcode", *, token: str = "", progress: bool = True
+    index: Postings, uri: str, collection: str = "sparcode", *, token: str = "", progress: bool = True
 ) -> MilvusIndex:
     """Bring an index into a collection.
 
@@ -80,7 +80,7 @@ class MilvusIndex(Postings):
     format = SparseInvertedIndex.format
     dtypes = SparseInvertedIndex.dtypes
 
-    def __init__(self, index, uri: str, collection: str = "sparcode", *, token: str = ""):
+    def __init__(self, index: Postings, uri: str, collection: str = "sparcode", *, token: str = ""):
         index = decoded(index)
         arrays = {name: getattr(index, name) for name in self.dtypes}
         self._adopt(arrays, index.n_items, index.pruning)
@@ -107,11 +107,19 @@ class MilvusIndex(Postings):
 class MilvusSearcher:
     """As search.Searcher, over a collection."""
 
-    def __init__(self, store: _Collection, codes, floors, n_items: int):
+    def __init__(self, store: _Collection, codes: np.ndarray, floors: np.ndarray, n_items: int):
         self._store = store
         self._codes, self._floors, self._n_items = codes, floors, n_items
 
-    def top_k(self, codes, weights, k: int, seen_offsets, seen_values, threads: int | None = None):
+    def top_k(
+        self,
+        codes: np.ndarray,
+        weights: np.ndarray,
+        k: int,
+        seen_offsets: np.ndarray,
+        seen_values: np.ndarray,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As Searcher.top_k; threads is Milvus's own affair.
 
         A query asks for k items, its history, and one more. What comes back settles it if the last hit is worse than
@@ -261,7 +269,7 @@ class _Collection:
                 f"The {self._where} holds {n_rows} of {len(self._items)} items; load_into_milvus completes it."
             )
 
-    def search(self, queries: list[dict[int, float]], limit: int):
+    def search(self, queries: list[dict[int, float]], limit: int) -> list:
         """For each query at most `limit` hits, best first, each with ITEM and "distance"."""
         return self._ask(
             "search",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
-from retrieval.queries import item_ids
+from retrieval.queries import integers, item_ids
 
 FORMAT = 1  # of the metadata that models/onnx_export.py writes
 
@@ -22,6 +26,8 @@ class OnnxQuery:
         seq_len: the last items of a history that count.
         k_u: codes per history.
         n_items: the items are 1..n_items.
+        user_values: what the values of users mean, such as "gender=F", entry 0 being none; empty without features of
+            users.
 
     Raises:
         ImportError: onnxruntime is missing.
@@ -29,7 +35,7 @@ class OnnxQuery:
         ValueError: it is no such export, or of another version.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         try:
             import onnxruntime
         except ImportError as error:
@@ -49,24 +55,50 @@ class OnnxQuery:
                 "`python work.py --mode export` of this version."
             )
         self.seq_len, self.k_u, self.n_items = (int(about[name]) for name in ("seq_len", "K_u", "n_items"))
+        self.user_values = json.loads(about.get("user_values", "[]"))
 
-    def codes(self, histories) -> np.ndarray:
+    def codes(self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None) -> np.ndarray:
         """The codes of histories.
 
         Args:
             histories: U sequences of item ids, each oldest first and of any length.
+            users: integers (U, W), what is known of each user as numbers of `user_values`, 0 for nothing. Needed where
+                there are such values, and not looked at elsewhere.
 
         Returns:
             Codes int64 (U, K_u).
 
         Raises:
-            ValueError: an id is outside 1..n_items.
+            ValueError: an id is outside 1..n_items; users are missing, or not such.
         """
         padded = np.zeros((len(histories), self.seq_len), np.int64)
         for row, history in enumerate(histories):
             item_ids(history, self.n_items)  # for its check
             last = history[-self.seq_len :]
             padded[row, self.seq_len - len(last) :] = last
+        inputs = {"history": padded}
+        if self.user_values:
+            inputs["user"] = self._users(users, len(padded))
         if not len(padded):  # on an empty batch onnxruntime 1.31 ends the process
             return np.zeros((0, self.k_u), np.int64)
-        return self._session.run(["codes"], {"history": padded})[0]
+        return self._session.run(["codes"], inputs)[0]
+
+    def user(self, names) -> np.ndarray:
+        """What is known of one user, texts of `user_values`, as `codes` takes it: int64 (1, W).
+
+        Raises:
+            ValueError: a text is none of them.
+        """
+        if unknown := sorted(set(names) - set(self.user_values)):
+            raise ValueError(f"{unknown[0]!r} is nothing that the run knows of users, as is {self.user_values[-1:]}.")
+        return np.array([[self.user_values.index(name) for name in names or [""]]])
+
+    def _users(self, users, n_queries) -> np.ndarray:
+        if users is None:
+            raise ValueError("the run reads features of users; say what is known of each of them, as in gender=F.")
+        users = integers(users)
+        if users.ndim != 2 or len(users) != n_queries:
+            raise ValueError(f"{n_queries} queries need a row of values each, not {list(users.shape)}.")
+        if users.size and not 0 <= users.min() <= users.max() < len(self.user_values):
+            raise ValueError(f"the values of users must be within 0..{len(self.user_values) - 1}.")
+        return users

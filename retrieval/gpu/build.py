@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retrieval.blocks import checked_codes, checked_scores, codes_per_block, with_progress
 from retrieval.build import choose_pruning, not_empty
@@ -18,7 +19,7 @@ from retrieval.sizes import offsets_of
 
 def build_array_index(
     scorer: CodeScorer,
-    codes,
+    codes: ArrayLike,
     *,
     relu: bool,
     max_postings: int | None = None,
@@ -55,7 +56,7 @@ def build_array_index(
     return not_empty(SparseInvertedIndex(codes, offsets, items, scores, floors, n_items, pruning, cuts))
 
 
-def compact(library: ArrayLibrary, scores, pruning: Pruning):
+def compact(library: ArrayLibrary, scores, pruning: Pruning) -> tuple[np.ndarray, ...]:
     """`pruning.compact(scores)` on the device: the same five NumPy arrays for the same scores (c, n_items)."""
     xp, get, put = library.xp, library.get, library.put
     n_codes, n_items = scores.shape

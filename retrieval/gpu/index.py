@@ -70,14 +70,31 @@ class ArraySearcher(Searcher):
         codes, offsets, items, scores, floors, n_items: as of Searcher.
     """
 
-    def __init__(self, library: ArrayLibrary, codes, offsets, items, scores, floors, n_items: int):
+    def __init__(
+        self,
+        library: ArrayLibrary,
+        codes: np.ndarray,
+        offsets: np.ndarray,
+        items: np.ndarray,
+        scores: np.ndarray,
+        floors: np.ndarray,
+        n_items: int,
+    ):
         super().__init__(codes, offsets, items, scores, floors, n_items)
         self._library = library
         # After the last posting comes one of item 0 with score 0: it fills up the shorter lists.
         self._items = library.put(np.append(items, np.uint32(0)).view(np.int32))
         self._scores = library.put(np.append(scores, np.float32(0)))
 
-    def top_k(self, codes, weights, k: int, seen_offsets, seen_values, threads: int | None = None):
+    def top_k(
+        self,
+        codes: np.ndarray,
+        weights: np.ndarray,
+        k: int,
+        seen_offsets: np.ndarray,
+        seen_values: np.ndarray,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As Searcher.top_k; `threads` is for the CPU and has no meaning here."""
         index_codes, offsets, _, _, floors = self._arrays[:5]
         rows, row_weights, (unknown, _) = look_up_all(index_codes, codes, weights)  # (U, K)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class ArrayLibrary:
         place = {"device": self.device} if self.name == "torch" else {}
         return self.xp.arange(n, dtype=self.xp.int64, **place)
 
-    def zeros(self, shape):
+    def zeros(self, shape: int | tuple[int, ...]):
         """Zeros as float32, on the device."""
         place = {"device": self.device} if self.name == "torch" else {}
         return self.xp.zeros(shape, dtype=self.xp.float32, **place)
@@ -79,7 +80,7 @@ class ArrayLibrary:
         return self.xp.sort(self.xp.partition(values, rest, axis=1)[:, rest:], axis=1)[:, ::-1]
 
     @contextlib.contextmanager
-    def full_precision(self):
+    def full_precision(self) -> Iterator[None]:
         """Within it, float32 matrix products round as float32 does.
 
         TF32 and bfloat16 keep 10 and 7 bits of a factor, which moves scores by more than 1e-5. Both libraries leave

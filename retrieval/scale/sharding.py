@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
+
+from retrieval.postings import Postings
+from retrieval.queries import Histories
 
 
 class ShardedIndex:
@@ -18,7 +24,7 @@ class ShardedIndex:
         ValueError: there are none, or they count their items differently.
     """
 
-    def __init__(self, shards):
+    def __init__(self, shards: Iterable[Postings]):
         self.shards = list(shards)
         if not self.shards:
             raise ValueError("There must be at least one shard.")
@@ -27,18 +33,23 @@ class ShardedIndex:
             raise ValueError("The shards count their items differently; they are not of one index.")
 
     def recommend(
-        self, codes, k: int, seen=None, weights=None, threads: int | None = None
+        self,
+        codes: ArrayLike,
+        k: int,
+        seen: Histories | None = None,
+        weights: ArrayLike | None = None,
+        threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As SparseInvertedIndex.recommend."""
         found = [shard.recommend(codes, k, seen, weights, threads) for shard in self.shards]
         return merge_results(found, k)
 
-    def explain(self, codes, items, weights=None) -> np.ndarray:
+    def explain(self, codes: ArrayLike, items: ArrayLike, weights: ArrayLike | None = None) -> np.ndarray:
         """As SparseInvertedIndex.explain: every shard knows the floors, and one of them the item."""
         return np.max([shard.explain(codes, items, weights) for shard in self.shards], axis=0)
 
 
-def merge_results(found, k: int) -> tuple[np.ndarray, np.ndarray]:
+def merge_results(found: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
     """The best of several results of the same queries.
 
     Args:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 import files
 from retrieval import blocks, storage
@@ -33,9 +34,9 @@ JOB, JOURNAL = "job.json", "journal.json"
 
 def build_to_disk(
     scorer: Scorer,
-    codes,
+    codes: ArrayLike,
     n_items: int,
-    folder,
+    folder: str | Path,
     *,
     relu: bool,
     max_postings: int | None = None,
@@ -108,7 +109,7 @@ def _score(scorer, codes, n_items, pruning, work: Path, block_bytes, progress: b
     done = _read(work / JOURNAL) if (work / JOURNAL).exists() else {"codes": 0, "postings": 0}
     with contextlib.ExitStack() as opened:
 
-        def open_array(path: Path, dtype, length: int) -> storage.GrowingArray:
+        def open_array(path: Path, dtype: type, length: int) -> storage.GrowingArray:
             array = storage.GrowingArray(path, dtype, length)
             opened.callback(array.close)
             return array

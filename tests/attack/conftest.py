@@ -94,7 +94,7 @@ def damaged_run(finished, tmp_path, monkeypatch):
 
 @pytest.fixture
 def killed_at():
-    """killed_at(point, action) -> whether a process doing `action` got to change `point` of the disk, and died of it."""
+    """killed_at(point, action) -> whether a process doing `action` got to its change `point` of the disk and died."""
 
     def run(point: int, action) -> bool:
         child = os.fork()

@@ -138,9 +138,10 @@ def test_a_run_that_was_killed_goes_on(trains):
 
 def test_a_damaged_record_does_not_count_as_finished(trains):
     folder = store.finished({}, {}).folder
-    (folder / store.RECORD).write_text("{")
-    store.finished({}, {})
-    assert len(trains.calls) == 2
+    for damage in ("{", '{"key": "of another run"}'):
+        (folder / store.RECORD).write_text(damage)
+        store.finished({}, {})
+    assert len(trains.calls) == 3
 
 
 PROCESS = """
@@ -165,9 +166,21 @@ store._carry_out(Path("runs/A"), "key", [])
 """
 
 
-def start(*arguments):
+OUTLIVES = """
+import time
+from pathlib import Path
+
+Path("log").open("a").write("begin\\n")
+until = time.monotonic() + 20
+while not Path("go").exists() and time.monotonic() < until:
+    time.sleep(0.05)
+Path("log").open("a").write("end\\n")
+"""
+
+
+def start(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", PROCESS, *map(str, arguments)], env=environment)
+    return subprocess.Popen([sys.executable, "-c", PROCESS, *map(str, arguments)], env=environment, **options)
 
 
 def wait_for_log():
@@ -202,15 +215,16 @@ def test_a_training_process_that_outlives_its_runner_is_waited_for(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     program = tmp_path / "program"  # a work.py in the working directory would be imported
     program.mkdir()
-    train = PROCESS.partition("def train")[2].partition("if len")[0].replace("sys.argv[1]", "2")
-    imports = "import sys, time\nfrom pathlib import Path\n"
-    (program / "work.py").write_text(f"{imports}def train{train}train(sys.argv[1:], None)")
+    (program / "work.py").write_text(OUTLIVES)
     killed = start(0, program)
     wait_for_log()
     killed.send_signal(signal.SIGKILL)
     killed.wait(120)
-    assert start(0, program).wait(120) == 0
-    assert [line[0] for line in log()] == ["begin", "end", "begin", "end"]  # never two at once
+    second = start(0, program, stdout=subprocess.PIPE, text=True)
+    assert "waiting for runs/A" in second.stdout.readline()
+    Path("go").touch()
+    second.communicate(timeout=120)
+    assert second.returncode == 0 and [line[0] for line in log()] == ["begin", "end", "begin", "end"]
 
 
 @pytest.fixture

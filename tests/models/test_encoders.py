@@ -6,6 +6,7 @@ import pytest
 from mindspore import nn
 
 import models
+from data.queries import Queries
 from data.ragged import Ragged
 from models.encoders import ENCODERS
 from training import TrainStep
@@ -57,7 +58,7 @@ def test_tokens_of_every_position_end_with_those_of_the_whole_history(encoder, m
     model = make_model("AllToAll", encoder=encoder, tokeniser="heads")
     model.set_train(False)
     history = ms.Tensor(np.array([[0, 3, 9, 27, 5, 8], [1, 2, 3, 4, 5, 6]], np.int32))
-    every = model.tokens(history, None, True).asnumpy().reshape(2, 6, 3, -1)
+    every = model.tokens(history, None, None, True).asnumpy().reshape(2, 6, 3, -1)
     np.testing.assert_allclose(every[:, -1], model.tokens(history).asnumpy(), atol=1e-5)
 
 
@@ -73,8 +74,8 @@ def test_onnx_gives_the_codes_of_the_model(encoder, tokeniser, make_model, tmp_p
     model.items.table[0] = 0
     rng = np.random.default_rng(1)
     histories = [rng.choice(40, rng.integers(1, 9), replace=False) + 1 for _ in range(60)]
-    side = models.QuerySide(model, 64)
-    model.start_quantiser(side.raw_tokens(Ragged.from_rows(histories)), 32, 0)
+    queries, side = Queries.without_targets(Ragged.from_rows(histories)), models.QuerySide(model, 64)
+    model.start_quantiser(side.raw_tokens(queries), 32, 0)
     export_query_side(model, tmp_path / "query.onnx")
-    codes = side.codes(Ragged.from_rows(histories))
+    codes = side.codes(queries)
     assert (OnnxQuery(tmp_path / "query.onnx").codes(histories) == codes).mean() > 0.99  # ties of rounding

@@ -22,9 +22,13 @@ def queries(n=25, seed=5):
     return Queries(Ragged.from_rows(rows), Ragged.from_rows([[1]] * n))
 
 
+def asked(histories):
+    return Queries.without_targets(Ragged.from_rows(histories))
+
+
 def started(model, seed=0):
     """The model with its quantiser on, its codebooks on tokens of random histories."""
-    model.start_quantiser(models.QuerySide(model, 64).raw_tokens(queries(60, seed=9).histories), 32, seed)
+    model.start_quantiser(models.QuerySide(model, 64).raw_tokens(queries(60, seed=9)), 32, seed)
     return model
 
 
@@ -64,7 +68,7 @@ def test_padding_row_stays_zero_and_padding_changes_nothing(name, make_model, ma
     side = models.QuerySide(model, 4)
     # The last segment of both means the same; a wholly empty segment may only give a constant.
     short, long, empty = ([7, 7], [9, 9, 9, 9, 7, 7], [])
-    tokens = side.tokens(Ragged.from_rows([short, long, empty]))
+    tokens = side.tokens(asked([short, long, empty]))
     np.testing.assert_allclose(tokens[0, -1], tokens[1 if name != "TwoTower" else 0, -1], atol=1e-6)
     assert np.isfinite(tokens).all()
 
@@ -100,7 +104,7 @@ def test_scores_outside_the_graph_equal_those_inside(name, score_bias, make_mode
         started(model)
     model.set_train(False)
     side = models.QuerySide(model, 25)
-    tokens = side.tokens(queries().histories)
+    tokens = side.tokens(queries())
     inside = model.score(ms.Tensor(tokens), ms.Tensor(np.arange(1, 41, dtype=np.int32))).asnumpy()
     np.testing.assert_allclose(models.Exhaustive(model, 25).scores(queries()), inside, atol=1e-5)
     each = ms.Tensor(np.tile(np.arange(1, 41, dtype=np.int32), (25, 1)))
@@ -114,7 +118,7 @@ def test_unpruned_index_recommends_what_exhaustive_scoring_does(quantiser, score
     model = started(make_model("DQMatch", quantiser=quantiser, score_bias=score_bias))
     side, scorer = models.QuerySide(model, 25), model.scorer()
     index = build_index(scorer, np.arange(16**2), 40, relu=score_bias is not None, progress=False)
-    recommender = IndexRecommender(index, lambda q: side.codes(q.histories), scorer)
+    recommender = IndexRecommender(index, side.codes, scorer)
     exhaustive = models.Exhaustive(model, 25)
     for exclude_seen in (True, False):
         items, scores = recommender.recommend(queries(), 20, exclude_seen)
@@ -138,11 +142,11 @@ def test_a_lower_bias_gives_a_sparser_index(make_model):
 def test_each_token_comes_from_its_own_segment_of_the_history(make_model):
     model = make_model("AllToAll", K_u=3)
     side = models.QuerySide(model, 8)
-    before = side.tokens(Ragged.from_rows([[1, 2, 3, 4, 5, 6]]))
+    before = side.tokens(asked([[1, 2, 3, 4, 5, 6]]))
     for place, token in ((0, 0), (3, 1), (5, 2)):
         history = [1, 2, 3, 4, 5, 6]
         history[place] = 9
-        moved = np.abs(side.tokens(Ragged.from_rows([history])) - before).max(2)[0] > 1e-6
+        moved = np.abs(side.tokens(asked([history])) - before).max(2)[0] > 1e-6
         assert moved.tolist() == [k == token for k in range(3)]
 
 
@@ -172,7 +176,7 @@ def test_norm_in_the_loss_does_not_grow_with_the_batch_and_every_part_counts_onc
     history, noise = batch[0], batch[4]
     loss, softmax = (float(x.asnumpy()) for x in model(*batch))
     rows = 32 * model.noise_rows
-    tokens = model.tokens(history, (noise[:rows], noise[rows:]))
+    tokens = model.tokens(history, None, (noise[:rows], noise[rows:]))
     commitment = float(model.quantiser(tokens)[1].asnumpy())
     rows = model.items.table.asnumpy()[history.asnumpy()][history.asnumpy() > 0]
     norm = (rows**2).sum(1).mean()

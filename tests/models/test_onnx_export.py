@@ -9,6 +9,7 @@ import pytest
 from mindspore import nn
 
 import models
+from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
 from models import onnx_export
@@ -33,7 +34,9 @@ def trained(make_model):
         for p in model.trainable_params():
             p.set_data(ms.Tensor(p.asnumpy() + rng.normal(0, 0.1, p.shape).astype(np.float32)))
         model.items.table[0] = 0  # as training leaves it
-        model.start_quantiser(models.QuerySide(model, 64).raw_tokens(random_histories(60, seed=9)), 32, 0)
+        model.start_quantiser(
+            models.QuerySide(model, 64).raw_tokens(Queries.without_targets(random_histories(60, seed=9))), 32, 0
+        )
         return model
 
     return make
@@ -64,7 +67,7 @@ def test_codes_equal_those_of_mindspore(changes, trained, tmp_path):
     histories, query = random_histories(), OnnxQuery(path)
     codes = query.codes(histories)
     assert codes.dtype == np.int64 and len(np.unique(codes)) > 10
-    np.testing.assert_array_equal(codes, models.QuerySide(model, 1024).codes(histories))
+    np.testing.assert_array_equal(codes, models.QuerySide(model, 1024).codes(Queries.without_targets(histories)))
     for row in (0, 1, 6, 30):  # empty, one item, full, longer
         np.testing.assert_array_equal(query.codes([histories[row].tolist()])[0], codes[row])
     assert query.codes([]).shape == (0, model.K_u)

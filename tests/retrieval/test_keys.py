@@ -214,6 +214,24 @@ def test_a_recommender_takes_weighted_keys_and_scores_what_is_missing(rng, table
     np.testing.assert_allclose(shares.sum(2)[got[0] > 0], got[1][got[0] > 0], atol=1e-5)
 
 
+def test_codes_that_an_index_of_two_kinds_lacks_are_cut_as_its_codes(rng, table):
+    pruning = Pruning(relu=True, threshold=0.25, max_postings=20)
+    codes = build_pruned(table_scorer(np.maximum(table, 0)), range(N_CODES), N_ITEMS, pruning)
+    items = build_pruned(
+        SimpleNamespace(scores=lambda keys: -table[keys - 100]),
+        range(100, 100 + N_CODES),
+        N_ITEMS,
+        Pruning(relu=False, max_postings=4),
+    )
+    keys = np.hstack([rng.integers(0, N_CODES, (15, 3)), rng.integers(100, 100 + N_CODES, (15, 5))])
+    weights = rng.random(keys.shape).astype(np.float32)
+    part = codes.only([0, 1, 2]).extend(items)
+    recommender = IndexRecommender(part, lambda _: (keys, weights), table_scorer(np.maximum(table, 0)))
+    got = recommender.recommend(None, 9, exclude_seen=False)
+    assert_same(got, codes.extend(items).recommend(keys, 9, weights=weights))
+    assert recommender.scored_codes > 5
+
+
 # --- why this item
 
 
