@@ -21,8 +21,6 @@ vectors and graph; the item side of the interaction.
 
 import argparse
 import csv
-import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +32,11 @@ from benchmarks.faiss_search import FaissSearch, import_faiss
 from benchmarks.measuring import Engine, compete
 from benchmarks.search_engines import index_engine, judge
 from benchmarks.trained import Trained, on_cpu
+from experiments.results import markdown
+from files import fresh
 from metric import measure
 from retrieval import frontier
+from retrieval.ranking import top_k
 from retrieval.search import available_cores
 
 CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400)
@@ -78,16 +79,15 @@ def main(arguments=None):
                 engines.append(engine)
         compete(engines, sorted({1, available_cores()}), args.seconds, args.rounds)
     rows = [row(engine, args.k) for engine in engines]
-    text = table(rows)
+    text = markdown(rows)
     print(text)
     results = Path("results")
-    results.mkdir(exist_ok=True)
-    _write(results / "frontier.md", text + "\n")
-    lines = io.StringIO(newline="")
-    writer = csv.DictWriter(lines, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(results / "frontier.csv", lines.getvalue())
+    with fresh(results / "frontier.md", "w") as file:
+        file.write(text + "\n")
+    with fresh(results / "frontier.csv", "w") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
     title = f"{sparcode.data.prepared.label}: {len(users):,} test users, history left out"
     picture(rows, f"R@{args.k}", title, results / "frontier.png")
 
@@ -122,19 +122,16 @@ def two_tower_engines(trained, asked, args):
 
 def all_to_all_engines(trained, asked, args):
     """The interaction over all items, summed over tokens, masked, and the best k taken."""
-    scorer, h, n_items = trained.model.scorer(), trained.h, trained.data.catalogue.n_items
+    scorer, settings = trained.model.scorer(), trained.settings
 
     def answer(asked, threads):  # the scorer takes all cores, whatever it is told
         n_users, n_tokens, width = asked.points.shape  # (U, K_u, D)
-        scores = scorer.token_scores(asked.points.reshape(-1, width)).reshape(n_users, n_tokens, n_items).sum(1)
-        scores[asked.seen.row_of_value(), asked.seen.values - 1] = -np.inf  # (U, n_items)
-        best = np.argpartition(-scores, args.k - 1, axis=1)[:, : args.k]  # (U, k)
-        order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
-        best = np.take_along_axis(best, order, 1)
-        return (best + 1).astype(np.int32), np.take_along_axis(scores, best, 1)
+        scores = scorer.token_scores(asked.points.reshape(-1, width))  # (U * K_u, n_items)
+        return top_k(scores, args.k, asked.seen, rows=np.arange(len(scores)).reshape(n_users, n_tokens))
 
-    item_width = h.token_embedding_size + sum(h.interaction_hidden[:1])  # of the dot product and of the first layer
-    size = 4 * n_items * item_width
+    # Of the dot product and of the first layer.
+    item_width = settings.token_embedding_size + sum(settings.interaction_hidden[:1])
+    size = 4 * trained.data.catalogue.n_items * item_width
     return [Engine("", answer, asked, bytes=size, notes={"engine": "all-to-all", "setting": "every item"})]
 
 
@@ -157,12 +154,6 @@ def row(engine, k):
         "postings per code": engine.notes.get("postings per code", ""),
         "sparsity": engine.notes.get("sparsity", ""),
     }
-
-
-def table(rows):
-    """The rows in Markdown."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(map(str, row.values())) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def picture(rows, quality, title, path):
@@ -188,9 +179,8 @@ def picture(rows, quality, title, path):
     panels[1].set(xlabel="MB that are searched")
     panels[1].legend(loc="lower right")
     figure.suptitle(f"{title}\nnumbers: most postings per code")
-    fresh = path.with_suffix(".new.png")
-    figure.savefig(fresh, dpi=120)
-    os.replace(fresh, path)
+    with fresh(path) as file:
+        figure.savefig(file, dpi=120, format="png")
 
 
 def _label_caps(axes, rows, column, quality, offset):
@@ -207,12 +197,6 @@ def _label_caps(axes, rows, column, quality, offset):
 def _short(value, _):
     """50,000 as 50k, for ticks."""
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
-
-
-def _write(path, text):
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text, encoding="utf-8", newline="")
-    os.replace(fresh, path)
 
 
 if __name__ == "__main__":
