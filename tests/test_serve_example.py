@@ -29,6 +29,7 @@ def run_folder(make_model, tmp_path):
     from data.ragged import Ragged
     from models.onnx_export import export_query_side
     from retrieval import build_index, save_scorer
+    from retrieval.served import INDEX, QUERY, SCORER, write_manifest
 
     model, queries = make_model("DQMatch"), Queries.without_targets(Ragged.from_rows([HISTORY]))
     side = models.QuerySide(model, 64)
@@ -41,6 +42,7 @@ def run_folder(make_model, tmp_path):
     def make(keep=None):
         kept = np.arange(16**2) if keep is None else codes[0, :keep]
         build_index(model.scorer(), np.unique(kept), 40, relu=False, progress=False).save(tmp_path / "index")
+        write_manifest(tmp_path, [INDEX, QUERY, SCORER])
         whole = build_index(model.scorer(), np.unique(codes), 40, relu=False, progress=False)
         return whole.recommend(codes, 10, seen=queries.histories)
 
@@ -73,7 +75,7 @@ def test_what_can_be_mended_is_one_sentence(run_folder):
     make()
     (folder / "other.csv").write_text("title\nx\n")
     for arguments, part in [
-        (["nowhere", "1"], "no index in nowhere"),
+        (["nowhere", "1"], "there is no nowhere/manifest.json"),
         ([str(folder), "3", "99"], "Item 99 is outside the items 1..40"),
         ([str(folder), "3", "0"], "Item 0 is outside"),
         ([str(folder), "3", "--items", str(folder / "other.csv")], "has no column 'id'"),
