@@ -30,7 +30,7 @@ from recommender import recommend_by_scores
 
 SMALLEST_WEIGHT = 0.1  # a window ends where the next weight would be smaller
 LADDERS = {  # what `choose` tries
-    "history_decay": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+    "history_decay": (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     "target_decay": (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95),
     "l2": (30.0, 100.0, 300.0, 1000.0, 3000.0),
 }

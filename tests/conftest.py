@@ -24,11 +24,11 @@ def graph_mode():
 
 @pytest.fixture(scope="session")
 def make_model(graph_mode):
-    """make_model("DQMatch", K_u=2, ...) -> a small untrained model with the hyper-parameters given."""
+    """make_model("DQMatch", K_u=2, ...) -> a small untrained model with the hyper-parameters and `Features` given."""
     import models
     from work import Hyperparameters
 
-    def make(name="DQMatch", n_items=N_ITEMS, **changes):
+    def make(name="DQMatch", n_items=N_ITEMS, features=None, **changes):
         small = {
             "embedding_size": 8,
             "token_embedding_size": 8,
@@ -44,7 +44,8 @@ def make_model(graph_mode):
             "neg_num": 20,
             "batch_size": 32,
         }
-        return models.build(Hyperparameters(model=name, **{**small, **changes}), SimpleNamespace(n_items=n_items))
+        h = Hyperparameters(model=name, **{**small, **changes})
+        return models.build(h, SimpleNamespace(n_items=n_items), features)
 
     return make
 
