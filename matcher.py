@@ -114,9 +114,11 @@ class Matcher:
         """
         s = self.settings
         cap, form, tried = s.max_postings, s.index_format, []
+        if library is not None:
+            form = "float32"  # what an array library searches
         try:
             if s.index_loss is not None and None in (cap, form) and s.keep_share is None and s.max_bytes is None:
-                cap, form, tried = self._choose_limits(validation)
+                cap, form, tried = self._choose_limits(validation, form)
             options = {"relu": s.score_bias is not None, "max_postings": cap, "keep_share": s.keep_share}
             if library is None:
                 index = build_index(self.model.scorer(), codes, self.model.items.n_items, **options)
@@ -139,8 +141,12 @@ class Matcher:
         keys = self.item_keys.first + np.arange(1, n_items + 1)
         return index.extend(index_of_rows(keys, rows, n_items, Pruning(relu=True)))
 
-    def _choose_limits(self, validation):
+    def _choose_limits(self, validation, form):
         """The shortest lists and then the smallest format whose loss on validation users is small and not significant.
+
+        Args:
+            validation: `Queries`; of many, CAP_USERS at even distances are asked.
+            form: the format, where it is not to be chosen.
 
         Returns:
             max_postings, format, and what was tried.
@@ -170,6 +176,6 @@ class Matcher:
 
         caps = [s.max_postings] if s.max_postings is not None else [*(c for c in CAPS if c < n_items), n_items]
         cap = next((cap for cap in caps if loses_nothing(cap, "float32")), caps[-1])
-        forms = [s.index_format] if s.index_format is not None else ["uint8", "uint16"]
-        form = next((form for form in forms if loses_nothing(cap, form)), s.index_format or "float32")
+        if form is None:
+            form = next((form for form in ("uint8", "uint16") if loses_nothing(cap, form)), "float32")
         return cap, form, tried

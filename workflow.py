@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -182,12 +183,16 @@ def export(h, command, data, given):
         export_query_side(model, path)
         save_scorer(model.scorer(), path.with_name("scorer.npz"))
         tie(path.parent, matcher)
+    user, known = "", ""
+    if model.users is not None:
+        user, known = " and user int64 (B, W)", f" --user {shlex.quote(model.users.names[1])}"
     print(
-        f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}) -> codes int64 (B, {model.K_u})"
+        f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}){user} -> codes int64 "
+        f"(B, {model.K_u})"
     )
     print("the ten best items after a history of items 1, 2, 3, without MindSpore:")
     print("    pip install onnxruntime")
-    print(f"    python examples/serve.py {path.parent} 1 2 3 --items {data.prepared.folder / 'items.csv'}")
+    print(f"    python examples/serve.py {path.parent} 1 2 3{known} --items {data.prepared.folder / 'items.csv'}")
 
 
 class Validation:

@@ -25,6 +25,8 @@ class Experiment:
         facts: further columns: "seconds", "epochs", or a key of the run's index.json such as "bytes".
         x: of the picture: a flag or one of `facts`, one line per series, which is the label up to its first comma; None
             draws one mark per row.
+        paths: by label, which answers of the run are shown, as it names them: "exhaustive", "deep alone", "wide alone";
+            those through the index where nothing is said and there is one.
         published: by label, what the literature reports, as text.
         source: where it reports that: publication, data and protocol.
     """
@@ -34,11 +36,17 @@ class Experiment:
     controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     facts: tuple[str, ...] = ()
     x: str | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
 
     def __post_init__(self):
-        named = {*self.controls, *self.published, *(label for labels in self.controls.values() for label in labels)}
+        named = {
+            *self.controls,
+            *self.published,
+            *self.paths,
+            *(label for labels in self.controls.values() for label in labels),
+        }
         if unknown := named - set(self.rows):
             raise ValueError(f"{self.question} has no row {', '.join(sorted(unknown))}; name one of its rows.")
         if self.source == "" and self.published:

@@ -121,17 +121,23 @@ def two_tower_engines(trained, asked, args):
 
 
 def all_to_all_engines(trained, asked, args):
-    """The interaction over all items, summed over tokens, masked, and the best k taken."""
-    scorer, settings = trained.model.scorer(), trained.settings
+    """The interaction over all items, summed over tokens beside the wide table, masked, and the best k taken."""
+    scorer, settings, wide = trained.model.scorer(), trained.settings, trained.matcher.wide
 
     def answer(asked, threads):  # the scorer takes all cores, whatever it is told
         n_users, n_tokens, width = asked.points.shape  # (U, K_u, D)
         scores = scorer.token_scores(asked.points.reshape(-1, width))  # (U * K_u, n_items)
-        return top_k(scores, args.k, asked.seen, rows=np.arange(len(scores)).reshape(n_users, n_tokens))
+        rows = np.arange(len(scores)).reshape(n_users, n_tokens)
+        if wide is not None:
+            rows = np.concatenate([rows, len(scores) + np.arange(n_users)[:, None]], 1)
+            scores = np.concatenate([scores, wide.scores(asked.seen)])
+        return top_k(scores, args.k, asked.seen, rows=rows)
 
     # Of the dot product and of the first layer.
     item_width = settings.token_embedding_size + sum(settings.interaction_hidden[:1])
     size = 4 * trained.data.catalogue.n_items * item_width
+    if wide is not None:
+        size += wide.offsets.nbytes + wide.items.nbytes + wide.values.nbytes
     return [Engine("", answer, asked, bytes=size, notes={"engine": "all-to-all", "setting": "every item"})]
 
 

@@ -25,7 +25,7 @@ class Row:
 
     Attributes:
         runs: its finished runs. metrics: of the test users, by run.
-        path: "index" or "exhaustive", how they were served.
+        path: "index", "exhaustive" or another name under which the runs keep answers.
         facts: numbers of the runs beside the metrics, by name, the mean over the runs.
     """
 
@@ -35,11 +35,12 @@ class Row:
     facts: Mapping[str, float]
 
     @classmethod
-    def of(cls, runs: Sequence[Finished]) -> Row:
-        paths = {"index" if (run.folder / "per_user_index.npz").exists() else "exhaustive" for run in runs}
+    def of(cls, runs: Sequence[Finished], path: str | None = None) -> Row:
+        """Of the answers by `path`; without one, through the index where there is one."""
+        path = path or ("index" if (runs[0].folder / "per_user_index.npz").exists() else "exhaustive")
         each = [_facts(run) for run in runs]
         facts = {name: float(np.mean([one[name] for one in each])) for name in each[0] if all(name in o for o in each)}
-        return cls(runs, [saved_metrics(run.folder) for run in runs], "/".join(sorted(paths)), facts)
+        return cls(runs, [saved_metrics(run.folder, path) for run in runs], path, facts)
 
     def mean(self, name: str, k: int) -> float:
         return float(np.mean([metrics.mean(name, k) for metrics in self.metrics]))
@@ -59,7 +60,7 @@ def write(name: str, experiment: Experiment, found: Mapping[str, Sequence[Finish
         settings: `work.Hyperparameters` that all have in common.
         command: what was typed.
     """
-    rows = {label: Row.of(runs) for label, runs in found.items()}
+    rows = {label: Row.of(runs, experiment.paths.get(label)) for label, runs in found.items()}
     text = _report(experiment, rows, prepared, settings, command)
     print(text)
     folder = Path("results") / prepared.dataset

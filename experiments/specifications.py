@@ -9,23 +9,35 @@ from retrieval.interactions import INTERACTIONS
 MODELS = {
     "TwoTower": {"model": "TwoTower"},
     "TwoTower, same tokens": {"model": "TwoTower", "tokeniser": "segments"},
+    "TwoTower, same tokens, wide": {"model": "TwoTower", "tokeniser": "segments", "wide": 1},
     "AllToAll": {"model": "AllToAll"},
     "DQMatch": {"model": "DQMatch"},
+    "DQMatch, its deep part": {"model": "DQMatch"},
+    "DQMatch, its wide part": {"model": "DQMatch"},
 }
-FAIR = {  # a gain of a model is one over a two-tower that sees the same tokens; a cost is one against all-to-all
-    "AllToAll": ("TwoTower, same tokens",),
-    "DQMatch": ("TwoTower", "TwoTower, same tokens", "AllToAll"),
+PARTS = {"DQMatch, its deep part": "deep alone", "DQMatch, its wide part": "wide alone"}
+# A gain of a model is one over a two-tower of the same tokens and table; a cost is one against all-to-all.
+FAIR = {
+    "AllToAll": ("TwoTower, same tokens, wide",),
+    "DQMatch": tuple(label for label in MODELS if label != "DQMatch"),
+    "DQMatch, its deep part": ("TwoTower", "TwoTower, same tokens"),
 }
 PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # its names for our models
+DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
+WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # lists that nothing shortens
 MASKS = {"": {}, ", seen items too": {"exclude_seen": 0}}
+CAPS = (25, 50, 100, 200, 400, 800, 1600)
 
 EXPERIMENTS = {
-    "accuracy": Experiment("What an interaction gains, and what discrete tokens and the index cost", MODELS, FAIR),
+    "accuracy": Experiment(
+        "What an interaction gains, and what discrete tokens and the index cost", MODELS, FAIR, paths=PARTS
+    ),
     "ladder": Experiment(
         "From what is popular to all-to-all: every rival on the same users",
         {name: {"model": name} for name in BASELINES} | MODELS,
         FAIR | {name: ("DQMatch",) for name in BASELINES},
         facts=("seconds",),
+        paths=PARTS,
     ),
     "movielens": Experiment(
         "The layout of the paper's MovieLens table, by its settings and by ours",
@@ -58,7 +70,7 @@ EXPERIMENTS = {
     "interactions": Experiment(
         "Which interaction pays, on the same tokens as the dot product",
         {
-            f"{name}{beside}{mask}": {"interaction": name, "interaction_dot": dot, **flags}
+            f"{name}{beside}{mask}": {"interaction": name, "interaction_dot": dot, **DEEP, **flags}
             for name in INTERACTIONS
             for beside, dot in ({"": 0} if name == "dot" else {"": 0, " + dot": 1}).items()
             for mask, flags in MASKS.items()
@@ -75,7 +87,7 @@ EXPERIMENTS = {
     "codebooks": Experiment(
         "How many codebooks (M) of how many codewords (N)",
         {
-            f"M = {books}, N = {words}": {"num_codebooks": books, "K_c": words}
+            f"M = {books}, N = {words}": {"num_codebooks": books, "K_c": words, **DEEP}
             for books in (1, 2, 4)
             for words in (64, 256, 1024)
         },
@@ -90,20 +102,18 @@ EXPERIMENTS = {
     ),
     "tokens": Experiment(
         "How many tokens of the user (K_u) and of the item (K_i)",
-        {f"K_u = {n}": {"K_u": n} for n in (1, 2, 4, 5, 10)} | {f"K_i = {n}": {"K_i": n} for n in (1, 2, 8)},
+        {f"K_u = {n}": {"K_u": n, **DEEP} for n in (1, 2, 4, 5, 10)}
+        | {f"K_i = {n}": {"K_i": n, **DEEP} for n in (1, 2, 8)},
         {f"K_u = {n}": ("K_u = 4",) for n in (1, 2, 5, 10)} | {f"K_i = {n}": ("K_u = 4",) for n in (1, 2, 8)},
         facts=("codes", "bytes"),
     ),
     "sparsity": Experiment(
         "What shorter posting lists cost, by a cap on them and by the bias of the ReLU",
-        {"no limit": {"max_postings": None}}
-        | {f"cap, {most}": {"max_postings": most} for most in (25, 50, 100, 200, 400, 800, 1200, 1600)}
-        | {
-            f"uint8 cap, {most}": {"max_postings": most, "index_format": "uint8"}
-            for most in (25, 50, 100, 200, 400, 800, 1200, 1600)
-        }
-        | {f"bias, {bias}": {"score_bias": bias, "max_postings": None} for bias in (0.0, -1.0, -2.0, -4.0)},
-        {f"{kind}, {most}": ("no limit",) for kind in ("cap", "uint8 cap") for most in (100, 400, 1200)},
+        {"no limit": WHOLE}
+        | {f"cap, {most}": WHOLE | {"max_postings": most} for most in CAPS}
+        | {f"uint8 cap, {most}": WHOLE | {"max_postings": most, "index_format": "uint8"} for most in CAPS}
+        | {f"bias, {bias}": WHOLE | {"score_bias": bias} for bias in (0.0, -0.5, -1.0, -2.0)},
+        {f"{kind}, {most}": ("no limit",) for kind in ("cap", "uint8 cap") for most in CAPS},
         facts=("postings", "sparsity", "bytes", "queries_per_second"),
         x="bytes",
     ),

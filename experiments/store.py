@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 import work
+from baselines import BASELINES
 from data.prepare import Prepared, prepare
 from errors import UserError
 from experiments.experiment import Flags
@@ -51,13 +52,13 @@ def finished(flags: Flags, varied: Flags) -> Finished:
 
     Args:
         flags: of the whole experiment. varied: of this configuration; those about index and evaluation do not train,
-            the trained run is evaluated anew under them.
+            the trained run is evaluated anew under them (a baseline leaves no checkpoint, and is fitted anew).
 
     Raises:
         UserError: settings that work.py refuses, or a run that fails.
     """
     free = {f.name for f in dataclasses.fields(work.Hyperparameters) if f.metadata["group"] in FREE}
-    later = {name: value for name, value in varied.items() if name in free}
+    later = {name: value for name, value in varied.items() if name in free and varied.get("model") not in BASELINES}
     now = {**flags, **{name: value for name, value in varied.items() if name not in later}}
     settings, command, _ = work.parse(arguments_of(now))
     prepared, data = prepared_data(settings, command)

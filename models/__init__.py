@@ -85,7 +85,7 @@ class _Builder:
         return known[name]
 
     def _made(self, kind):
-        return kind(**{name: self._value(name) for name in _arguments(kind)})
+        return kind(**{name: self._value(name) for name in arguments(kind)})
 
     def _value(self, name):
         if name == "items":
@@ -95,7 +95,7 @@ class _Builder:
         return self.part(name) if name in PARTS else self.settings[name]
 
 
-def _arguments(kind):
+def arguments(kind):
     """Names of the arguments of a constructor, those of the base classes that a ** stands for before its own."""
     names = []
     for base in inspect.getmro(kind):

@@ -15,7 +15,6 @@ import pytest
 
 import experiments
 import work
-from baselines import BASELINES
 from data.prepare import Prepared
 from errors import UserError
 from experiments import runner, store
@@ -46,6 +45,8 @@ class Work:
         (folder / "index.json").write_text(json.dumps({"bytes": 10 * len(self.calls), "format": "uint8"}))
         values = {name: np.random.default_rng(len(self.calls)).random((USERS, len(TOPK))) for name in NAMES}
         np.savez(folder / "per_user_index.npz", topk=np.array(TOPK), **values)
+        halves = {name: value / 2 for name, value in values.items()}
+        np.savez(folder / "per_user_wide alone.npz", topk=np.array(TOPK), **halves)
         return 0
 
 
@@ -125,6 +126,11 @@ def test_evaluations_share_one_training(trains):
     assert "--topk" not in trains.calls[1]  # config.json beside the checkpoint holds it
     assert trains.calls[2]["--max_postings"] == "none"
     assert runs[1].record["seconds"] == runs[0].record["seconds"]  # of training
+
+
+def test_a_baseline_is_fitted_anew_for_another_evaluation(trains):
+    runs = [store.finished({}, {"model": "EASE", **flags}) for flags in ({}, {"exclude_seen": 0})]
+    assert runs[0].folder != runs[1].folder and all("--checkpoint" not in call for call in trains.calls)
 
 
 def test_a_run_that_was_killed_goes_on(trains):
@@ -236,8 +242,8 @@ def two(monkeypatch):
         {"wide, 1": ("plain",)},
         ("bytes", "epochs"),
         "K_u",
-        {"plain": "31.9"},
-        "somebody, other data",
+        published={"plain": "31.9"},
+        source="somebody, other data",
     )
     monkeypatch.setitem(runner.EXPERIMENTS, "two", experiment)
     return experiment
@@ -275,6 +281,18 @@ def test_tables_hold_means_deviations_tests_and_where_they_are_from(trains, two,
     assert (folder / "two-epoch-3.png").stat().st_size > 0
 
 
+def test_a_row_can_show_other_answers_of_a_run(trains, monkeypatch):
+    rows = {"both": {}, "half": {}}
+    monkeypatch.setitem(runner.EXPERIMENTS, "parts", Experiment("Parts", rows, paths={"half": "wide alone"}))
+    experiments.run("parts", [0], False, [])
+    assert len(trains.calls) == 1
+    with open("results/ml-1m/parts.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    means = {(line["configuration"], line["metric"], line["k"]): float(line["mean"]) for line in lines}
+    assert means["half", "map", "20"] == pytest.approx(means["both", "map", "20"] / 2)
+    assert {line["served by"] for line in lines} == {"index", "wide alone"}
+
+
 def test_quick_takes_few_rows_of_the_sample(trains, monkeypatch):
     rows = {f"K_u = {n}": {"K_u": n} for n in range(1, 11)}
     monkeypatch.setitem(runner.EXPERIMENTS, "ten", Experiment("Ten", rows))
@@ -310,10 +328,6 @@ def test_a_specification_names_its_own_rows():
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_work_takes_the_flags_of_every_specification(name, capsys):
-    if name == "ladder" and not set(BASELINES) <= set(
-        work._choices(work.Hyperparameters.__dataclass_fields__["model"])
-    ):
-        pytest.xfail("work.py does not know the baselines yet")
     for label, flags in experiments.EXPERIMENTS[name].rows.items():
         given = {**runner.QUICK, **flags}
         try:
