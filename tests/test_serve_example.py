@@ -78,7 +78,9 @@ def test_what_can_be_mended_is_one_sentence(run_folder):
         (["nowhere", "1"], "there is no nowhere/manifest.json"),
         ([str(folder), "3", "99"], "Item 99 is outside the items 1..40"),
         ([str(folder), "3", "0"], "Item 0 is outside"),
-        ([str(folder), "3", "--items", str(folder / "other.csv")], "has no column 'id'"),
+        ([str(folder), "3", "--items", str(folder / "other.csv")], "other.csv cannot be read (KeyError('id'))"),
+        ([str(folder), "3", "--items", str(folder / "query.onnx")], "query.onnx cannot be read (UnicodeDecodeError"),
+        ([str(folder), "3", "--items", str(folder)], "cannot be read (IsADirectoryError"),
     ]:
         done = serve(*arguments)
         assert done.returncode == 1 and done.stderr.startswith("error: ") and part in done.stderr

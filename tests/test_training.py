@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import resource
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -147,6 +148,42 @@ def test_interruption_leaves_the_last_whole_epoch(tmp_path):
     again.resume()
     assert again.progress.epoch == 1
     assert not list(tmp_path.glob("*new*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"embedding_std": 1e10}, r"lower embedding_std \(now 1e\+10\) and"),
+        ({"neg_power": 60.0}, r"lower neg_power \(now 60\) and"),
+        ({"lr": 2.0, "l2": 0.5}, r"lower lr \(now 2\) or l2 \(now 0.5\) and"),
+        ({"lr": 1e-4}, r"lower lr \(now 0.0001\) and"),
+    ],
+)
+def test_a_loss_that_is_no_number_blames_what_was_raised(change, named, tmp_path):
+    run = trainer(tmp_path, **{"lr": 1e-3} | change)
+    run.model.items.table.set_data(ms.Tensor(np.full((21, 8), np.nan, np.float32)))
+    with pytest.raises(UserError, match=named):
+        run.run()
+
+
+def test_a_full_disk_names_the_checkpoint_keeps_the_old_one_and_says_nothing_else(tmp_path, capfd):
+    run = trainer(tmp_path)
+    run.save("last.ckpt")
+    before, (soft, hard) = (tmp_path / "last.ckpt").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="last.ckpt could not be written: File too large"):
+            run.save("last.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert (tmp_path / "last.ckpt").read_bytes() == before and capfd.readouterr() == ("", "")
+
+
+def test_a_new_run_does_not_take_the_start_of_its_quantiser_from_an_older_one(tmp_path):
+    (tmp_path / "unquantised.ckpt").write_bytes(b"of a run whose other checkpoints were deleted")
+    trainer(tmp_path, epoch=2).run()
+    load_checkpoint(tmp_path / "unquantised.ckpt", [])
 
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):

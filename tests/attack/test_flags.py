@@ -98,3 +98,17 @@ def test_the_unforeseen_is_a_sentence_and_a_file(error, tmp_path, monkeypatch, c
     (log,) = tmp_path.iterdir()
     assert said.startswith(f"error: unforeseen {type(error).__name__}") and said.count("\n") == 1
     assert str(log) in said and f"raise error\n{type(error).__name__}" in log.read_text() and "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--max_bytes", "10"], "--max_bytes 10 is too few: "),
+        (["--max_bytes", "1500", "--index_codes", "all", "--wide", "0"], "64 lists of a posting each take"),
+    ],
+)
+def test_too_few_bytes_are_said_before_training(flags, part, source, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = [f"--{name}={value}" for name, value in SMALL.items()]
+    assert work.main([*small, *flags, "--source", str(source), "--name", "x"]) == 2
+    assert part in capsys.readouterr().err and not (tmp_path / "runs").exists()

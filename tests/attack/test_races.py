@@ -3,10 +3,12 @@
 import hashlib
 import os
 import random
+import shutil
 from collections.abc import Callable
 
 import pytest
 
+import work
 from data.prepare import prepare
 from errors import UserError
 from load_csv_dataset import load_catalogue, load_queries, load_training
@@ -87,3 +89,18 @@ def test_a_run_folder_has_one_owner(named, tmp_path, monkeypatch, rounds):
         owners = [text for text in found if not text.endswith(".")]
         assert len(set(owners)) == len(owners) == (1 if named else 4), found
         assert all("is being trained by another process" in text for text in found if text.endswith("."))
+
+
+def test_nobody_writes_to_a_folder_that_is_held(finished, tmp_path, monkeypatch, capsys):
+    """A test or an export while another process trains there is refused before it writes anything."""
+    shutil.copytree(finished[0] / "data", tmp_path / "data")
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    checkpoint = ["--checkpoint", "runs/a/best.ckpt"]
+    with RunFolder.hold(tmp_path / "runs" / "a"):
+        assert RunFolder.hold(tmp_path / "runs" / "a") is None
+        assert work.main(["--mode", "export", *checkpoint]) == 2
+        assert "runs/a is being written by another process" in capsys.readouterr().err
+    (tmp_path / "runs" / "b" / "last.ckpt").unlink()
+    assert work.main(["--mode", "test", "--name", "b", *checkpoint]) == 2  # its best.ckpt stays what it is
+    assert "runs/b exists" in capsys.readouterr().err

@@ -70,6 +70,14 @@ def test_save_replaces_an_index_even_the_one_it_reads(tmp_path, index):
     assert [path.name for path in tmp_path.iterdir()] == ["index"]  # nothing left beside it
 
 
+def test_save_does_not_take_away_what_someone_put_beside_an_index(tmp_path, index):
+    index.save(tmp_path / "index")
+    (tmp_path / "index" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds notes.txt, which is of no index; move it elsewhere"):
+        index.save(tmp_path / "index")
+    assert (tmp_path / "index" / "notes.txt").read_text() == "mine"
+
+
 def test_save_takes_an_empty_folder_and_spares_any_other(tmp_path, index):
     (tmp_path / "empty").mkdir()
     index.save(tmp_path / "empty")
