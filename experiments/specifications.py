@@ -112,7 +112,7 @@ EXPERIMENTS = {
         {"no limit": WHOLE}
         | {f"cap, {most}": WHOLE | {"max_postings": most} for most in CAPS}
         | {f"uint8 cap, {most}": WHOLE | {"max_postings": most, "index_format": "uint8"} for most in CAPS}
-        | {f"bias, {bias}": WHOLE | {"score_bias": bias} for bias in (0.0, -0.5, -1.0, -2.0)},
+        | {f"bias, {bias}": WHOLE | {"score_bias": bias} for bias in (-0.1, -0.05, 0.0, 0.5)},
         {f"{kind}, {most}": ("no limit",) for kind in ("cap", "uint8 cap") for most in CAPS},
         facts=("postings", "sparsity", "bytes", "queries_per_second"),
         x="bytes",
