@@ -58,7 +58,7 @@ class Trained(Run):
             keys = self.matcher.keys(queries)
             return Asked(*keys, seen=seen) if isinstance(keys, tuple) else Asked(keys, seen=seen)
         tokens = self.query_side.tokens(queries)
-        return Asked(tokens[:, 0] if self.settings.model == "TwoTower" else tokens, seen=seen)
+        return Asked(tokens.sum(1) if self.settings.model == "TwoTower" else tokens, seen=seen)
 
     def encoding_rate(self, queries) -> float:
         """Users per second from histories to `asked`, all in one call."""

@@ -37,6 +37,10 @@ class QuerySide:
     def _run(self, method, queries):
         cell = self._compiled.setdefault(method, _Method(self.model, method))
         cell.set_train(False)
+        values, n_items = queries.histories.values, self.model.items.n_items
+        if len(values) and not 1 <= values.min() <= values.max() <= n_items:
+            wrong = values[(values < 1) | (values > n_items)][0]
+            raise ValueError(f"a history holds item {wrong}, and the model knows the items 1..{n_items}.")
         inputs = [queries.histories.tail(self.model.seq_len)]  # (U, L)
         if self.model.users is not None:
             if queries.users is None:
@@ -45,7 +49,7 @@ class QuerySide:
         # A few queries need no full batch; a power of two keeps the number of compiled shapes small.
         size = min(self.batch_size, 1 << max(len(queries) - 1, 0).bit_length())
         parts = []
-        for first in range(0, len(queries), size):
+        for first in range(0, max(len(queries), 1), size):  # no query at all still has a shape
             batch = [rows[first : first + size] for rows in inputs]
             short = size - len(batch[0])
             padded = [ms.Tensor(np.pad(rows, ((0, short), (0, 0)))) for rows in batch]

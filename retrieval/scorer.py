@@ -114,7 +114,7 @@ class CodeScorer:
         return self._scores(self.tokens(codes))
 
     def _scores(self, tokens):
-        scores = self.library.zeros((len(tokens), self.n_items))
+        scores = self.library.empty((len(tokens), self.n_items))
         n_tasks = min(len(tokens), 8 * self.threads) if self.threads > 1 else 1
         cuts = np.linspace(0, len(tokens), n_tasks + 1).astype(np.int64)
         parts = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]

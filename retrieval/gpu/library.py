@@ -72,6 +72,11 @@ class ArrayLibrary:
         place = {"device": self.device} if self.name == "torch" else {}
         return self.xp.zeros(shape, dtype=self.xp.float32, **place)
 
+    def empty(self, shape: int | tuple[int, ...]):
+        """Room for float32 values that are all going to be written, on the device."""
+        place = {"device": self.device} if self.name == "torch" else {}
+        return self.xp.empty(shape, dtype=self.xp.float32, **place)
+
     def best(self, values, k: int):
         """The k highest values of each row, descending: (rows, n) -> (rows, k), 1 <= k <= n."""
         if self.name == "torch":
