@@ -125,7 +125,8 @@ def _compare_trained(sparcode, two_tower, args) -> dict:
     exhaustive = measure(ranking, users.targets, [k])
 
     index = sparcode.saved_index()
-    _, build_seconds = sparcode.build(index.codes, index.pruning)
+    codes = index.codes[index.codes < sparcode.model.quantiser.n_codes]  # the others are items, which nobody scores
+    _, build_seconds = sparcode.build(codes, index.pruning)
     print(
         f"\n{data.prepared.label}: {n_items:,} items, {len(users):,} test users, "
         f"{users.histories.lengths().mean():.0f} items in a history on average, "

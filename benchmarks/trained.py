@@ -76,8 +76,9 @@ class Trained(Run):
         return self.model.items.vectors()
 
     def saved_index(self) -> SparseInvertedIndex:
-        """runs/NAME/index in memory, with the codes of the test users that it lacks scored."""
+        """runs/NAME/index in memory and float32, with the codes of the test users that it lacks scored."""
         index, keys = load_index(self.folder / "index", mmap=False), self.asked(self.data.test).points
+        index = index if index.format == "float32" else index.decode()
         missing = index.missing(keys[keys >= 0])
         print(f"{self.folder}/index: {len(missing):,} codes of the test users were not in it and were scored now")
         return index.extend(self.build(missing, index.pruning)[0]) if len(missing) else index

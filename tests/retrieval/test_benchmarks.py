@@ -69,7 +69,7 @@ def test_faiss_leaves_out_what_was_seen_and_nothing_else(ef, rng):
     users = rng.standard_normal((30, 16), np.float32)
     seen = [rng.choice(400, size, replace=False) + 1 for size in (0, 397, *rng.integers(1, 80, 28))]
     answer = FaissSearch(items, 200).searcher(10, ef)
-    asked = Asked(users, Ragged.from_rows(seen))
+    asked = Asked(users, seen=Ragged.from_rows(seen))
     ids, scores = answer(asked, 1)
     products = users @ items.T
     for user, some in enumerate(seen):
