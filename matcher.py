@@ -23,7 +23,7 @@ from retrieval.build import build_pruned
 from retrieval.keys import ItemKeys
 
 CAPS = (25, 50, 100, 200, 400, 800, 1600, 3200)  # most postings of a list, tried from the shortest on
-CAP_USERS = 600  # validation users on whom they are tried: their codes are scored against every item
+PAIRS = 2**27  # most (token, item) pairs of the validation users on whom they are tried: 1 GB if no code repeats
 ALPHA = 0.05  # a loss with a lower p is significant
 
 
@@ -145,15 +145,16 @@ class Matcher:
         """The shortest lists and then the smallest format whose loss on validation users is small and not significant.
 
         Args:
-            validation: `Queries`; of many, CAP_USERS at even distances are asked.
+            validation: `Queries`; of many, some at even distances are asked, see PAIRS.
             form: the format, where it is not to be chosen.
 
         Returns:
             max_postings, format, and what was tried.
         """
         s, n_items = self.settings, self.model.items.n_items
-        if len(validation) > CAP_USERS:
-            validation = validation.take(np.linspace(0, len(validation) - 1, CAP_USERS).astype(np.int64))
+        users = max(PAIRS // (self.model.K_u * n_items), 1)
+        if len(validation) > users:
+            validation = validation.take(np.linspace(0, len(validation) - 1, users).astype(np.int64))
         k = max(s.topk)
         whole = evaluate(self.exhaustive(), validation, s.topk, s.exclude_seen)
         codes = np.unique(self.query_side.codes(validation))
