@@ -23,7 +23,8 @@ from retrieval.build import build_pruned
 from retrieval.keys import ItemKeys
 
 CAPS = (25, 50, 100, 200, 400, 800, 1600, 3200)  # most postings of a list, tried from the shortest on
-PAIRS = 2**27  # most (token, item) pairs of the validation users on whom they are tried: 1 GB if no code repeats
+CAP_USERS = 2000  # most validation users on whom they are tried
+POSTINGS = 2**27  # most postings of an index whose length is chosen: 1 GB while it is built
 ALPHA = 0.05  # a loss with a lower p is significant
 
 
@@ -118,7 +119,7 @@ class Matcher:
             form = "float32"  # what an array library searches
         try:
             if s.index_loss is not None and None in (cap, form) and s.keep_share is None and s.max_bytes is None:
-                cap, form, tried = self._choose_limits(validation, form)
+                cap, form, tried = self._choose_limits(validation, len(codes), form)
             options = {"relu": s.score_bias is not None, "max_postings": cap, "keep_share": s.keep_share}
             if library is None:
                 index = build_index(self.model.scorer(), codes, self.model.items.n_items, **options)
@@ -141,42 +142,50 @@ class Matcher:
         keys = self.item_keys.first + np.arange(1, n_items + 1)
         return index.extend(index_of_rows(keys, rows, n_items, Pruning(relu=True)))
 
-    def _choose_limits(self, validation, form):
+    def _choose_limits(self, validation, n_codes, form):
         """The shortest lists and then the smallest format whose loss on validation users is small and not significant.
 
         Args:
-            validation: `Queries`; of many, some at even distances are asked, see PAIRS.
+            validation: `Queries`; of many, CAP_USERS at even distances are asked.
+            n_codes: of the index; as many lists of the length chosen hold POSTINGS at most.
             form: the format, where it is not to be chosen.
 
         Returns:
             max_postings, format, and what was tried.
         """
         s, n_items = self.settings, self.model.items.n_items
-        users = max(PAIRS // (self.model.K_u * n_items), 1)
-        if len(validation) > users:
-            validation = validation.take(np.linspace(0, len(validation) - 1, users).astype(np.int64))
+        if len(validation) > CAP_USERS:
+            validation = validation.take(np.linspace(0, len(validation) - 1, CAP_USERS).astype(np.int64))
+        caps = sorted({cap for cap in (*CAPS, n_items) if cap <= n_items and cap * n_codes <= POSTINGS}) or [CAPS[0]]
+        if s.max_postings is not None:
+            caps = [s.max_postings]
         k = max(s.topk)
         whole = evaluate(self.exhaustive(), validation, s.topk, s.exclude_seen)
         codes = np.unique(self.query_side.codes(validation))
-        full = build_pruned(self.model.scorer(), codes, n_items, Pruning(relu=s.score_bias is not None))
+        pruning = Pruning(relu=s.score_bias is not None, max_postings=caps[-1])
+        longest = build_pruned(self.model.scorer(), codes, n_items, pruning)
         tried = []
 
-        def loses_nothing(cap, form) -> bool:
-            index = self.with_items(full.prune(max_postings=cap) if cap < n_items else full)
+        def measured(cap, form):
+            index = self.with_items(longest.prune(max_postings=cap) if cap < caps[-1] else longest)
             index = index if form == "float32" else index.compact(form)
-            found = evaluate(self.through(index), validation, s.topk, s.exclude_seen)
-            row = {"max_postings": cap, "format": form}
-            fits = True
+            return evaluate(self.through(index), validation, s.topk, s.exclude_seen)
+
+        def loses_nothing(cap, form, found, before) -> bool:
+            row, fits = {"max_postings": cap, "format": form}, True
             for name in ("recall", "ndcg"):
-                change = compare(found, whole, name, k)
-                row |= {f"{name}@{k}": found.mean(name, k), f"change of {name}@{k}": change.difference, "p": change.p}
-                small = change.difference >= -s.index_loss * whole.mean(name, k)
+                change = compare(found, before, name, k)
+                row |= {f"{name}@{k}": found.mean(name, k), f"{name} change": change.difference, f"{name} p": change.p}
+                small = change.difference >= -s.index_loss * before.mean(name, k)
                 fits &= small and (change.difference >= 0 or change.p >= ALPHA)
-            tried.append(row | {"chosen": fits})
+            tried.append(row | {"loses nothing": fits})
             return fits
 
-        caps = [s.max_postings] if s.max_postings is not None else [*(c for c in CAPS if c < n_items), n_items]
-        cap = next((cap for cap in caps if loses_nothing(cap, "float32")), caps[-1])
-        if form is None:
-            form = next((form for form in ("uint8", "uint16") if loses_nothing(cap, form)), "float32")
+        for cap in caps:
+            exact = measured(cap, "float32")
+            if loses_nothing(cap, "float32", exact, whole):
+                break
+        if form is None:  # rounding is judged by what it adds
+            rounded = ("uint8", "uint16")
+            form = next((form for form in rounded if loses_nothing(cap, form, measured(cap, form), exact)), "float32")
         return cap, form, tried
