@@ -206,7 +206,7 @@ class RunFolder:
         before = read_config(self.path / "config.json")
         now = json.loads(json.dumps(dataclasses.asdict(h)))
         changed = [name for name, value in now.items() if before["hyperparameters"].get(name) != value]
-        if changed or before["data"] != data.prepared.description:
+        if changed or not _same_data(before["data"], data.prepared.description):
             what = ", ".join(changed) or "data"
             raise UserError(f"{self.path} was begun with other {what}; use the same, or another --name.")
 
@@ -295,6 +295,12 @@ def write_config(folder, h, data, preset="best", given=()):
         file.write(json.dumps(config | {"sha256": content_digest(config)}, indent=2) + "\n")
 
 
+def _same_data(one, other):
+    """Whether two descriptions are of the same data to a model, whichever version prepared them."""
+    keys = {"dataset", "split", "seed", "sha256"} | ({"users_sha256"} & set(one) & set(other))
+    return all(one.get(key) == other.get(key) for key in keys)
+
+
 def load_model(h, data, checkpoint):
     """The model of a checkpoint, on the data it was trained for.
 
@@ -302,7 +308,7 @@ def load_model(h, data, checkpoint):
         UserError: the data are others, the checkpoint is damaged, or its quantiser has not started.
     """
     stored = read_config(Path(checkpoint).parent / "config.json")["data"]
-    if stored != data.prepared.description:
+    if not _same_data(stored, data.prepared.description):
         raise UserError(
             f"{checkpoint} was trained on {stored.get('source')}, and this is {data.prepared.label} or another "
             "version of it; name the same --source."

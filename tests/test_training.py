@@ -13,7 +13,7 @@ import models
 from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import TrainingRows, TrainingSequences
-from training import Trainer, load_checkpoint
+from training import Trainer, load_checkpoint, old_name
 from work import Hyperparameters
 
 SETTINGS = Hyperparameters(
@@ -248,3 +248,15 @@ def test_killed_in_the_first_quantised_epoch_it_starts_the_quantiser_from_the_sa
     again.run()
     expected, found = weights(whole), weights(again)
     assert all((found[name] == expected[name]).all() for name in expected)
+
+
+def test_a_checkpoint_of_the_first_version_loads_under_its_old_names_with_a_warning(tmp_path, capsys):
+    older = trainer(tmp_path).model
+    stored = [{"name": old_name(p.name), "data": p} for p in older.get_parameters()]
+    assert {"item_table", "user_heads", "encoder.out.weight"} <= {each["name"] for each in stored}
+    ms.save_checkpoint(stored, str(tmp_path / "old.ckpt"), append_dict={"progress": '{"epoch": 3}'})
+    newer = trainer(tmp_path, seed=5).model
+    assert load_checkpoint(tmp_path / "old.ckpt", list(newer.get_parameters())).epoch == 3
+    assert "no checksum" in capsys.readouterr().out
+    expected = {p.name: p.asnumpy() for p in older.get_parameters()}
+    assert all((p.asnumpy() == expected[p.name]).all() for p in newer.get_parameters())
