@@ -2,7 +2,8 @@
 
 An encoder says how many numbers its dropouts take (`noise_width`, one for each column of what they see; see
 `layers.dropout`) and whether it is `causal`: then it gives the user vector of every position, made of what stands up to
-it, and trains on all positions of a sequence in one pass.
+it, and trains on all positions of a sequence in one pass. One with `views` also takes V masks of every history, (B, V,
+L), and gives the vectors of all these views of it, (B * V, E).
 """
 
 from mindspore import nn
@@ -26,7 +27,7 @@ class DNN(nn.Cell):
         history_dropout: share of the mean's coordinates zeroed in training.
     """
 
-    causal = False
+    causal, views = False, True
 
     def __init__(self, embedding_size, hidden, encoder_shortcut, dropout, history_dropout):
         super().__init__()
@@ -37,8 +38,10 @@ class DNN(nn.Cell):
         self.noise_width = embedding_size + self.mlp.noise_width
 
     def construct(self, embeddings, mask, noise):
-        """embeddings (B, L, E), mask (B, L), 1 at items, noise (B,) and (noise_width,) or None -> (B, E) float32."""
-        mean = self.mean(embeddings, mask)  # (B, E)
+        """Embeddings (B, L, E), mask (B, L) or masks (B, V, L), 1 at items, noise (B * V,) and (noise_width,) or None
+        -> (B * V, E) float32."""
+        masks = mask if mask.ndim == 3 else mask.expand_dims(1)
+        mean = self.mean(embeddings, masks).reshape(-1, self.width)  # (B * V, E)
         rest = None
         if noise is not None:
             rows, columns = noise

@@ -61,9 +61,9 @@ def dropout(x, noise, share):
     Args:
         x: (R, W) float32.
         noise: rows (R,) and columns (W,) float32, uniform in [0, 1), or None.
-        share: 0 .. 1.
+        share: 0 .. 1; None is 0.
     """
-    if noise is None or share == 0:
+    if noise is None or not share:
         return x
     rows, columns = noise[0].expand_dims(1), noise[1].expand_dims(0)
     # A product of width two in place of a broadcasting addition, which is several times slower on the CPU.
@@ -97,11 +97,12 @@ class MLP(nn.Cell):
 
 
 class MaskedMean(nn.Cell):
-    """Mean of the rows whose mask is one; an empty row gives zeros."""
+    """Means of the rows whose mask is one; an empty mask gives zeros."""
 
-    def construct(self, rows, mask):
-        weights = mask / ops.clamp(mask.sum(1, keepdims=True), min=1.0)  # (B, L)
-        return ops.bmm(weights.expand_dims(1), rows).squeeze(1)  # (B, D)
+    def construct(self, rows, masks):
+        """rows (B, L, D), V masks each (B, V, L) -> (B, V, D)."""
+        weights = masks / ops.clamp(masks.sum(2, keepdims=True), min=1.0)
+        return ops.bmm(weights, rows)
 
     def onnx(self, graph, rows, mask):
         """The mean as nodes of an ONNX graph, rows (B, L, D) and mask (B, L) -> (B, D); see `models.onnx_export`."""

@@ -141,4 +141,47 @@ class Segments(Heads):
         return self.onnx_heads(graph, graph("Transpose", vectors, perm=[1, 0, 2]))
 
 
-TOKENISERS = {"whole": Whole, "heads": Heads, "segments": Segments}
+class Windows(Heads):
+    """Token k is head k of the newest items alone, each window half as long as the one before: all, a half, a quarter..
+
+    So tokens hold different things, recent items count in more of them than old ones, and however short a history is,
+    no token is empty. The other arguments are those of `Heads`.
+
+    Args:
+        seq_len: length of a history.
+    """
+
+    every_position = False
+
+    def __init__(self, *, seq_len, **heads):
+        super().__init__(**heads)
+        self.lengths = [-(-seq_len // 2**k) for k in range(self.K_u)]
+        age = np.arange(seq_len, 0, -1)  # of a place in the history, 1 the newest
+        self.windows = ms.Tensor((age <= np.array(self.lengths)[:, None]).astype(np.float32))  # (K_u, L)
+        self.parts, self.views = self.K_u, getattr(self.encoder, "views", False)
+
+    def vectors_by_token(self, embeddings, mask, noise, every):
+        if self.views:
+            masks = mask.expand_dims(1) * self.windows  # (B, K_u, L)
+            return self.encoder(embeddings, masks, noise).reshape(-1, self.K_u, embeddings.shape[2]).swapaxes(0, 1)
+        vectors = []
+        for k, length in enumerate(self.lengths):
+            part = None if noise is None else (self._rows(noise[0], k, mask.shape), noise[1])
+            vectors.append(self.user_vectors(embeddings[:, -length:], mask[:, -length:], part, False))
+        return ops.stack(vectors, 0)  # (K_u, B, E)
+
+    def _rows(self, rows, k, shape):
+        """The part of the noise for window k: rows of its own, or for causal encoders those of its positions."""
+        if self.encoder.causal:
+            return rows.reshape(shape)[:, -self.lengths[k] :].reshape(-1)
+        return rows.reshape(self.K_u, -1)[k]
+
+    def onnx(self, graph, embeddings, mask, length):
+        vectors = []
+        for window in self.lengths:
+            newest = [graph("Slice", each, [-window], [length], [1]) for each in (embeddings, mask)]
+            vectors.append(graph("Unsqueeze", self.encoder.onnx(graph, *newest, window), [0]))
+        return self.onnx_heads(graph, graph("Concat", *vectors, axis=0))
+
+
+TOKENISERS = {"whole": Whole, "heads": Heads, "segments": Segments, "windows": Windows}

@@ -16,7 +16,7 @@ ODD += ["0,1", "1,,2", "9" * 30, "4294967296", "-0", "1e-320", "True", "../x", "
 REAL = {  # values that may be valid together or may not
     "model": ["DQMatch", "AllToAll", "TwoTower", "GlobalHot", "ItemCF", "EASE"],
     "encoder": ["DNN", "SASRec", "GRU4Rec"],
-    "tokeniser": ["none", "segments", "heads", "whole"],
+    "tokeniser": ["none", "segments", "windows", "heads", "whole"],
     "interaction": ["DNN", "MoL", "cosine", "CrossNet"],
     "interaction_hidden": ["4", "4,4", ""],
     "K_u": ["1", "3", "4"],

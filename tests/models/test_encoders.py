@@ -63,7 +63,7 @@ def test_tokens_of_every_position_end_with_those_of_the_whole_history(encoder, m
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("tokeniser", ["whole", "heads", "segments"])
+@pytest.mark.parametrize("tokeniser", ["whole", "heads", "segments", "windows"])
 def test_onnx_gives_the_codes_of_the_model(encoder, tokeniser, make_model, tmp_path):
     if not hasattr(ENCODERS[encoder], "onnx"):
         return  # refused, as tests/models/test_onnx_export.py shows

@@ -96,7 +96,7 @@ def test_a_user_and_a_category_change_the_scores(with_features):
     np.testing.assert_array_equal(changed, (features.item.values[1:] == 1).any(1))
 
 
-@pytest.mark.parametrize("tokeniser", ["segments", "heads"])
+@pytest.mark.parametrize("tokeniser", ["segments", "heads", "windows"])
 def test_exhaustive_index_and_onnx_agree(tokeniser, with_features, tmp_path):
     model, features = with_features(tokeniser=tokeniser)
     asked, side = queries(features), models.QuerySide(model, 16)

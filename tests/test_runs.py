@@ -1,0 +1,57 @@
+"""Runs of older versions mean what they meant; settings left to the data follow the data."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data.ragged import Ragged
+from files import content_digest
+from load_csv_dataset import TrainingSequences
+from runs import settings_of
+from work import Hyperparameters, check
+from workflow import settled
+
+
+def write(folder, version, **changes):
+    settings = dataclasses.asdict(check(Hyperparameters(K_c=256, history_dropout=0.2, num_codebooks=2))) | changes
+    if version == 2:
+        del settings["token_lookups"]
+    config = json.loads(json.dumps({"version": version, "hyperparameters": settings, "data": {}}))
+    (folder / "config.json").write_text(json.dumps(config | {"sha256": content_digest(config)}))
+
+
+@pytest.mark.parametrize(
+    ("model", "tokeniser"), [("DQMatch", "segments"), ("AllToAll", "segments"), ("TwoTower", None)]
+)
+def test_a_run_of_version_2_keeps_its_tokens_and_its_single_look_ups(model, tokeniser, tmp_path):
+    write(tmp_path, 2, model=model)
+    found = settings_of(tmp_path / "best.ckpt", Hyperparameters(), set())
+    assert (found.tokeniser, found.token_lookups, found.K_c, found.num_codebooks) == (tokeniser, 1, 256, 2)
+
+
+def test_a_run_of_this_version_keeps_what_it_says(tmp_path):
+    write(tmp_path, 3)
+    found = settings_of(tmp_path / "best.ckpt", Hyperparameters(), set())
+    assert (found.tokeniser, found.token_lookups) == (None, Hyperparameters().token_lookups)
+
+
+def data(n_items, n_users, each):
+    rows = np.random.default_rng(0).integers(1, n_items + 1, (n_users, each))
+    return SimpleNamespace(
+        catalogue=SimpleNamespace(n_items=n_items), training=TrainingSequences(Ragged.from_rows(list(rows)), n_items)
+    )
+
+
+def test_rare_items_hide_more_of_the_history_and_few_tokens_have_few_codewords():
+    rare, common = (settled(Hyperparameters(), data(300, users, 10)) for users in (150, 3000))
+    assert rare.history_dropout == pytest.approx(1 / (1 + 0.5**0.5), abs=0.01)  # 5 interactions per item
+    assert common.history_dropout == pytest.approx(1 / (1 + 10**0.5), abs=0.01)  # 100 of them
+    assert rare.K_c == 2 * 512 * 4 // 8 and common.K_c == 2048  # 1,350 targets make two batches
+
+
+def test_what_was_given_is_left_alone():
+    given = settled(Hyperparameters(history_dropout=0.0, K_c=7), data(300, 150, 10))
+    assert (given.history_dropout, given.K_c) == (0.0, 7)
