@@ -86,7 +86,7 @@ def index(about, recommender, queries, k, exclude_seen, folder):
 
 
 def codebooks(model, codes, data, folder):
-    """Health of the codebooks on the test users, whose codes (U, K_u) are given; also runs/<name>/codebooks.json."""
+    """Health of the codebooks on the test users, whose codes (U, C) are given; also runs/<name>/codebooks.json."""
     queries = data.test
     health = codebook_health(model.quantiser, codes)
     for number, book in enumerate(health["codebooks"], 1):
@@ -94,18 +94,18 @@ def codebooks(model, codes, data, folder):
             f"codebook {number}: {book['used']} of {model.quantiser.n_codewords} codewords used by the test users, "
             f"perplexity {book['perplexity']:.0f}"
         )
-    print(f"  {health['tuples']:,} different code tuples for {len(queries):,} users x {model.K_u} tokens")
+    print(f"  {health['tuples']:,} different code tuples for {len(queries):,} users x {codes.shape[1]} look-ups")
     write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
 
 
 def codebook_health(quantiser, codes):
-    """Use of the codebooks by codes (U, K_u) int64.
+    """Use of the codebooks by codes (U, C) int64.
 
     Returns:
         {"codebooks": [{"used", "perplexity"}, ...], "tuples": number of different codes}. Perplexity is the
         exponential of the entropy of codeword use: N when all are used alike, 1 when one takes all.
     """
-    indices = quantiser.decode(codes)  # (U, K_u, M)
+    indices = quantiser.decode(codes)  # (U, C, M)
     books = []
     for m in range(indices.shape[-1]):
         share = np.bincount(indices[..., m].ravel(), minlength=quantiser.n_codewords) / indices[..., m].size

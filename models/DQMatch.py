@@ -29,13 +29,18 @@ class DQMatch(AllToAll):
         return codewords, self.beta * commitment
 
     def token_indices(self, history, user=None):
-        """Code tuples of the user tokens, (B, K_u, M) int32; see `tokens`."""
+        """Code tuples to look up, those of a token one after the other, (B, K_u * P, M) int32; see `tokens`."""
         return self.quantiser.indices(self.tokens(history, user))
 
     def start_quantiser(self, tokens, batch_size, seed):
         """Puts the codebooks on the k-means centres of some tokens and switches them on; see `BaseModel`."""
         self.quantiser.start(tokens.reshape(-1, tokens.shape[2]), batch_size * self.K_u, seed)
         self.quantised.set_data(ms.Tensor(1.0, ms.float32))
+
+    @property
+    def codes_per_user(self):
+        """How many codes a user looks up, K_u * P."""
+        return self.K_u * self.quantiser.lookups
 
     @property
     def is_quantised(self):

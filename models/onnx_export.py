@@ -21,9 +21,9 @@ def export_query_side(model, path):
 
     Input `history`, int64 (B, seq_len): item ids, oldest first, 0 in front where the history is shorter; B is free,
     from 1 on. An id outside 0 .. n_items stops the run with the error of onnxruntime's Gather. A model with features
-    of users has the input `user` too, int64 (B, W): their values, W is free, 0 is none. Output `codes`, int64 (B, K_u):
-    those of `models.QuerySide.codes`. The metadata tell format, seq_len, K_u, n_items, the names of the values and the
-    meaning of the codes. The file is whole or not there; ONNX allows it 2 GB.
+    of users has the input `user` too, int64 (B, W): their values, W is free, 0 is none. Output `codes`, int64 (B, K_u *
+    P) of P look-ups per token: those of `models.QuerySide.codes`. The metadata tell format, seq_len, K_u, n_items, the
+    names of the values and the meaning of the codes. The file is whole or not there; ONNX allows it 2 GB.
 
     Args:
         model: a model whose quantiser has started.
@@ -56,16 +56,17 @@ def export_query_side(model, path):
     codes = _codes(graph, model.quantiser, tokens, model.K_u)
     exported = graph.model(
         inputs,
-        {codes: ("batch", model.K_u)},
+        {codes: ("batch", model.codes_per_user)},
         {
             "sparcode_format": FORMAT,
             "seq_len": model.seq_len,
             "K_u": model.K_u,
+            "token_lookups": model.quantiser.lookups,
             "n_items": model.items.n_items,
             "num_codebooks": model.quantiser.num_codebooks,
             "K_c": model.quantiser.n_codewords,
             "history": "item ids 1..n_items, oldest first, left-padded with 0",
-            "codes": "one per token: sum over m of index_m * K_c^(num_codebooks-1-m), a key of the inverted index",
+            "codes": "token_lookups per token: sum over m of index_m * K_c^(num_codebooks-1-m), a key of the index",
         }
         | meanings,
     )
@@ -109,7 +110,7 @@ class _Graph:
 
 
 def _codes(graph, quantiser, tokens, k_u):
-    """`TokenQuantiser.encode` of its `indices`, (K_u, B, D) -> (B, K_u), with the feedback where there is any.
+    """`TokenQuantiser.encode` of its `indices`, (K_u, B, D) -> (B, K_u * P), with their feedback.
 
     Every codebook answers what those before it have left over. This is the residual quantiser, and on tables of full
     width the product quantiser too: a codeword is zero outside its own part, so it leaves the other parts alone.
@@ -121,8 +122,10 @@ def _codes(graph, quantiser, tokens, k_u):
     ]
     nothing = np.zeros(tables.shape[2], np.float32)  # (D,)
     columns, lost = [], nothing
-    for k in range(k_u):
-        wanted = missing = graph("Add", graph("Gather", tokens, k), lost)  # (B, D)
+    for place in range(k_u * quantiser.lookups):
+        if place % quantiser.lookups == 0 and not quantiser.error_feedback:
+            lost = nothing
+        wanted = missing = graph("Add", graph("Gather", tokens, place // quantiser.lookups), lost)  # (B, D)
         found, code = nothing, 0
         for transposed, half_norm, table in books:
             closeness = graph("Sub", graph("MatMul", missing, transposed), half_norm)  # (B, N)
@@ -130,6 +133,6 @@ def _codes(graph, quantiser, tokens, k_u):
             found = graph("Add", found, graph("Squeeze", graph("Gather", table, nearest), [1]))  # (B, D)
             missing = graph("Sub", wanted, found)
             code = graph("Add", graph("Mul", code, n), nearest)  # (B, 1)
-        lost = missing if quantiser.error_feedback else nothing
+        lost = missing
         columns.append(code)
     return graph("Concat", *columns, axis=1, output="codes")

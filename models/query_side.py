@@ -21,7 +21,7 @@ class QuerySide:
         self._compiled = {}
 
     def tokens(self, queries):
-        """Tokens as the score sees them, U queries -> (U, K_u, D) float32."""
+        """Tokens as the score sees them, U queries -> (U, K_u, D) float32; of a quantised model all it looks up."""
         if self.model.is_quantised:
             return self.model.quantiser.look_up(self._run("token_indices", queries))
         return self.raw_tokens(queries)
@@ -31,7 +31,7 @@ class QuerySide:
         return self._run("tokens", queries)
 
     def codes(self, queries):
-        """Codes of a quantised model, U queries -> (U, K_u) int64."""
+        """Codes that a quantised model looks up, U queries -> (U, K_u * P) int64; see `TokenQuantiser`."""
         return self.model.quantiser.encode(self._run("token_indices", queries))
 
     def _run(self, method, queries):

@@ -16,10 +16,15 @@ class TokenQuantiser(nn.Cell):
     what quantisation lost of those before it (error diffusion, as in half-toning: Floyd and Steinberg, 1976). Scores
     add up over tokens, so as far as a score is linear in the token, errors cancel where they would add up.
 
+    Look-ups: to score with, a token gets not one code but several, each holding beside the token what the codes before
+    it lost, so that their mean comes closer to the token with every one: soft look-up of one and the same lists.
+    Training sees the first code alone, at the cost of one.
+
     Args:
         num_codebooks: M.
         K_c: N, codewords per codebook.
         token_embedding_size: D, of a token.
+        token_lookups: P, codes of a token that are looked up.
         error_feedback: whether tokens take over what was lost before them.
         ema_decay, restart_below, rng: see `VectorQuantiser`.
 
@@ -27,11 +32,14 @@ class TokenQuantiser(nn.Cell):
         ValueError: codes do not fit in 63 bits.
     """
 
-    def __init__(self, num_codebooks, K_c, token_embedding_size, error_feedback, ema_decay, restart_below, rng):
+    def __init__(
+        self, num_codebooks, K_c, token_embedding_size, token_lookups, error_feedback, ema_decay, restart_below, rng
+    ):
         super().__init__()
         if float(K_c) ** num_codebooks >= 2**63:
             raise ValueError(f"{K_c}^{num_codebooks} codes do not fit in a 64-bit integer")
-        self.num_codebooks, self.n_codewords, self.error_feedback = num_codebooks, K_c, error_feedback
+        self.num_codebooks, self.n_codewords = num_codebooks, K_c
+        self.lookups, self.error_feedback = token_lookups, error_feedback
         width = self.codeword_width(token_embedding_size, num_codebooks)
         self.codebooks = nn.CellList(
             [VectorQuantiser(K_c, width, ema_decay, restart_below, rng) for _ in range(num_codebooks)]
@@ -60,8 +68,8 @@ class TokenQuantiser(nn.Cell):
         return self.n_codewords**self.num_codebooks
 
     def indices(self, tokens):
-        """Codewords of tokens, (B, K, D) float32 -> (B, K, M) int32."""
-        return ops.stack(self._quantise(tokens)[2], 1)
+        """Codewords to look up, those of a token one after the other, (B, K, D) float32 -> (B, K * P, M) int32."""
+        return ops.stack(self._quantise(tokens, self.lookups)[2], 1)
 
     def construct(self, tokens):
         """Quantises tokens; in training the codebooks also move (after the look-up).
@@ -74,7 +82,7 @@ class TokenQuantiser(nn.Cell):
             commitment, the mean squared distance between a token with what it was asked to hold and its codewords;
             its gradient moves the token only.
         """
-        lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens))
+        lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens), 1)
         lost, codewords = ops.stack(lost, 1), ops.stack(codewords, 1)  # (B, K, D)
         if self.training:
             asked = ops.depend(ops.concat(asked, 0), codewords)  # (K * B, M, d)
@@ -83,12 +91,14 @@ class TokenQuantiser(nn.Cell):
         straight = tokens - ops.stop_gradient(tokens)  # zero, with the gradient of tokens
         return codewords + straight, ops.square(ops.stop_gradient(lost) + straight).mean()
 
-    def _quantise(self, tokens):
-        """K-long lists: what each token lost (B, D), then what `_match` says of it."""
+    def _quantise(self, tokens, lookups):
+        """Lists over K * lookups codes: what each one lost (B, D), then what `_match` says of it."""
         losses, asked, indices, codewords = [], [], [], []
-        lost = ops.zeros_like(tokens[:, 0])
-        for k in range(tokens.shape[1]):
-            wanted = tokens[:, k] + lost if self.error_feedback else tokens[:, k]
+        lost = nothing = ops.zeros_like(tokens[:, 0])
+        for place in range(tokens.shape[1] * lookups):
+            if place % lookups == 0 and not self.error_feedback:
+                lost = nothing
+            wanted = tokens[:, place // lookups] + lost
             targets, nearest, found = self._match(wanted)
             lost = wanted - found
             losses.append(lost)

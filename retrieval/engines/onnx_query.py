@@ -54,7 +54,8 @@ class OnnxQuery:
                 f"{path} is not a query side of format {FORMAT}; write it again with "
                 "`python work.py --mode export` of this version."
             )
-        self.seq_len, self.k_u, self.n_items = (int(about[name]) for name in ("seq_len", "K_u", "n_items"))
+        self.seq_len, self.n_items = int(about["seq_len"]), int(about["n_items"])
+        self.codes_per_user = self._session.get_outputs()[0].shape[1]
         self.user_values = json.loads(about.get("user_values", "[]"))
 
     def codes(self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None) -> np.ndarray:
@@ -66,7 +67,7 @@ class OnnxQuery:
                 there are such values, and not looked at elsewhere.
 
         Returns:
-            Codes int64 (U, K_u).
+            Codes int64 (U, codes_per_user).
 
         Raises:
             ValueError: an id is outside 1..n_items; users are missing, or not such.
@@ -80,7 +81,7 @@ class OnnxQuery:
         if self.user_values:
             inputs["user"] = self._users(users, len(padded))
         if not len(padded):  # on an empty batch onnxruntime 1.31 ends the process
-            return np.zeros((0, self.k_u), np.int64)
+            return np.zeros((0, self.codes_per_user), np.int64)
         return self._session.run(["codes"], inputs)[0]
 
     def user(self, names) -> np.ndarray:

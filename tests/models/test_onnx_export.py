@@ -70,16 +70,17 @@ def test_codes_equal_those_of_mindspore(changes, trained, tmp_path):
     np.testing.assert_array_equal(codes, models.QuerySide(model, 1024).codes(Queries.without_targets(histories)))
     for row in (0, 1, 6, 30):  # empty, one item, full, longer
         np.testing.assert_array_equal(query.codes([histories[row].tolist()])[0], codes[row])
-    assert query.codes([]).shape == (0, model.K_u)
+    assert query.codes([]).shape == (0, model.codes_per_user)
 
 
 def test_the_file_says_what_it_is(exported):
     model, path = exported
     query = OnnxQuery(path)
-    assert (query.seq_len, query.k_u, query.n_items) == (model.seq_len, model.K_u, model.items.n_items)
+    assert (query.seq_len, query.n_items) == (model.seq_len, model.items.n_items)
+    assert query.codes_per_user == model.codes_per_user
     session = onnxruntime.InferenceSession(path)
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("history", "tensor(int64)", ["batch", 6])]
-    assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [("codes", "tensor(int64)", ["batch", 3])]
+    assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [("codes", "tensor(int64)", ["batch", 12])]
     assert session.get_modelmeta().custom_metadata_map["K_c"] == "16"
     assert [each.name for each in path.parent.iterdir()] == ["query.onnx"]  # no temporary file stays
 

@@ -10,9 +10,11 @@ from models.vq import QUANTISERS, VectorQuantiser
 KINDS = sorted(QUANTISERS)
 
 
-def make(kind="residual", num_codebooks=2, codewords=8, width=6, decay=0.9, restart_below=0.0):
+def make(
+    kind="residual", num_codebooks=2, codewords=8, width=6, decay=0.9, restart_below=0.0, lookups=1, feedback=True
+):
     rng = np.random.default_rng(0)
-    return QUANTISERS[kind](num_codebooks, codewords, width, True, decay, restart_below, rng)
+    return QUANTISERS[kind](num_codebooks, codewords, width, lookups, feedback, decay, restart_below, rng)
 
 
 def tokens(users=50, width=6, seed=1, n_tokens=1):
@@ -86,6 +88,35 @@ def test_a_token_takes_over_what_was_lost_before_it(kind):
         np.testing.assert_allclose(quantised[:, k], match(kind, quantiser, asked)[1], atol=1e-5)
         carried = asked - quantised[:, k]
     np.testing.assert_allclose(rows.sum(1) - quantised.sum(1), carried, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_look_ups_of_a_token_come_closer_to_it(kind):
+    """The sum of P codes of a token misses P times the token by the error of the last one alone."""
+    quantiser, rows = make(kind, codewords=32, lookups=5), tokens(n_tokens=3)
+    indices = Indices(quantiser)(ms.Tensor(rows)).asnumpy()
+    assert indices.shape == (50, 15, 2)
+    found, carried = quantiser.look_up(indices), 0
+    for place in range(15):
+        asked = rows[:, place // 5] + carried
+        np.testing.assert_allclose(found[:, place], match(kind, quantiser, asked)[1], atol=1e-5)
+        carried = asked - found[:, place]
+    np.testing.assert_allclose(5 * rows.sum(1) - found.sum(1), carried, atol=1e-4)
+
+
+def test_training_sees_the_first_code_of_a_token_alone():
+    rows = ms.Tensor(tokens(n_tokens=3))
+    one, many = make(lookups=1), make(lookups=5)
+    for quantiser in (one, many):
+        quantiser.set_train(False)
+    np.testing.assert_array_equal(one(rows)[0].asnumpy(), many(rows)[0].asnumpy())
+
+
+def test_without_error_feedback_a_token_knows_nothing_of_those_before_it():
+    quantiser, rows = make(lookups=3, feedback=False), tokens(n_tokens=2)
+    both, second = (Indices(quantiser)(ms.Tensor(part)).asnumpy() for part in (rows, rows[:, 1:]))
+    np.testing.assert_array_equal(both[:, 3:], second)
+    assert (both[:, 3] != both[:, 4]).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
