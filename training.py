@@ -22,7 +22,7 @@ from data.ragged import Ragged
 from errors import UserError
 
 QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
-UNQUANTISED = "unquantised.ckpt"  # the best epoch of the phase without the quantiser
+FIRST_PHASE = "first_phase.ckpt"  # its best epoch
 OLD_NAMES = {  # parts of parameter names, and what version 1 called them
     "items.table": "item_table",
     "tokeniser.encoder.": "encoder.",
@@ -53,8 +53,8 @@ class TrainStep(nn.Cell):
 class Progress:
     """How far a run is: what a checkpoint holds beside the weights.
 
-    epoch: finished epochs. best, best_epoch: highest monitored value of this phase and its epoch. rows: the log so far.
-    quantised_from: epochs that were finished when the quantiser started, which begins a new phase; None before.
+    epoch: finished epochs. best, best_epoch: highest monitored value and its epoch, since the quantiser started where
+    there is one. rows: the log so far. second_from: epochs that were finished when the second phase began; None before.
     run: the checksum of config.json, which ties the checkpoints of a run to it; "" where there is none.
     """
 
@@ -62,7 +62,7 @@ class Progress:
     best: float = -1.0
     best_epoch: int = 0
     rows: list = field(default_factory=list)
-    quantised_from: int | None = None
+    second_from: int | None = None
     run: str = ""
 
 
@@ -99,11 +99,12 @@ class Trainer:
         return load_checkpoint(path, [*self.model.get_parameters(), *self.optimizer.get_parameters()])
 
     def run(self):
-        """Trains, phase by phase, and loads the best epoch of the last one.
+        """Trains in two phases and loads the best epoch.
 
-        A model without a quantiser has one phase of `epoch` epochs. A quantised one has two: up to `pretrain_epoch`
-        epochs without the quantiser, and from the best of them on the rest with it. A phase ends early when `patience`
-        of its epochs brought no better `monitor`.
+        The first has up to `pretrain_epoch` epochs and no quantiser. The second goes on from the best of them, with the
+        quantiser of a model that has one and with the low learning rates that end the schedule: so a model that has
+        learnt all it can in a few epochs is settled as one is that took them all. A phase ends early when `patience` of
+        its epochs brought no better `monitor`.
 
         Raises:
             UserError: the loss is not finite, or does not move.
@@ -112,7 +113,7 @@ class Trainer:
         s, progress = self.settings, self.progress
         if not progress.epoch:
             progress.run = run_of(self.folder)
-            (self.folder / UNQUANTISED).unlink(missing_ok=True)  # of a run that stood here before
+            (self.folder / FIRST_PHASE).unlink(missing_ok=True)  # of a run that stood here before
             self.save("last.ckpt")
         samples = self._steps() * s.batch_size
         with tqdm(
@@ -126,9 +127,9 @@ class Trainer:
         ) as bar:
             while True:
                 if self._phase_is_over():
-                    if not self.model.has_quantiser or progress.quantised_from is not None:
+                    if progress.second_from is not None:
                         break
-                    self._start_quantiser()
+                    self._begin_second_phase()
                 started = time.perf_counter()
                 loss, softmax, samples = self._epoch(progress.epoch, bar)
                 seconds = time.perf_counter() - started
@@ -150,20 +151,17 @@ class Trainer:
         self.load("best.ckpt")
 
     def _phase_is_over(self):
-        s, progress, first = self.settings, self.progress, self.progress.quantised_from or 0
-        if not self.model.has_quantiser:
-            length = s.epoch
-        else:
-            length = s.pretrain_epoch if progress.quantised_from is None else s.epoch - s.pretrain_epoch
+        s, progress, first = self.settings, self.progress, self.progress.second_from or 0
+        length = s.pretrain_epoch if progress.second_from is None else s.epoch - s.pretrain_epoch
         passed = progress.epoch - first
         return passed >= length or progress.epoch - max(progress.best_epoch, first) >= s.patience
 
     def _learning_rate(self):
-        """Falls linearly to 0 over `epoch` epochs, of which the quantised phase has the last ones however early it
-        starts; or stays."""
+        """Falls linearly to 0 over `epoch` epochs, of which the second phase has the last ones however early it begins;
+        or stays."""
         s, passed = self.settings, self.progress.epoch
-        if self.progress.quantised_from is not None:
-            passed += s.pretrain_epoch - self.progress.quantised_from
+        if self.progress.second_from is not None:
+            passed += s.pretrain_epoch - self.progress.second_from
         return s.lr * (1 - passed / s.epoch) if s.lr_decay else s.lr
 
     def _epoch(self, epoch, bar):
@@ -210,14 +208,21 @@ class Trainer:
         s = self.settings
         return self.training_data.steps(s.batch_size, s.positions_per_user, self.model.every_position, s.seq_len)
 
+    def _begin_second_phase(self):
+        progress = self.progress
+        if progress.best_epoch:
+            # Written once: a run that was killed in the first epoch of this phase finds best.ckpt to be of that one.
+            if not (self.folder / FIRST_PHASE).exists():
+                self.load("best.ckpt")
+                self.save(FIRST_PHASE)
+            self.load(FIRST_PHASE)
+        progress.second_from = progress.epoch
+        if self.model.has_quantiser:
+            self._start_quantiser()
+            progress.best, progress.best_epoch = -1.0, 0
+
     def _start_quantiser(self):
         s, histories, users = self.settings, [], []
-        if self.progress.best_epoch:
-            # Written once: a run that was killed in its first quantised epoch finds best.ckpt to be of that one.
-            if not (self.folder / UNQUANTISED).exists():
-                self.load("best.ckpt")
-                self.save(UNQUANTISED)
-            self.load(UNQUANTISED)
         for batch in self._batches(self.progress.epoch):
             histories.extend(row[row > 0] for row in batch.history)
             users.append(batch.user)
@@ -226,8 +231,6 @@ class Trainer:
         users = None if users[0] is None else np.concatenate(users)
         tokens = self.query_side.raw_tokens(Queries.without_targets(Ragged.from_rows(histories), users))
         self.model.start_quantiser(tokens, s.batch_size, s.seed)
-        self.progress.best, self.progress.best_epoch = -1.0, 0
-        self.progress.quantised_from = self.progress.epoch
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows
@@ -286,7 +289,7 @@ def load_checkpoint(path, parameters):
             stored = ms.load_checkpoint(str(path))
         told, digest = stored.pop("progress"), stored.pop("sha256", None)
         arrays = {name: parameter.asnumpy() for name, parameter in stored.items()}
-        progress = Progress(**json.loads(told))
+        progress = Progress(**_renamed(json.loads(told)))
     except Exception as error:  # MindSpore raises many kinds for a damaged file
         raise UserError(f"{path} cannot be read as a checkpoint of this program: {error}") from error
     if digest is None:
@@ -305,6 +308,13 @@ def load_checkpoint(path, parameters):
             )
         parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
     return progress
+
+
+def _renamed(told):
+    """What a checkpoint tells, in the words of this version."""
+    if "quantised_from" in told:
+        told["second_from"] = told.pop("quantised_from")
+    return told
 
 
 @contextlib.contextmanager

@@ -20,9 +20,11 @@ SETTINGS = Hyperparameters(
     embedding_size=8,
     token_embedding_size=8,
     hidden=(8,),
+    interaction="DNN",
     interaction_hidden=(4,),
     K_u=2,
     K_i=2,
+    num_codebooks=2,
     K_c=16,
     seq_len=6,
     batch_size=32,
@@ -107,7 +109,23 @@ def test_patience_stops_but_not_before_the_quantiser_had_its_turn(tmp_path):
 def test_a_model_without_quantiser_keeps_its_best_epoch_and_its_patience(tmp_path):
     run = trainer(tmp_path, values=[0.9, 0.2, 0.1, 0.1, 0.1], model="TwoTower", epoch=5, patience=2, pretrain_epoch=3)
     run.run()
-    assert run.progress.best_epoch == 1 and run.progress.epoch == 3
+    assert run.progress.best_epoch == 1 and run.progress.epoch == 5
+    assert run.progress.second_from == 3
+
+
+def test_the_second_phase_goes_on_from_the_best_epoch_with_the_last_learning_rates(tmp_path):
+    run = trainer(tmp_path, values=[0.9, 0.2, 0.1, 0.5, 0.6], model="TwoTower", epoch=12, patience=2, pretrain_epoch=9)
+    rates, begun, epoch = [], [], run._epoch
+
+    def watch(*arguments):
+        rates.append(run._learning_rate() / SETTINGS.lr)
+        begun.append(weights(run))
+        return epoch(*arguments)
+
+    run._epoch = watch
+    run.run()
+    np.testing.assert_allclose(rates, [12 / 12, 11 / 12, 10 / 12, 3 / 12, 2 / 12])
+    assert all((begun[3][name] == begun[1][name]).all() for name in begun[1] if not name.startswith("learning"))
 
 
 def test_a_loss_that_is_no_number_stops_with_the_place(tmp_path):
@@ -181,9 +199,9 @@ def test_a_full_disk_names_the_checkpoint_keeps_the_old_one_and_says_nothing_els
 
 
 def test_a_new_run_does_not_take_the_start_of_its_quantiser_from_an_older_one(tmp_path):
-    (tmp_path / "unquantised.ckpt").write_bytes(b"of a run whose other checkpoints were deleted")
+    (tmp_path / "first_phase.ckpt").write_bytes(b"of a run whose other checkpoints were deleted")
     trainer(tmp_path, epoch=2).run()
-    load_checkpoint(tmp_path / "unquantised.ckpt", [])
+    load_checkpoint(tmp_path / "first_phase.ckpt", [])
 
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
@@ -221,9 +239,9 @@ def test_the_quantiser_starts_from_the_best_epoch_and_a_phase_ends_by_its_own_pa
     run.validate = after_epoch
     with pytest.raises(StopIteration):  # the values end in the second phase
         run.run()
-    assert run.progress.quantised_from == 4
+    assert run.progress.second_from == 4
     assert all((begun[name] == after_two[name]).all() for name in after_two if not name.startswith("learning"))
-    assert (tmp_path / "unquantised.ckpt").exists()
+    assert (tmp_path / "first_phase.ckpt").exists()
 
 
 def test_killed_in_the_first_quantised_epoch_it_starts_the_quantiser_from_the_same_weights(tmp_path):
@@ -244,7 +262,7 @@ def test_killed_in_the_first_quantised_epoch_it_starts_the_quantiser_from_the_sa
         killed.run()
     again = trainer(tmp_path, values=[0.2, 0.3, 0.4])
     again.resume()
-    assert again.progress.epoch == 1 and again.progress.quantised_from is None
+    assert again.progress.epoch == 1 and again.progress.second_from is None
     again.run()
     expected, found = weights(whole), weights(again)
     assert all((found[name] == expected[name]).all() for name in expected)
