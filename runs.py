@@ -25,7 +25,7 @@ RUNS = Path("runs")
 WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
 TIED = (BEST, WIDE, INDEX, QUERY, SCORER)  # files of a run that belong together
-VERSION = 2  # of config.json
+VERSION = 3  # of config.json
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
 MEANT = {  # what an older version meant by saying nothing, and what a newer one no longer says
     1: {
@@ -46,7 +46,8 @@ MEANT = {  # what an older version meant by saying nothing, and what a newer one
         "index_loss": None,
         "user_features": [],
         "item_features": [],
-    }
+    },
+    2: {"token_lookups": 1},
 }
 
 
@@ -270,9 +271,12 @@ def read_config(path):
     if (version, checksum) != (1, None) and checksum != content_digest(config):
         raise UserError(f"{path} was changed after the run; put the original back, or train anew.")
     for older in range(version, VERSION):
-        config["hyperparameters"] = MEANT[older] | settings
+        settings = MEANT[older] | settings
     if version == 1 and settings.get("interaction_hidden") == []:
-        config["hyperparameters"]["interaction"] = "bilinear"  # which version 1 called a DNN without a hidden layer
+        settings["interaction"] = "bilinear"  # which version 1 called a DNN without a hidden layer
+    if version < 3 and settings.get("tokeniser") is None and settings.get("model") != "TwoTower":
+        settings["tokeniser"] = "segments"  # which other models had for their own
+    config["hyperparameters"] = settings
     return config
 
 

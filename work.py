@@ -35,11 +35,11 @@ class Hyperparameters:
     tokeniser: str | None = _parameter(
         None,
         "model",
-        "how tokens are made; none: the model's own, segments, or whole for TwoTower",
+        "how tokens are made; none: the model's own, windows, or whole for TwoTower",
         choices="models.tokenisers:TOKENISERS",
     )
     interaction: str = _parameter(
-        "DNN", "model", "token x item scorer of AllToAll and DQMatch", choices="retrieval.interactions:INTERACTIONS"
+        "dot", "model", "token x item scorer of AllToAll and DQMatch", choices="retrieval.interactions:INTERACTIONS"
     )
     interaction_dot: bool = _parameter(True, "model", "1: a dot product stands beside the interaction")
     interaction_hidden: tuple = _parameter((16,), "model", "hidden layers of the interaction", least=1)
@@ -55,8 +55,12 @@ class Hyperparameters:
     att_layer: int = _parameter(2, "model", "blocks of the SASRec encoder", least=1)
     num_heads: int = _parameter(1, "model", "attention heads of the SASRec encoder", least=1)
     dropout: float = _parameter(0.1, "model", "share of hidden activations zeroed in training", least=0, below=1)
-    history_dropout: float = _parameter(
-        0.2, "model", "share of the pooled history zeroed in training", least=0, below=1
+    history_dropout: float | None = _parameter(
+        None,
+        "model",
+        "share of the pooled history zeroed in training; none: the more, the fewer interactions an item has",
+        least=0,
+        below=1,
     )
     K_u: int = _parameter(4, "model", "tokens per user", least=1)
     K_i: int = _parameter(4, "model", "tokens per item", least=1)
@@ -76,8 +80,11 @@ class Hyperparameters:
 
     quantiser: str = _parameter("residual", "quantiser", "kind; product is the paper's", choices="models.vq:QUANTISERS")
     error_feedback: bool = _parameter(True, "quantiser", "1: a token takes over what quantising those before it lost")
-    num_codebooks: int = _parameter(2, "quantiser", "codebooks; a token gets a codeword of each", least=1)
-    K_c: int = _parameter(256, "quantiser", "codewords per codebook", least=1)
+    num_codebooks: int = _parameter(1, "quantiser", "codebooks; a token gets a codeword of each", least=1)
+    K_c: int | None = _parameter(None, "quantiser", "codewords per codebook; none: 2048, or fewer", least=1)
+    token_lookups: int = _parameter(
+        4, "quantiser", "codes looked up for a token, each taking over what those before it lost", least=1
+    )
     ema_decay: float = _parameter(
         0.97, "quantiser", "share of the old average kept when codewords follow their tokens", least=0, below=1
     )
@@ -85,12 +92,6 @@ class Hyperparameters:
         0.01, "quantiser", "a codeword below this share of its fair use restarts", least=0
     )
     beta: float = _parameter(10.0, "quantiser", "weight of the commitment loss", least=0)
-    pretrain_epoch: int | None = _parameter(
-        None,
-        "quantiser",
-        "most epochs without the quantiser, before its k-means start; none: three quarters of epoch",
-        least=0,
-    )
 
     loss: str = _parameter("softmax", "training", "ranking loss", choices="models.losses:LOSSES")
     lr: float = _parameter(3e-3, "training", "learning rate of Adam in the first epoch", above=0)
@@ -100,6 +101,12 @@ class Hyperparameters:
         512, "training", "rows per step: positions, or for causal encoders whole sequences", least=2
     )
     epoch: int = _parameter(40, "training", "epochs", least=1)
+    pretrain_epoch: int | None = _parameter(
+        None,
+        "training",
+        "most epochs of the first phase, before the quantiser starts; none: three quarters of epoch",
+        least=0,
+    )
     patience: int = _parameter(
         8, "training", "epochs without a better value of the monitor before a phase of training ends", least=1
     )
@@ -161,11 +168,15 @@ PRESETS = {  # what differs from the defaults above; flags override a preset
     "paper": {
         "encoder_shortcut": False,
         "tokeniser": "heads",
+        "interaction": "DNN",
         "interaction_dot": False,
         "interaction_hidden": (256, 256, 256),
         "history_dropout": 0.0,
         "quantiser": "product",
+        "num_codebooks": 2,
+        "K_c": 256,
         "error_feedback": False,
+        "token_lookups": 1,
         "ema_decay": 0.99,
         "beta": 1.0,
         "pretrain_epoch": 0,
@@ -316,8 +327,8 @@ def check(h):
     _check_fields(h)
     if h.pretrain_epoch is None:
         h = dataclasses.replace(h, pretrain_epoch=3 * h.epoch // 4)
-    if h.model == "DQMatch" and h.pretrain_epoch >= h.epoch:
-        raise UserError(f"--pretrain_epoch {h.pretrain_epoch} leaves the quantiser no epoch; raise --epoch above it.")
+    if h.pretrain_epoch >= h.epoch:
+        raise UserError(f"--pretrain_epoch {h.pretrain_epoch} leaves the second phase no epoch; raise --epoch.")
     return h
 
 

@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> None:
     h, command, _ = work.parse(["--epoch", "2", "--pretrain_epoch", "1", *arguments])
     with on_cpu(), tempfile.TemporaryDirectory() as folder:
         data = Data(h, command.source, command.item_file, command.user_file, command.sort_rows)
+        h = workflow.settled(h, data)
         model = models.build(h, data.catalogue, data.features)
         validation, times, rows = workflow.Validation(model, data.valid, h), [now()], []
 

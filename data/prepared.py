@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.disk import held, writing
@@ -23,7 +24,8 @@ FORMAT = 2  # of the prepared folder: raise it when older folders must be prepar
 OLD_FORMAT = 1  # stood in data/<dataset>/ itself, knew neither users nor years
 ABOUT = "dataset.json"
 WRITTEN = ("data.csv", "valid.csv", "test.csv", "items.csv", "cate_item.txt", "users.csv", ABOUT)
-UNFINISHED = ".preparing-"
+UNNAMED, UNFINISHED = ".new-", ".preparing-"
+MOMENT = 3600  # seconds, for which no process leaves a folder unnamed
 
 
 def folder_of(parent: Path, wanted: dict) -> Path:
@@ -95,9 +97,9 @@ def being_prepared(folder: Path) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         _clean(parent)
         # Held before it bears the name that _clean looks for: nobody takes it for left behind.
-        unnamed = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+        unnamed = Path(tempfile.mkdtemp(prefix=UNNAMED, dir=parent))
     with held(unnamed):
-        new = unnamed.rename(unnamed.with_name(unnamed.name.replace(".new-", UNFINISHED)))
+        new = unnamed.rename(unnamed.with_name(unnamed.name.replace(UNNAMED, UNFINISHED)))
         try:
             yield new
             with writing(folder):
@@ -124,3 +126,7 @@ def _clean(parent: Path) -> None:
                     shutil.rmtree(path, ignore_errors=True)
         except OSError:  # finished or cleaned by another process in this moment, or no folder
             continue
+    for path in parent.glob(f"{UNNAMED}*"):
+        with suppress(OSError):  # likewise, or not empty: not ours
+            if time.time() - path.stat().st_mtime > MOMENT:
+                path.rmdir()

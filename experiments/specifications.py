@@ -6,21 +6,25 @@ from baselines import BASELINES
 from experiments.experiment import Experiment
 from retrieval.interactions import INTERACTIONS
 
-MODELS = {
-    "TwoTower": {"model": "TwoTower"},
-    "TwoTower, same tokens": {"model": "TwoTower", "tokeniser": "segments"},
-    "TwoTower, same tokens, wide": {"model": "TwoTower", "tokeniser": "segments", "wide": 1},
-    "AllToAll": {"model": "AllToAll"},
-    "DQMatch": {"model": "DQMatch"},
-    "DQMatch, its deep part": {"model": "DQMatch"},
-    "DQMatch, its wide part": {"model": "DQMatch"},
+# Every model is trained once, beside the table, and shown with it and without: the table takes no part in training.
+TRAINED = {
+    "TwoTower": {"model": "TwoTower", "wide": 1},
+    "TwoTower, same tokens": {"model": "TwoTower", "tokeniser": "windows", "wide": 1},
+    "AllToAll, DNN": {"model": "AllToAll", "interaction": "DNN"},
+    "DQMatch, DNN": {"interaction": "DNN"},
+    "DQMatch": {},
 }
-PARTS = {"DQMatch, its deep part": "deep alone", "DQMatch, its wide part": "wide alone"}
+MODELS = {f"{name}{part}": flags for name, flags in TRAINED.items() for part in ("", " + table")}
+MODELS["the table alone"] = TRAINED["DQMatch"]
+PARTS = {label: "deep alone" for label in MODELS if "table" not in label} | {"the table alone": "wide alone"}
 # A gain of a model is one over a two-tower of the same tokens and table; a cost is one against all-to-all.
 FAIR = {
-    "AllToAll": ("TwoTower, same tokens, wide",),
-    "DQMatch": tuple(label for label in MODELS if label != "DQMatch"),
-    "DQMatch, its deep part": ("TwoTower", "TwoTower, same tokens"),
+    "AllToAll, DNN": ("TwoTower, same tokens",),
+    "AllToAll, DNN + table": ("TwoTower, same tokens + table",),
+    "DQMatch, DNN": ("DQMatch", "AllToAll, DNN"),
+    "DQMatch, DNN + table": ("DQMatch + table", "AllToAll, DNN + table"),
+    "DQMatch": ("TwoTower", "TwoTower, same tokens"),
+    "DQMatch + table": tuple(label for label in MODELS if label != "DQMatch + table"),
 }
 PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # its names for our models
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
@@ -35,7 +39,7 @@ EXPERIMENTS = {
     "ladder": Experiment(
         "From what is popular to all-to-all: every rival on the same users",
         {name: {"model": name} for name in BASELINES} | MODELS,
-        FAIR | {name: ("DQMatch",) for name in BASELINES},
+        FAIR | {name: ("DQMatch + table",) for name in BASELINES},
         facts=("seconds",),
         paths=PARTS,
     ),

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("GLOG_v", "3")
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and hasattr(os, "sched_setaffinity"):
+    # A core for each process of `pytest -n`: MindSpore's threads are many times slower where they share theirs.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 _dumps = tempfile.TemporaryDirectory(prefix="sparcode-test-")  # removed when the session ends
 os.environ.setdefault("MS_OM_PATH", _dumps.name)
 
@@ -33,9 +37,11 @@ def make_model(graph_mode):
             "embedding_size": 8,
             "token_embedding_size": 8,
             "hidden": (16,),
+            "interaction": "DNN",
             "interaction_hidden": (12, 6),
             "K_u": 3,
             "K_i": 2,
+            "num_codebooks": 2,
             "K_c": 16,
             "seq_len": 6,
             "dropout": 0.0,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import os
 import signal
 import subprocess
 import sys
@@ -110,6 +111,10 @@ def test_leftovers_of_the_dead_are_cleaned_those_of_the_living_are_not(tmp_path)
     for path in foreign:
         path.mkdir()
         (path / "notes.txt").write_text("mine")
+    long_ago, just_now = parent / ".new-dead", parent / ".new-born"
+    for path in (long_ago, just_now):
+        path.mkdir()
+    os.utime(long_ago, (0, 0))
     with being_prepared(parent / "user-1-x") as new:
         (new / "dataset.json").write_text("{}")
     assert (left / "data.csv").exists()
@@ -117,7 +122,8 @@ def test_leftovers_of_the_dead_are_cleaned_those_of_the_living_are_not(tmp_path)
     process.communicate()
     with being_prepared(parent / "user-2-x") as new:
         (new / "dataset.json").write_text("{}")
-    assert not left.exists()
+    assert not left.exists() and not long_ago.exists()
+    just_now.rmdir()
     assert {path.name for path in parent.iterdir()} == {"user-1-x", "user-2-x", ".preparing-mine", ".hidden"}
     assert all((path / "notes.txt").exists() for path in foreign)
 
