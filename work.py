@@ -35,7 +35,7 @@ class Hyperparameters:
     tokeniser: str | None = _parameter(
         None,
         "model",
-        "how tokens are made; none: the model's own, windows, or whole for TwoTower",
+        "how tokens are made; none: windows, or whole for TwoTower and causal encoders",
         choices="models.tokenisers:TOKENISERS",
     )
     interaction: str = _parameter(

@@ -22,7 +22,7 @@ class BaseModel(nn.Cell):
     """
 
     has_quantiser = False  # whether it has codes, and so an index
-    own_tokeniser = "windows"  # unless the settings name one
+    own_tokeniser = "windows"  # unless the settings name one, or the encoder is causal: then `whole`
     own_wide = False  # whether a wide table stands beside it, unless the settings say
     prescribed = {}  # settings that are what the model is, whatever was set
 

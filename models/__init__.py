@@ -69,7 +69,9 @@ class _Builder:
         if (bool(settings.item_features), bool(settings.user_features)) != (bool(features.item), bool(features.user)):
             raise ValueError("its features are not those of the settings; load both with the same names")
         model = self._known("model")
-        self.settings |= {"tokeniser": settings.tokeniser or model.own_tokeniser} | model.prescribed
+        # A causal encoder has weighed the age of items itself, and trains on every position where there is one token.
+        tokeniser = "whole" if self._known("encoder").causal else model.own_tokeniser
+        self.settings |= {"tokeniser": settings.tokeniser or tokeniser} | model.prescribed
 
     def part(self, kind):
         """The part of this kind that the settings name, as an object; a loss is a function and stays one."""
