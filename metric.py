@@ -133,6 +133,28 @@ def compare(a: Metrics, b: Metrics, name: str, k: int) -> PairedTest:
     return PairedTest(mean, mean - half, mean + half, t, float(2 * stdtr(n - 1, -abs(t))), n)
 
 
+ALPHA = 0.05  # a loss with a lower p is significant
+
+
+def cost(found: Metrics, before: Metrics, k: int, share: float) -> tuple[dict, bool]:
+    """What a cheaper way of answering costs in recall and NDCG, and whether that is nothing.
+
+    Args:
+        found: of the cheaper way. before: of the other, on the same users.
+        share: a loss of up to this share of the mean is nothing, unless it is significant.
+
+    Returns:
+        The values, their changes and p in words, for a table; and whether neither loses more than that.
+    """
+    row, nothing = {}, True
+    for name in ("recall", "ndcg"):
+        change = compare(found, before, name, k)
+        row |= {f"{name}@{k}": found.mean(name, k), f"{name} change": change.difference, f"{name} p": change.p}
+        small = change.difference >= -share * before.mean(name, k)
+        nothing &= small and (change.difference >= 0 or change.p >= ALPHA)
+    return row | {"loses nothing": nothing}, nothing
+
+
 def averaged(runs: Sequence[Metrics]) -> Metrics:
     """Each user's values averaged over runs on the same users, so that a test over users sees no run twice.
 

@@ -66,6 +66,16 @@ def blend(tried, k):
     print(f"  chosen: {best:g} to 1")
 
 
+def reach(tried, k):
+    """How little of the wide table will do."""
+    last = tried[-1]
+    print(
+        f"  looked up: the last {last['lookups']} items, at most {last['postings']} postings each; on validation users "
+        f"recall@{k} {last['recall change']:+.4f} (p = {last['recall p']:.2f}), ndcg@{k} "
+        f"{last['ndcg change']:+.4f} (p = {last['ndcg p']:.2f})"
+    )
+
+
 def index(about, recommender, queries, k, exclude_seen, folder):
     """Size, shape and speed of the index; also runs/<name>/index.json."""
     asked, missing = recommender.query_codes, recommender.missing_codes

@@ -22,7 +22,7 @@ from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
 from metric import NAMES, evaluate
-from models.blend import choose_weight
+from models import blend
 from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
@@ -256,16 +256,20 @@ def fit_wide(h, data):
 
 
 def blended(model, wide, h, data):
-    """The wide table on the scale at which it and the model together rank validation users best; None for None."""
+    """The wide table on the scale at which it and the model together rank validation users best, and as little of it
+    as loses no more than `index_loss` there; None for None."""
     if wide is None:
         return None
     report.doing("choosing the weight of the wide table")
-    deep = models.Exhaustive(model, h.inference_batch_size)
-    weight, tried = choose_weight(
-        deep.scores, lambda queries: wide.scores(queries.histories), data.valid, max(h.topk), h.exclude_seen
-    )
-    report.blend(tried, max(h.topk))
-    return wide.scaled(weight)
+    valid, k = blend.some_of(data.valid, data.catalogue.n_items), max(h.topk)
+    deep = models.Exhaustive(model, h.inference_batch_size).scores(valid)
+    weight, tried = blend.choose_weight(deep, wide.scores(valid.histories), valid, k, h.exclude_seen)
+    report.blend(tried, k)
+    wide = wide.scaled(weight)
+    if h.index_loss is not None and weight:
+        wide, tried = blend.cut(deep, wide, valid, k, h.exclude_seen, h.index_loss)
+        report.reach(tried, k)
+    return wide
 
 
 def _test(matcher, h, data, folder, library):

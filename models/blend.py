@@ -1,26 +1,25 @@
-"""How much the wide table counts beside a deep model: chosen on validation users."""
+"""How much the wide table counts beside a deep model, and how little of it will do: chosen on validation users."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
 
 import numpy as np
 
 from data.queries import Queries
-from metric import measure
+from metric import Metrics, cost, measure
+from models.wide import WideTable
 from retrieval.ranking import top_k
 
 # of the spread of the wide scores to that of the deep ones
 RATIOS = (0.0, 0.0312, 0.0625, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
-MOST_USERS = 3000
+LOOKUPS, POSTINGS = (4, 6, 8, 12, 20), (50, 100, 200, 400)  # of the table, where it may be cut
+MOST_USERS, CELLS = 6000, 2**26  # of validation users, and of their scores
 
 
 def choose_weight(
-    deep: Callable[[Queries], np.ndarray],
-    wide: Callable[[Queries], np.ndarray],
-    queries: Queries,
-    k: int,
-    exclude_seen: bool,
+    deep: np.ndarray, wide: np.ndarray, queries: Queries, k: int, exclude_seen: bool
 ) -> tuple[float, dict[float, float]]:
     """The weight of the wide scores with which deep + weight * wide ranks validation users best.
 
@@ -28,21 +27,61 @@ def choose_weight(
     items, mean over users) that they make.
 
     Args:
-        deep, wide: queries (U,) -> scores float32 (U, n_items).
-        queries: validation users; of many, MOST_USERS at even distances are asked.
+        deep, wide: scores float32 (U, n_items).
+        queries: U validation users, see `some_of`.
         k: of NDCG@k, which decides.
         exclude_seen: as the ranking is evaluated.
 
     Returns:
         The weight, and NDCG@k by the ratio that was tried.
     """
-    if len(queries) > MOST_USERS:
-        queries = queries.take(np.linspace(0, len(queries) - 1, MOST_USERS).astype(np.int64))
-    deep_scores, wide_scores = deep(queries), wide(queries)
-    unit = float(deep_scores.std(1).mean() / max(wide_scores.std(1).mean(), 1e-12))
-    seen = queries.histories if exclude_seen else None
-    found = {}
-    for ratio in RATIOS:
-        items, _ = top_k(deep_scores + np.float32(ratio * unit) * wide_scores, k, seen)
-        found[ratio] = measure(items, queries.targets, [k]).mean("ndcg", k)
+    unit = float(deep.std(1).mean() / max(wide.std(1).mean(), 1e-12))
+    found = {
+        ratio: _measured(deep + np.float32(ratio * unit) * wide, queries, k, exclude_seen).mean("ndcg", k)
+        for ratio in RATIOS
+    }
     return max(found, key=found.get) * unit, found
+
+
+def cut(
+    deep: np.ndarray, table: WideTable, queries: Queries, k: int, exclude_seen: bool, share: float
+) -> tuple[WideTable, list[dict]]:
+    """The table read as little as loses nothing: the fewest look-ups times postings with which deep + table ranks as
+    well.
+
+    Args:
+        deep: scores float32 (U, n_items).
+        table: on their scale; it has the most look-ups and postings.
+        queries, k, exclude_seen: as of `choose_weight`.
+        share: the loss that is nothing, see `metric.cost`.
+
+    Returns:
+        The table, and what was tried; the last is what it became.
+    """
+
+    def measured(table):
+        return _measured(deep + table.scores(queries.histories), queries, k, exclude_seen)
+
+    most, whole, tried = table.settings, measured(table), []
+    lookups = [number for number in LOOKUPS if number < most.lookups] + [most.lookups]
+    postings = [number for number in POSTINGS if number < most.max_postings] + [most.max_postings]
+    for reach in sorted(itertools.product(lookups, postings), key=math.prod):
+        less = table.cut(*reach)
+        row, nothing = cost(measured(less), whole, k, share)
+        tried.append(dict(zip(("lookups", "postings"), reach, strict=True)) | row)
+        if nothing:
+            break
+    return less, tried
+
+
+def some_of(queries: Queries, n_items: int) -> Queries:
+    """Validation users to choose by: of many, those at even distances whose scores fit into CELLS."""
+    users = max(min(MOST_USERS, CELLS // n_items), 1)
+    if len(queries) <= users:
+        return queries
+    return queries.take(np.linspace(0, len(queries) - 1, users).astype(np.int64))
+
+
+def _measured(scores: np.ndarray, queries: Queries, k: int, exclude_seen: bool) -> Metrics:
+    items, _ = top_k(scores, k, queries.histories if exclude_seen else None)
+    return measure(items, queries.targets, [k])

@@ -113,6 +113,14 @@ class WideTable:
         """By how much the last items of a history count, oldest first, float64 (lookups,)."""
         return self.settings.history_decay ** np.arange(self.settings.lookups - 1, -1, -1.0)
 
+    def cut(self, lookups: int, max_postings: int) -> WideTable:
+        """The same table read less: fewer items of a history are looked up, and the rows keep their highest values."""
+        lists = self.offsets, self.items, self.values
+        if max_postings < self.settings.max_postings:
+            lists = _posting_lists([self.rows()[1:, 1:]], max_postings)
+        settings = replace(self.settings, lookups=lookups, max_postings=max_postings)
+        return WideTable(*lists, self.occurrences, settings)
+
     def scaled(self, factor: float) -> WideTable:
         """The same table with all scores times a factor."""
         return WideTable(self.offsets, self.items, self.values * np.float32(factor), self.occurrences, self.settings)

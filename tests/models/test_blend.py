@@ -5,7 +5,8 @@ import pytest
 
 from data.queries import Queries
 from data.ragged import Ragged
-from models.blend import RATIOS, choose_weight
+from models.blend import RATIOS, choose_weight, cut, some_of
+from models.wide import WideSettings, WideTable
 
 TARGETS = np.random.default_rng(0).integers(1, 51, 40)
 QUERIES = Queries(Ragged.from_rows([[]] * 40), Ragged.from_rows(TARGETS[:, None]))
@@ -15,12 +16,12 @@ def knowing(scale):
     """Scores that put the target first, on a scale."""
     scores = np.random.default_rng(1).normal(size=(40, 50)).astype(np.float32)
     scores[np.arange(40), TARGETS - 1] = 5
-    return lambda queries: scale * scores
+    return scale * scores
 
 
 def misled(scale):
     scores = np.random.default_rng(2).normal(size=(40, 50)).astype(np.float32)
-    return lambda queries: scale * scores
+    return scale * scores
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -33,3 +34,41 @@ def test_the_better_part_counts_whatever_its_scale(scale):
 
 def test_every_ratio_is_reported():
     assert tuple(choose_weight(misled(1.0), knowing(1.0), QUERIES, 5, False)[1]) == RATIOS
+
+
+def table(n_items=50):
+    """Users walk around a ring: the newest item names the next one, older ones add little."""
+    rng = np.random.default_rng(3)
+    rows = [(rng.integers(n_items) + np.arange(12)) % n_items + 1 for _ in range(200)]
+    fitted = WideTable.fit(
+        Ragged.from_rows([row[:-1] for row in rows]), n_items, WideSettings(lookups=8, max_postings=40)
+    )
+    return fitted, Queries(Ragged.from_rows([row[:-1] for row in rows]), Ragged.from_rows([row[-1:] for row in rows]))
+
+
+def test_a_table_is_read_as_little_as_loses_nothing():
+    fitted, queries = table()
+    less, tried = cut(np.zeros((200, 50), np.float32), fitted, queries, 5, True, 0.005)
+    reach = less.settings.lookups, less.settings.max_postings
+    assert reach == (tried[-1]["lookups"], tried[-1]["postings"]) == (4, 40)  # all is at its top already
+    assert np.diff(less.offsets).max() <= 40 and len(less.weights()) == 4
+    assert [each["loses nothing"] for each in tried] == [False] * (len(tried) - 1) + [True]
+
+
+def test_a_table_that_needs_all_keeps_all():
+    """The oldest item looked up names the target."""
+    rng = np.random.default_rng(4)
+    histories = np.array([rng.permutation(30)[:6] + 1 for _ in range(300)])
+    rows = np.zeros((31, 31), np.float32)
+    rows[np.arange(1, 31), np.arange(1, 31) % 30 + 1] = 1
+    offsets, items = np.concatenate([[0, 0], np.arange(1, 31)]), np.arange(1, 31) % 30 + 1
+    oldest = WideTable(offsets, items, np.ones(30), np.ones(31), WideSettings(history_decay=0.9, lookups=6))
+    queries = Queries(Ragged.from_rows(list(histories)), Ragged.from_rows(histories[:, :1] % 30 + 1))
+    less, _ = cut(np.zeros((300, 30), np.float32), oldest, queries, 6, False, 0.005)
+    assert less.settings.lookups == 6
+
+
+def test_of_many_users_some_at_even_distances_choose():
+    many = Queries(Ragged.from_rows([[1]] * 9), Ragged.from_rows(np.arange(1, 10)[:, None]))
+    assert some_of(many, 10) is many
+    assert some_of(many, 2**26 // 3).targets.values.tolist() == [1, 5, 9]
