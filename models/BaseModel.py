@@ -60,8 +60,12 @@ class BaseModel(nn.Cell):
         """The same scores outside the graph: a `retrieval.CodeScorer` over all items."""
         return self.interaction.scorer(self.items.vectors(), self.score_bias)
 
-    def quantise(self, tokens):
-        """Tokens as the score sees them once quantised, and a penalty that joins the loss."""
+    def quantise(self, tokens, real):
+        """Tokens as the score sees them once quantised, and a penalty that joins the loss.
+
+        Args:
+            tokens: (R, K_u, D). real: (R,) float32, 1, or 0 where a row is padding.
+        """
         raise NotImplementedError
 
     def construct(self, history, positive, negative, log_expected, noise, quantised, user=None):
@@ -81,13 +85,13 @@ class BaseModel(nn.Cell):
         """
         rows = history.shape[0] * self.noise_rows
         tokens, penalty = self.tokens(history, user, (noise[:rows], noise[rows:]), self.every_position), 0.0
-        if quantised:
-            tokens, penalty = self.quantise(tokens)
         target = positive.reshape(-1, 1)  # (R, 1) with R = B or B * L
+        has_target = (target.squeeze(1) > 0).astype(ms.float32)  # (R,)
+        if quantised:
+            tokens, penalty = self.quantise(tokens, has_target)
         collision = ops.equal(target, negative)  # (R, N)
         losses = self.loss(self.score(tokens, target), self.score(tokens, negative), log_expected, collision)  # (R,)
         if self.every_position:
-            has_target = (target.squeeze(1) > 0).astype(ms.float32)
             ranking = (losses * has_target).sum() / ops.clamp(has_target.sum(), min=1.0)
         else:
             ranking = losses.mean()

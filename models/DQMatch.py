@@ -24,8 +24,8 @@ class DQMatch(AllToAll):
         # A parameter, so that checkpoints hold it.
         self.quantised = ms.Parameter(ms.Tensor(0.0, ms.float32), name="quantised", requires_grad=False)
 
-    def quantise(self, tokens):
-        codewords, commitment = self.quantiser(tokens)
+    def quantise(self, tokens, real):
+        codewords, commitment = self.quantiser(tokens, real)
         return codewords, self.beta * commitment
 
     def token_indices(self, history, user=None):

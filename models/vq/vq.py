@@ -43,16 +43,18 @@ class VectorQuantiser(nn.Cell):
         """Codewords of the given indices, (R,) int32 -> (R, d) float32."""
         return ops.gather(self.table, indices, 0)
 
-    def update(self, vectors, indices):
+    def update(self, vectors, indices, real):
         """Moves the averages and the table by one batch and restarts dead codewords; returns a tensor to depend on.
 
         Args:
             vectors: (R, d) float32, without gradient.
             indices: (R,) int32, the codeword each vector was assigned to.
+            real: (R,) float32, 1 where a vector counts, 0 where it is padding.
         """
-        one_hot = ops.one_hot(indices, self.n_codewords, ms.Tensor(1.0), ms.Tensor(0.0))  # (R, N)
-        count = self.decay * self.ema_count + (1 - self.decay) * one_hot.sum(0)
-        total = self.decay * self.ema_sum + (1 - self.decay) * ops.MatMul(transpose_a=True)(one_hot, vectors)
+        counted = ops.unsorted_segment_sum(real, indices, self.n_codewords)  # (N,)
+        summed = ops.unsorted_segment_sum(vectors * real.expand_dims(1), indices, self.n_codewords)  # (N, d)
+        count = self.decay * self.ema_count + (1 - self.decay) * counted
+        total = self.decay * self.ema_sum + (1 - self.decay) * summed
         fair = vectors.shape[0] / self.n_codewords
         alive = (count >= self.restart_below * fair).astype(ms.float32)  # (N,)
         places = (self.restart_places * vectors.shape[0]).astype(ms.int32)

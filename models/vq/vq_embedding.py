@@ -71,25 +71,29 @@ class TokenQuantiser(nn.Cell):
         """Codewords to look up, those of a token one after the other, (B, K, D) float32 -> (B, K * P, M) int32."""
         return ops.stack(self._quantise(tokens, self.lookups)[2], 1)
 
-    def construct(self, tokens):
+    def construct(self, tokens, real=None):
         """Quantises tokens; in training the codebooks also move (after the look-up).
 
         Args:
             tokens: (B, K, D) float32.
+            real: (B,) float32, 1, or 0 where a row is padding: it moves nothing; None: no row is.
 
         Returns:
             quantised (B, K, D): in value the codewords, in gradient the tokens themselves (straight-through), and
             commitment, the mean squared distance between a token with what it was asked to hold and its codewords;
             its gradient moves the token only.
         """
+        real = ops.ones_like(tokens[:, 0, 0]) if real is None else real
         lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens), 1)
         lost, codewords = ops.stack(lost, 1), ops.stack(codewords, 1)  # (B, K, D)
         if self.training:
             asked = ops.depend(ops.concat(asked, 0), codewords)  # (K * B, M, d)
-            codewords = ops.depend(codewords, self._update(asked, ops.concat(indices, 0)))
+            moved = self._update(asked, ops.concat(indices, 0), ops.tile(real, (tokens.shape[1],)))
+            codewords = ops.depend(codewords, moved)
         codewords = ops.stop_gradient(codewords)
         straight = tokens - ops.stop_gradient(tokens)  # zero, with the gradient of tokens
-        return codewords + straight, ops.square(ops.stop_gradient(lost) + straight).mean()
+        distances = ops.square(ops.stop_gradient(lost) + straight).mean((1, 2))  # (B,)
+        return codewords + straight, (distances * real).sum() / ops.clamp(real.sum(), min=1.0)
 
     def _quantise(self, tokens, lookups):
         """Lists over K * lookups codes: what each one lost (B, D), then what `_match` says of it."""
@@ -107,9 +111,9 @@ class TokenQuantiser(nn.Cell):
             codewords.append(found)
         return losses, asked, indices, codewords
 
-    def _update(self, asked, indices):
-        """Moves every codebook by a batch, asked (R, M, d) and indices (R, M); returns tensors to depend on."""
-        return [book.update(asked[:, m], indices[:, m]) for m, book in enumerate(self.codebooks)]
+    def _update(self, asked, indices, real):
+        """Moves every codebook by a batch, asked (R, M, d), indices (R, M), real (R,); returns tensors to depend on."""
+        return [book.update(asked[:, m], indices[:, m], real) for m, book in enumerate(self.codebooks)]
 
     def look_up(self, indices):
         """Quantised tokens of code tuples outside the graph, (..., M) int -> (..., D) float32."""

@@ -250,3 +250,16 @@ def test_sizes_that_do_not_fit_are_refused():
 
 def test_no_codebook_is_trained_by_the_optimiser():
     assert not Indices(make()).trainable_params()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_moves_no_codeword_and_adds_no_commitment(kind):
+    rows = tokens(n_tokens=2)
+    padded = np.concatenate([rows, np.full((30, 2, 6), 7, np.float32)])
+    real = np.repeat(np.float32([1, 0]), [50, 30])
+    alone, together = make(kind), make(kind)
+    for quantiser in (alone, together):
+        quantiser.set_train(True)
+    expected = alone(ms.Tensor(rows))[1].asnumpy()
+    assert together(ms.Tensor(padded), ms.Tensor(real))[1].asnumpy() == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(together.tables(), alone.tables(), rtol=1e-5, atol=1e-6)
