@@ -123,9 +123,9 @@ def test_unpruned_index_recommends_what_exhaustive_scoring_does(quantiser, score
     for exclude_seen in (True, False):
         items, scores = recommender.recommend(queries(), 20, exclude_seen)
         expected_items, expected_scores = exhaustive.recommend(queries(), 20, exclude_seen)
-        np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-5)
         gaps = np.abs(np.diff(np.maximum(expected_scores, -1e9), axis=1, prepend=1e9, append=-2e9))
-        settled = np.minimum(gaps[:, 1:], gaps[:, :-1]) > 1e-5  # ids may swap only at a tie
+        settled = np.minimum(gaps[:, 1:], gaps[:, :-1]) > 1e-4  # ids may swap only at a tie
         settled |= np.isneginf(expected_scores)
         assert (items == expected_items)[settled].all() and settled.mean() > 0.9
 
@@ -140,7 +140,7 @@ def test_a_lower_bias_gives_a_sparser_index(make_model):
 
 
 def test_each_token_comes_from_its_own_segment_of_the_history(make_model):
-    model = make_model("AllToAll", K_u=3)
+    model = make_model("AllToAll", K_u=3, tokeniser="segments")
     side = models.QuerySide(model, 8)
     before = side.tokens(asked([[1, 2, 3, 4, 5, 6]]))
     for place, token in ((0, 0), (3, 1), (5, 2)):
@@ -148,6 +148,20 @@ def test_each_token_comes_from_its_own_segment_of_the_history(make_model):
         history[place] = 9
         moved = np.abs(side.tokens(asked([history])) - before).max(2)[0] > 1e-6
         assert moved.tolist() == [k == token for k in range(3)]
+
+
+def test_each_token_comes_from_its_own_window_of_the_newest_items(make_model):
+    """All six, three and two of them, whatever stands before; so a short history leaves none empty."""
+    model = make_model("AllToAll", K_u=3, tokeniser="windows")
+    side = models.QuerySide(model, 8)
+    before = side.tokens(asked([[1, 2, 3, 4, 5, 6]]))
+    for place, seen in ((0, 1), (2, 1), (3, 2), (4, 3), (5, 3)):
+        history = [1, 2, 3, 4, 5, 6]
+        history[place] = 9
+        moved = np.abs(side.tokens(asked([history])) - before).max(2)[0] > 1e-6
+        assert moved.tolist() == [k < seen for k in range(3)]
+    single, none = side.tokens(asked([[7], []]))
+    assert (np.abs(single - none).max(1) > 1e-6).all()
 
 
 def test_same_seed_same_model_and_other_seed_other_model(make_model):
@@ -210,7 +224,7 @@ def test_codebooks_of_any_size(make_model, make_batch):
         {"encoder": "LSTM"},
         {"interaction": "FM"},
         {"quantiser": "binary"},
-        {"K_u": 4},
+        {"K_u": 4, "tokeniser": "segments"},
         {"quantiser": "product", "num_codebooks": 3},
     ],
 )
