@@ -29,7 +29,11 @@ CAPS = (25, 50, 100, 200, 400, 800, 1600)
 
 EXPERIMENTS = {
     "accuracy": Experiment(
-        "What an interaction gains, and what discrete tokens and the index cost", MODELS, FAIR, paths=PARTS
+        "What an interaction gains, and what discrete tokens and the index cost",
+        MODELS,
+        FAIR,
+        facts=("bytes",),
+        paths=PARTS,
     ),
     "ladder": Experiment(
         "From what is popular to all-to-all: every rival on the same users",

@@ -16,6 +16,14 @@ _dumps = tempfile.TemporaryDirectory(prefix="sparcode-test-")  # removed when th
 os.environ.setdefault("MS_OM_PATH", _dumps.name)
 
 N_ITEMS = 40
+TOGETHER = ("attack", "experiments")  # folders whose files share what takes long to make
+
+
+def pytest_collection_modifyitems(items):
+    """Under `pytest -n --dist loadgroup` a file stays in one process, and so does such a folder."""
+    for item in items:
+        group = item.path.parent.name if item.path.parent.name in TOGETHER else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
