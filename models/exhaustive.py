@@ -43,12 +43,14 @@ class Exhaustive:
 
     def _blocks(self, queries: Queries):
         """Blocks of users: their rows, scores (R, n_items), and which of them add up to a user's (u, K)."""
-        tokens = self.query_side.tokens(queries)  # (U, K_u, D)
-        scorer, (_, n_tokens, width) = self.model.scorer(), tokens.shape
+        tokens, scorer = self.query_side.tokens(queries), self.model.scorer()  # (U, K, D)
+        if scorer.linear:
+            tokens = tokens.sum(1, keepdims=True)  # one score in place of K
+        _, n_tokens, width = tokens.shape
         for users in blocks(len(tokens), (n_tokens + 1) * self.model.items.n_items):
             block = tokens[users].reshape(-1, width)
             place = np.arange(len(block))
-            if self.model.is_quantised:  # such tokens repeat, and each different one is scored once
+            if self.model.is_quantised and not scorer.linear:  # tokens repeat, and each different one is scored once
                 block, place = np.unique(block, axis=0, return_inverse=True)
             scores, place = scorer.token_scores(block), place.reshape(-1, n_tokens)
             if self.wide is not None:

@@ -77,6 +77,7 @@ class Interaction:
     """
 
     takes_dot = True  # whether interaction_dot puts a dot product beside it; False where it is one, or its rival
+    linear = False  # whether scores of tokens add up to those of the tokens' sum
     pair_floats = 3  # numbers that `pairs` holds at once for one pair; from it follows the size of a block
 
     def __init__(self, embedding_size: int, token_embedding_size: int):
@@ -110,7 +111,7 @@ class Dot(Interaction):
         ValueError: the two differ in width.
     """
 
-    takes_dot = False
+    takes_dot, linear = False, True
 
     def __init__(self, embedding_size, token_embedding_size):
         super().__init__(embedding_size, token_embedding_size)
@@ -145,6 +146,8 @@ class Cosine(Dot):
         The others are those of `Dot`.
     """
 
+    linear = False
+
     def __init__(self, embedding_size, token_embedding_size, interaction_temperature=0.05):
         super().__init__(embedding_size, token_embedding_size)
         self.temperature = interaction_temperature
@@ -159,7 +162,7 @@ class Cosine(Dot):
 class Bilinear(Interaction):
     """token . P item with a trained matrix P (D, E), which starts as the identity."""
 
-    takes_dot = False
+    takes_dot, linear = False, True
 
     def weights(self, rng):
         return {"project.weight": np.eye(self.token_embedding_size, self.embedding_size, dtype=np.float32)}

@@ -80,6 +80,11 @@ class CodeScorer:
         parts = {"codewords": self.codewords, "score_bias": self.score_bias}
         return CodeScorer(self.name, self.settings, self.weights, self.items, library=library, **parts)
 
+    @property
+    def linear(self) -> bool:
+        """Whether the scores of tokens add up to those of the tokens' sum."""
+        return self.formula.linear and self.score_bias is None
+
     def tokens(self, codes) -> np.ndarray:
         """Quantised tokens of codes, int64 (c,) -> float32 (c, D).
 

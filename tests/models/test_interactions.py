@@ -183,3 +183,12 @@ def slope(formula, w, name, tokens, items, weights, step=1e-5):
 
 def close(got, expected, tolerance=1e-5):
     np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * max(1, np.abs(expected).max()))
+
+
+def test_scores_of_tokens_add_up_where_the_interaction_says_so_and_nowhere_else(case):
+    cell, tokens, items = case
+    scorer = cell.scorer(items)
+    of_sum = scorer.token_scores(tokens.sum(1))
+    summed = scorer.token_scores(tokens.reshape(-1, tokens.shape[2])).reshape(BATCH, TOKENS, -1).sum(1)
+    assert np.allclose(of_sum, summed, atol=1e-4) == scorer.linear
+    assert not cell.scorer(items, score_bias=0.1).linear
