@@ -19,7 +19,7 @@ from runs import settings_of
 from work import Hyperparameters, check, main, parse
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
-    --token_embedding_size 8 --K_c 16 --positions_per_user 10 --neg_num 64 --lr 0.02 --batch_size 128
+    --token_embedding_size 8 --num_codebooks 2 --K_c 16 --positions_per_user 10 --neg_num 64 --lr 0.02 --batch_size 128
     --inference_batch_size 512 --topk 5,20 --monitor recall@20""".split()  # noqa: SIM905
 
 
@@ -91,7 +91,7 @@ def test_settings_of_a_checkpoint(tmp_path):
         settings_of(checkpoint, Hyperparameters(), set())
     (tmp_path / "config.json").write_text(json.dumps({"hyperparameters": settings, "data": {}}))
     chosen = settings_of(checkpoint, Hyperparameters(max_postings=9), {"max_postings"})
-    assert chosen == check(Hyperparameters(seed=3, max_postings=9))
+    assert chosen == check(Hyperparameters(seed=3, max_postings=9, tokeniser="segments"))  # as it was before version 3
     for flag in ("K_u", "split_seed", "seq_len"):
         with pytest.raises(UserError, match=f"--{flag} cannot change a trained model"):
             settings_of(checkpoint, Hyperparameters(), {flag})

@@ -78,7 +78,7 @@ def other_value(f):
         return (*f.default, 60)
     if isinstance(f.default, str):
         return {"monitor": "ndcg@50"}.get(f.name, f"other-{f.default}")
-    return 0.25 if isinstance(f.default, float) or f.name in ("keep_share", "score_bias") else (f.default or 0) + 1
+    return 0.25 if "float" in str(f.type) else (f.default or 0) + 1
 
 
 @pytest.mark.parametrize("f", dataclasses.fields(work.Hyperparameters), ids=lambda f: f.name)

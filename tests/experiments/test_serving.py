@@ -14,7 +14,7 @@ def test_it_counts_codes_that_differ(trained, monkeypatch, capsys):
     capsys.readouterr()
     serving.main(["runs/DQMatch", "--k", "20"])
     said = capsys.readouterr().out
-    assert "0 of 1,600 codes of 400 held-out users differ" in said.splitlines()
+    assert "0 of 6,400 codes of 400 held-out users differ" in said.splitlines()
     assert "all codes in the index" in said
 
     shutil.copytree("runs/DQMatch", "runs/wrong")
