@@ -2,8 +2,8 @@
 
 An encoder says how many numbers its dropouts take (`noise_width`, one for each column of what they see; see
 `layers.dropout`) and whether it is `causal`: then it gives the user vector of every position, made of what stands up to
-it, and trains on all positions of a sequence in one pass. One with `views` also takes V masks of every history, (B, V,
-L), and gives the vectors of all these views of it, (B * V, E).
+it, and trains on all positions of a sequence in one pass. One whose own class says `views` also takes V masks of every
+history, (B, V, L), and gives the vectors of all these views of it, (B * V, E).
 """
 
 from mindspore import nn
@@ -62,6 +62,8 @@ class DNN(nn.Cell):
 class YoutubeDNN(DNN):
     """Mean of the history, then an MLP without a shortcut (Covington et al., "Deep Neural Networks for YouTube
     Recommendations", 2016, without its side features); arguments as those of `DNN`."""
+
+    views = True
 
     def __init__(self, embedding_size, hidden, dropout, history_dropout):
         super().__init__(embedding_size, hidden, False, dropout, history_dropout)

@@ -158,7 +158,8 @@ class Windows(Heads):
         self.lengths = [-(-seq_len // 2**k) for k in range(self.K_u)]
         age = np.arange(seq_len, 0, -1)  # of a place in the history, 1 the newest
         self.windows = ms.Tensor((age <= np.array(self.lengths)[:, None]).astype(np.float32))  # (K_u, L)
-        self.parts, self.views = self.K_u, getattr(self.encoder, "views", False)
+        self.parts = self.K_u
+        self.views = vars(type(self.encoder)).get("views", False)  # not inherited: a subclass may read masks otherwise
 
     def vectors_by_token(self, embeddings, mask, noise, every):
         if self.views:

@@ -103,10 +103,10 @@ def test_exhaustive_index_and_onnx_agree(tokeniser, with_features, tmp_path):
     tokens = ms.Tensor(side.tokens(asked))
     exhaustive = models.Exhaustive(model, 16)
     inside = model.score(tokens, ms.Tensor(np.arange(1, 41, dtype=np.int32))).asnumpy()
-    np.testing.assert_allclose(exhaustive.scores(asked), inside, atol=1e-5)
+    np.testing.assert_allclose(exhaustive.scores(asked), inside, rtol=1e-5, atol=1e-5)
     index = build_index(model.scorer(), np.arange(16**2), 40, relu=False, progress=False)
     found = IndexRecommender(index, side.codes, model.scorer()).recommend(asked, 10)
-    np.testing.assert_allclose(found[1], exhaustive.recommend(asked, 10)[1], atol=1e-5)
+    np.testing.assert_allclose(found[1], exhaustive.recommend(asked, 10)[1], rtol=1e-5, atol=1e-5)
 
     export_query_side(model, tmp_path / "query.onnx")
     query, histories = OnnxQuery(tmp_path / "query.onnx"), list(asked.histories)
