@@ -155,6 +155,11 @@ def cost(found: Metrics, before: Metrics, k: int, share: float) -> tuple[dict, b
     return row | {"loses nothing": nothing}, nothing
 
 
+def file_of(path: str) -> str:
+    """Where a run keeps the metrics of its test users by a path: "index", "exhaustive", "deep alone", "wide alone"."""
+    return f"per_user_{path.replace(' ', '_')}.npz"
+
+
 def averaged(runs: Sequence[Metrics]) -> Metrics:
     """Each user's values averaged over runs on the same users, so that a test over users sees no run twice.
 

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from files import fresh
-from metric import compare
+from metric import compare, file_of
 
 
 def data(prepared, catalogue, valid, test):
@@ -160,7 +160,7 @@ def results(found, prepared, h, folder):
         writer.writeheader()
         writer.writerows(rows)
     for path, metrics in found.items():
-        _save_per_user(folder / f"per_user_{path.replace(' ', '_')}.npz", metrics)
+        _save_per_user(folder / file_of(path), metrics)
     if prepared.note:
         print(prepared.note)
 

@@ -14,7 +14,7 @@ from errors import UserError
 from files import content_digest, fresh, sweep
 from load_csv_dataset import load_catalogue, load_features, load_queries, load_training
 from matcher import Matcher
-from metric import Metrics
+from metric import Metrics, file_of
 from models.wide import WideTable
 from retrieval import load_index
 from retrieval.served import INDEX, MANIFEST, QUERY, SCORER, read_manifest, write_manifest
@@ -217,11 +217,11 @@ def saved_metrics(folder, path=None):
 
     Args:
         folder: runs/NAME.
-        path: "index" or "exhaustive"; None is the index where there is one.
+        path: "index", "exhaustive", "deep alone" or "wide alone"; None is the index where there is one.
     """
     folder = Path(folder)
     path = path or ("index" if (folder / "per_user_index.npz").exists() else "exhaustive")
-    with np.load(folder / f"per_user_{path}.npz") as stored:
+    with np.load(folder / file_of(path)) as stored:
         return Metrics(tuple(stored["topk"].tolist()), {name: stored[name] for name in stored if name != "topk"})
 
 

@@ -19,7 +19,7 @@ from data.prepare import Prepared
 from errors import UserError
 from experiments import runner, store
 from experiments.experiment import Experiment
-from metric import NAMES, Metrics, averaged, compare
+from metric import NAMES, Metrics, averaged, compare, file_of
 
 ROOT = Path(__file__).resolve().parents[2]
 USERS, TOPK = 30, (1, 5, 10, 20, 50)
@@ -44,9 +44,9 @@ class Work:
         (folder / "log.csv").write_text("epoch,loss\n1,2\n2,1\n")
         (folder / "index.json").write_text(json.dumps({"bytes": 10 * len(self.calls), "format": "uint8"}))
         values = {name: np.random.default_rng(len(self.calls)).random((USERS, len(TOPK))) for name in NAMES}
-        np.savez(folder / "per_user_index.npz", topk=np.array(TOPK), **values)
+        np.savez(folder / file_of("index"), topk=np.array(TOPK), **values)
         halves = {name: value / 2 for name, value in values.items()}
-        np.savez(folder / "per_user_wide alone.npz", topk=np.array(TOPK), **halves)
+        np.savez(folder / file_of("wide alone"), topk=np.array(TOPK), **halves)
         return 0
 
 
