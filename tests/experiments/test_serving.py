@@ -18,6 +18,6 @@ def test_it_counts_codes_that_differ(trained, monkeypatch, capsys):
     assert "all codes in the index" in said
 
     shutil.copytree("runs/DQMatch", "runs/wrong")
-    monkeypatch.setattr(serving.OnnxQuery, "codes", lambda *_: np.zeros((1, 4), np.int64))
+    monkeypatch.setattr(serving.OnnxQuery, "codes", lambda *_: np.zeros((1, 16), np.int64))
     serving.main(["runs/wrong", "--k", "20"])
     assert not capsys.readouterr().out.startswith("0 of")
