@@ -104,7 +104,10 @@ def test_the_unforeseen_is_a_sentence_and_a_file(error, tmp_path, monkeypatch, c
     ("flags", "part"),
     [
         (["--max_bytes", "10"], "--max_bytes 10 is too few: "),
-        (["--max_bytes", "1500", "--index_codes", "all", "--wide", "0", "--num_codebooks", "2"], "64 lists of a posting each take"),
+        (
+            ["--max_bytes", "1500", "--index_codes", "all", "--wide", "0", "--num_codebooks", "2"],
+            "64 lists of a posting each take",
+        ),
     ],
 )
 def test_too_few_bytes_are_said_before_training(flags, part, source, tmp_path, monkeypatch, capsys):
