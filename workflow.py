@@ -92,7 +92,8 @@ def index_library(h, command):
 
 def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
-    h = settled(h, data)
+    if h.model not in BASELINES:
+        h = settled(h, data)
     _check_sizes(h, data)
     if h.model in BASELINES:
         return fit_baseline(h, command, data, given)
@@ -153,8 +154,10 @@ def _taken(training):
 
 def _starting_tokens(h, data):
     """How many tokens start the quantiser."""
-    steps = min(data.training.steps(h.batch_size, h.positions_per_user), QUANTISER_BATCHES)
-    return steps * h.batch_size * h.K_u
+    tokeniser = models.PARTS["tokeniser"][models.tokeniser_of(h)]
+    every = models.PARTS["encoder"][h.encoder].causal and tokeniser.every_position
+    steps = min(data.training.steps(h.batch_size, h.positions_per_user, every, h.seq_len), QUANTISER_BATCHES)
+    return steps * h.batch_size * getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one, whatever K_u
 
 
 def fit_baseline(h, command, data, given):

@@ -22,7 +22,17 @@ from models.TwoTower import TwoTower
 from models.vq import QUANTISERS
 from retrieval.interactions import INTERACTIONS
 
-__all__ = ["MODELS", "PARTS", "AllToAll", "DQMatch", "Exhaustive", "QuerySide", "TwoTower", "build"]
+__all__ = [
+    "MODELS",
+    "PARTS",
+    "AllToAll",
+    "DQMatch",
+    "Exhaustive",
+    "QuerySide",
+    "TwoTower",
+    "build",
+    "tokeniser_of",
+]
 
 MODELS = {"TwoTower": TwoTower, "AllToAll": AllToAll, "DQMatch": DQMatch}
 PARTS = {  # what a constructor may ask for by these names, and a setting of the same name chooses
@@ -69,9 +79,8 @@ class _Builder:
         if (bool(settings.item_features), bool(settings.user_features)) != (bool(features.item), bool(features.user)):
             raise ValueError("its features are not those of the settings; load both with the same names")
         model = self._known("model")
-        # A causal encoder has weighed the age of items itself, and trains on every position where there is one token.
-        tokeniser = "whole" if self._known("encoder").causal else model.own_tokeniser
-        self.settings |= {"tokeniser": settings.tokeniser or tokeniser} | model.prescribed
+        self._known("encoder")
+        self.settings |= {"tokeniser": tokeniser_of(settings)} | model.prescribed
 
     def part(self, kind):
         """The part of this kind that the settings name, as an object; a loss is a function and stays one."""
@@ -95,6 +104,15 @@ class _Builder:
         if name == "users":
             return self._made(UserFeatures) if self.settings["user_features"] else None
         return self.part(name) if name in PARTS else self.settings[name]
+
+
+def tokeniser_of(settings):
+    """The name of the tokeniser that the settings mean: theirs, `whole` for a causal encoder, or the model's own.
+
+    A causal encoder has weighed the age of items itself, and trains on every position where there is one token.
+    """
+    own = "whole" if ENCODERS[settings.encoder].causal else MODELS[settings.model].own_tokeniser
+    return settings.tokeniser or own
 
 
 def arguments(kind):

@@ -11,7 +11,7 @@ from data.ragged import Ragged
 from files import content_digest
 from load_csv_dataset import TrainingSequences
 from runs import settings_of
-from work import Hyperparameters, check
+from work import Hyperparameters, check, main
 from workflow import settled
 
 
@@ -55,3 +55,16 @@ def test_rare_items_hide_more_of_the_history_and_few_tokens_have_few_codewords()
 def test_what_was_given_is_left_alone():
     given = settled(Hyperparameters(history_dropout=0.0, K_c=7), data(300, 150, 10))
     assert (given.history_dropout, given.K_c) == (0.0, 7)
+
+
+def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
+    few = settled(Hyperparameters(encoder="SASRec"), data(300, 300, 10))
+    assert few.K_c == 512 // 8  # 300 windows of 20 make one batch
+
+
+def test_a_baseline_needs_no_batch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"u{user},i{(user + step) % 9},{step}\n" for user in range(20) for step in range(8)]
+    (tmp_path / "few.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
+    flags = "--model GlobalHot --dataset few --source few.csv --topk 1,5 --monitor recall@5"
+    assert main(flags.split()) == 0

@@ -268,6 +268,13 @@ def test_killed_in_the_first_quantised_epoch_it_starts_the_quantiser_from_the_sa
     assert all((found[name] == expected[name]).all() for name in expected)
 
 
+def test_a_checkpoint_of_the_last_version_tells_where_its_second_phase_began(tmp_path):
+    model = trainer(tmp_path).model
+    told = '{"epoch": 3, "quantised_from": 2}'
+    ms.save_checkpoint(model, str(tmp_path / "x.ckpt"), append_dict={"progress": told})
+    assert load_checkpoint(tmp_path / "x.ckpt", list(model.get_parameters())).second_from == 2
+
+
 def test_a_checkpoint_of_the_first_version_loads_under_its_old_names_with_a_warning(tmp_path, capsys):
     older = trainer(tmp_path).model
     stored = [{"name": old_name(p.name), "data": p} for p in older.get_parameters()]

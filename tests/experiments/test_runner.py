@@ -71,7 +71,7 @@ def other_value(f):
     """A value of a setting that is not its default."""
     if "choices" in f.metadata:
         others = [choice for choice in work._choices(f) if choice not in (f.default, "TwoTower")]
-        return others[0] if others else pytest.skip(f"{f.name} has one choice")
+        return others[0] if others else None
     if isinstance(f.default, bool):
         return not f.default
     if isinstance(f.default, tuple):
@@ -81,7 +81,10 @@ def other_value(f):
     return 0.25 if "float" in str(f.type) else (f.default or 0) + 1
 
 
-@pytest.mark.parametrize("f", dataclasses.fields(work.Hyperparameters), ids=lambda f: f.name)
+CHOICES = [f for f in dataclasses.fields(work.Hyperparameters) if other_value(f) is not None]
+
+
+@pytest.mark.parametrize("f", CHOICES, ids=lambda f: f.name)
 def test_any_setting_makes_another_run(trains, f):
     """In the old table --quantiser product printed the default's numbers."""
     default = store.finished({}, {}).folder
