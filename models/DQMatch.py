@@ -28,10 +28,6 @@ class DQMatch(AllToAll):
         codewords, commitment = self.quantiser(tokens, real)
         return codewords, self.beta * commitment
 
-    def token_indices(self, history, user=None):
-        """Code tuples to look up, those of a token one after the other, (B, K_u * P, M) int32; see `tokens`."""
-        return self.quantiser.indices(self.tokens(history, user))
-
     def start_quantiser(self, tokens, batch_size, seed):
         """Puts the codebooks on the k-means centres of some tokens and switches them on; see `BaseModel`."""
         self.quantiser.start(tokens.reshape(-1, tokens.shape[2]), batch_size * self.K_u, seed)

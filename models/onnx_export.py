@@ -110,29 +110,25 @@ class _Graph:
 
 
 def _codes(graph, quantiser, tokens, k_u):
-    """`TokenQuantiser.encode` of its `indices`, (K_u, B, D) -> (B, K_u * P), with their feedback.
-
-    Every codebook answers what those before it have left over. This is the residual quantiser, and on tables of full
-    width the product quantiser too: a codeword is zero outside its own part, so it leaves the other parts alone.
-    """
+    """The codes that tokens look up, (K_u, B, D) -> (B, K_u * P), in the steps of `models.vq.pursuit`."""
     tables, n = quantiser.tables(), quantiser.n_codewords  # (M, N, D)
-    books = [
-        (graph.constant(table.T), graph.constant(0.5 * np.square(table).sum(1)), graph.constant(table))
-        for table in tables
-    ]
-    nothing = np.zeros(tables.shape[2], np.float32)  # (D,)
-    columns, lost = [], nothing
+    words = np.concatenate(tables)  # (M * N, D)
+    transposed, half_norm = graph.constant(words.T), graph.constant(0.5 * np.square(words).sum(1))
+    # Of codeword and codeword; onnxruntime computes it when it opens the file, which stays small.
+    gram = graph("MatMul", graph.constant(words), transposed)  # (M * N, M * N)
+    products = graph("MatMul", tokens, transposed)  # (K_u, B, M * N)
+    start = graph("Neg", half_norm)
+    columns, closeness = [], start
     for place in range(k_u * quantiser.lookups):
-        if place % quantiser.lookups == 0 and not quantiser.error_feedback:
-            lost = nothing
-        wanted = missing = graph("Add", graph("Gather", tokens, place // quantiser.lookups), lost)  # (B, D)
-        found, code = nothing, 0
-        for transposed, half_norm, table in books:
-            closeness = graph("Sub", graph("MatMul", missing, transposed), half_norm)  # (B, N)
-            nearest = graph("ArgMax", closeness, axis=1)  # (B, 1)
-            found = graph("Add", found, graph("Squeeze", graph("Gather", table, nearest), [1]))  # (B, D)
-            missing = graph("Sub", wanted, found)
+        if place % quantiser.lookups == 0:
+            product = graph("Gather", products, place // quantiser.lookups)  # (B, M * N)
+            closeness = closeness if quantiser.error_feedback else start
+        closeness, code = graph("Add", closeness, product), 0
+        for book in range(len(tables)):
+            part = graph("Slice", closeness, [book * n], [(book + 1) * n], [1])
+            nearest = graph("ArgMax", part, axis=1)  # (B, 1)
+            row = graph("Squeeze", graph("Add", nearest, book * n), [1])
+            closeness = graph("Sub", closeness, graph("Gather", gram, row))
             code = graph("Add", graph("Mul", code, n), nearest)  # (B, 1)
-        lost = missing
         columns.append(code)
     return graph("Concat", *columns, axis=1, output="codes")

@@ -18,25 +18,24 @@ class QuerySide:
 
     def __init__(self, model, batch_size):
         self.model, self.batch_size = model, batch_size
-        self._compiled = {}
+        self._tokens = _Tokens(model)
 
     def tokens(self, queries):
         """Tokens as the score sees them, U queries -> (U, K_u, D) float32; of a quantised model all it looks up."""
         if self.model.is_quantised:
-            return self.model.quantiser.look_up(self._run("token_indices", queries))
+            return self.model.quantiser.look_up(self._indices(queries))
         return self.raw_tokens(queries)
-
-    def raw_tokens(self, queries):
-        """Tokens before quantisation, U queries -> (U, K_u, D) float32."""
-        return self._run("tokens", queries)
 
     def codes(self, queries):
         """Codes that a quantised model looks up, U queries -> (U, K_u * P) int64; see `TokenQuantiser`."""
-        return self.model.quantiser.encode(self._run("token_indices", queries))
+        return self.model.quantiser.encode(self._indices(queries))
 
-    def _run(self, method, queries):
-        cell = self._compiled.setdefault(method, _Method(self.model, method))
-        cell.set_train(False)
+    def _indices(self, queries):
+        return self.model.quantiser.indices(self.raw_tokens(queries))  # (U, K_u * P, M)
+
+    def raw_tokens(self, queries):
+        """Tokens before quantisation, U queries -> (U, K_u, D) float32."""
+        self._tokens.set_train(False)
         values, n_items = queries.histories.values, self.model.items.n_items
         if len(values) and not 1 <= values.min() <= values.max() <= n_items:
             wrong = values[(values < 1) | (values > n_items)][0]
@@ -53,18 +52,16 @@ class QuerySide:
             batch = [rows[first : first + size] for rows in inputs]
             short = size - len(batch[0])
             padded = [ms.Tensor(np.pad(rows, ((0, short), (0, 0)))) for rows in batch]
-            parts.append(cell(*padded).asnumpy()[: size - short])
+            parts.append(self._tokens(*padded).asnumpy()[: size - short])
         return np.concatenate(parts)
 
 
-class _Method(nn.Cell):
-    """A cell of its own for one method of the model, so that it compiles apart from training."""
+class _Tokens(nn.Cell):
+    """A cell of its own for the tokens of the model, so that they compile apart from training."""
 
-    def __init__(self, model, method):
+    def __init__(self, model):
         super().__init__(auto_prefix=False)
-        self.model, self.method = model, method
+        self.model = model
 
     def construct(self, history, user=None):
-        if self.method == "tokens":
-            return self.model.tokens(history, user)
-        return self.model.token_indices(history, user)
+        return self.model.tokens(history, user)

@@ -3,6 +3,7 @@
 import numpy as np
 from mindspore import nn, ops
 
+from models.vq.pursuit import nearest_codewords
 from models.vq.vq import VectorQuantiser
 
 
@@ -18,7 +19,7 @@ class TokenQuantiser(nn.Cell):
 
     Look-ups: to score with, a token gets not one code but several, each holding beside the token what the codes before
     it lost, so that their mean comes closer to the token with every one: soft look-up of one and the same lists.
-    Training sees the first code alone, at the cost of one.
+    Training sees the first code alone, at the cost of one, and in the graph; `indices` finds them all outside of it.
 
     Args:
         num_codebooks: M.
@@ -68,8 +69,15 @@ class TokenQuantiser(nn.Cell):
         return self.n_codewords**self.num_codebooks
 
     def indices(self, tokens):
-        """Codewords to look up, those of a token one after the other, (B, K, D) float32 -> (B, K * P, M) int32."""
-        return ops.stack(self._quantise(tokens, self.lookups)[2], 1)
+        """Codewords to look up, those of a token one after the other, outside the graph.
+
+        Args:
+            tokens: (B, K, D) float32 array.
+
+        Returns:
+            (B, K * P, M) int32 array.
+        """
+        return nearest_codewords(tokens, self.tables(), self.lookups, self.error_feedback)
 
     def construct(self, tokens, real=None):
         """Quantises tokens; in training the codebooks also move (after the look-up).
@@ -84,7 +92,7 @@ class TokenQuantiser(nn.Cell):
             its gradient moves the token only.
         """
         real = ops.ones_like(tokens[:, 0, 0]) if real is None else real
-        lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens), 1)
+        lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens))
         lost, codewords = ops.stack(lost, 1), ops.stack(codewords, 1)  # (B, K, D)
         if self.training:
             asked = ops.depend(ops.concat(asked, 0), codewords)  # (K * B, M, d)
@@ -95,14 +103,12 @@ class TokenQuantiser(nn.Cell):
         distances = ops.square(ops.stop_gradient(lost) + straight).mean((1, 2))  # (B,)
         return codewords + straight, (distances * real).sum() / ops.clamp(real.sum(), min=1.0)
 
-    def _quantise(self, tokens, lookups):
-        """Lists over K * lookups codes: what each one lost (B, D), then what `_match` says of it."""
+    def _quantise(self, tokens):
+        """Lists over K tokens: what each one lost (B, D), then what `_match` says of it."""
         losses, asked, indices, codewords = [], [], [], []
         lost = nothing = ops.zeros_like(tokens[:, 0])
-        for place in range(tokens.shape[1] * lookups):
-            if place % lookups == 0 and not self.error_feedback:
-                lost = nothing
-            wanted = tokens[:, place // lookups] + lost
+        for place in range(tokens.shape[1]):
+            wanted = tokens[:, place] + (lost if self.error_feedback else nothing)
             targets, nearest, found = self._match(wanted)
             lost = wanted - found
             losses.append(lost)
