@@ -31,6 +31,8 @@ class BaseModel(nn.Cell):
         self.items, self.tokeniser, self.interaction, self.loss = items, tokeniser, interaction, loss
         self.users = users
         self.score_bias, self.l2, self.seq_len = score_bias, l2, seq_len
+        # Whether scores add up to those of the tokens' sum.
+        self.linear = interaction.formula.linear and score_bias is None
         self.K_u = tokeniser.K_u
         self.noise_rows = seq_len if tokeniser.encoder.causal else tokeniser.parts  # per history
         self.noise_width = tokeniser.encoder.noise_width
@@ -51,7 +53,9 @@ class BaseModel(nn.Cell):
 
     def score(self, tokens, items):
         """Scores of items, (B, K_u, D) x ids (C,) or (B, C) int32 -> (B, C) float32."""
-        scores = self.interaction(tokens, self.items(items))  # (B, K_u, C)
+        if self.linear:
+            tokens = tokens.sum(1, keepdims=True)  # one score in place of K_u
+        scores = self.interaction(tokens, self.items(items))  # (B, K_u or 1, C)
         if self.score_bias is not None:
             scores = ops.relu(scores + self.score_bias)
         return scores.sum(1)
