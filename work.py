@@ -112,7 +112,7 @@ class Hyperparameters:
     )
     monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
     positions_per_user: int = _parameter(20, "training", "target positions drawn per user and epoch", least=1)
-    neg_num: int = _parameter(256, "training", "negatives drawn per batch and shared by its rows", least=1)
+    neg_num: int = _parameter(1024, "training", "negatives drawn per batch and shared by its rows", least=1)
     neg_power: float = _parameter(
         0.5, "training", "negatives are drawn by popularity to this power; 0: uniformly", least=0, below=64
     )
