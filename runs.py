@@ -25,7 +25,7 @@ RUNS = Path("runs")
 WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
 TIED = (BEST, WIDE, INDEX, QUERY, SCORER)  # files of a run that belong together
-VERSION = 3  # of config.json
+VERSION = 4  # of config.json
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
 MEANT = {  # what an older version meant by saying nothing, and what a newer one no longer says
     1: {
@@ -48,6 +48,7 @@ MEANT = {  # what an older version meant by saying nothing, and what a newer one
         "item_features": [],
     },
     2: {"token_lookups": 1},
+    3: {"negatives": "popular", "ccl_weight": 10.0, "ccl_margin": 0.9, "gbce_t": 0.75},
 }
 
 

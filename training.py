@@ -201,7 +201,14 @@ class Trainer:
         s = self.settings
         rng = np.random.default_rng([s.seed, epoch])
         return self.training_data.epoch(
-            rng, s.batch_size, s.seq_len, s.neg_num, s.positions_per_user, s.neg_power, self.model.every_position
+            rng,
+            s.batch_size,
+            s.seq_len,
+            s.neg_num,
+            s.positions_per_user,
+            s.neg_power,
+            s.negatives,
+            self.model.every_position,
         )
 
     def _steps(self):

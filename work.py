@@ -112,6 +112,17 @@ class Hyperparameters:
     )
     monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
     positions_per_user: int = _parameter(20, "training", "target positions drawn per user and epoch", least=1)
+    ccl_weight: float = _parameter(10.0, "training", "weight of the negatives in the CCL loss", above=0)
+    ccl_margin: float = _parameter(0.9, "training", "cosine up to which CCL lets a negative be", least=-1, most=1)
+    gbce_t: float = _parameter(
+        0.75, "training", "calibration of the gBCE loss, from 0, plain BCE, to 1", least=0, most=1
+    )
+    negatives: str = _parameter(
+        "popular",
+        "training",
+        "what a target is told from; mixed: popular and in-batch, all: the full softmax",
+        choices="data.negatives:NEGATIVES",
+    )
     neg_num: int = _parameter(1024, "training", "negatives drawn per batch and shared by its rows", least=1)
     neg_power: float = _parameter(
         0.5, "training", "negatives are drawn by popularity to this power; 0: uniformly", least=0, below=64

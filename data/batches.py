@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.negatives import NegativeSampler
+from data.negatives import NEGATIVES, Negatives
 from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
@@ -67,9 +67,10 @@ class TrainingSequences:
         neg_num: int,
         positions_per_user: int,
         neg_power: float,
+        negatives: str = "popular",
         all_positions: bool = False,
     ) -> Iterator[Batch]:
-        """The batches of one epoch, in random order, with neg_num negatives shared by the rows of a batch.
+        """The batches of one epoch, in random order, with negatives shared by the rows of a batch.
 
         A target is any item of a sequence but its first, and its history is what stands before it.
 
@@ -88,15 +89,16 @@ class TrainingSequences:
             batch_size: B. seq_len: L. neg_num: N.
             positions_per_user: targets per user in an epoch.
             neg_power: negatives are drawn by popularity ** neg_power.
+            negatives: their kind, a key of `data.negatives.NEGATIVES`.
             all_positions: whether every place of a row has a target.
         """
         _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
         steps = self.steps(batch_size, positions_per_user, all_positions, seq_len)
         popularity = np.bincount(self.sequences.values, minlength=self.n_items + 1)[1:]
-        sampler = NegativeSampler(popularity, neg_power)
+        sampler = NEGATIVES[negatives](popularity, neg_num, neg_power)
         if all_positions:
-            return self._windows(rng, steps, batch_size, seq_len, neg_num, sampler)
-        return self._targets(rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler)
+            return self._windows(rng, steps, batch_size, seq_len, sampler)
+        return self._targets(rng, steps, batch_size, seq_len, positions_per_user, sampler)
 
     def queries(self, rng: np.random.Generator, positions_per_user: int) -> Queries:
         """The targets of one epoch (one per row) and the whole histories before them, unshuffled."""
@@ -104,14 +106,14 @@ class TrainingSequences:
         histories = self.sequences.slices(self.sequences.row_of_value()[target], start, target)
         return _queries(histories, self.sequences.values[target], self._users_at(target))
 
-    def _targets(self, rng, steps, batch_size, seq_len, neg_num, positions_per_user, sampler) -> Iterator[Batch]:
+    def _targets(self, rng, steps, batch_size, seq_len, positions_per_user, sampler: Negatives) -> Iterator[Batch]:
         start, target = self._draw(rng, positions_per_user)
         shuffled = rng.permutation(len(target))
         for step in range(steps):
             rows = shuffled[step * batch_size : (step + 1) * batch_size]
             history = self.sequences.windows(start[rows], target[rows], seq_len)  # (B, L)
             positive = self.sequences.values[target[rows]]  # (B,)
-            yield Batch(history, positive, *sampler.draw(rng, neg_num), self._users_at(target[rows]))
+            yield Batch(history, positive, *sampler.draw(rng, positive), self._users_at(target[rows]))
 
     def _draw(self, rng: np.random.Generator, positions_per_user: int) -> tuple[np.ndarray, np.ndarray]:
         """Places in `values`: where each history starts and where its target stands."""
@@ -121,7 +123,7 @@ class TrainingSequences:
         chosen = np.argsort(user + rng.random(len(user)))[rank < positions_per_user]
         return start[chosen], start[chosen] + 1 + rank[chosen]
 
-    def _windows(self, rng, steps, batch_size, seq_len, neg_num, sampler) -> Iterator[Batch]:
+    def _windows(self, rng, steps, batch_size, seq_len, sampler: Negatives) -> Iterator[Batch]:
         start, first, last = self._cut(rng, seq_len)
         shuffled = rng.permutation(steps * batch_size)  # the numbers beyond the windows are the rows of 0
         for step in range(steps):
@@ -133,7 +135,7 @@ class TrainingSequences:
             user = self._users_at(start[row])
             if user is not None:
                 user = np.pad(user, ((0, batch_size - len(row)), (0, 0)))  # (B, W)
-            yield Batch(history, positive, *sampler.draw(rng, neg_num), user)
+            yield Batch(history, positive, *sampler.draw(rng, positive), user)
 
     def _cut(self, rng: np.random.Generator, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places in `values`, one of each per window: the start of the sequence, the first and the last target.
@@ -189,14 +191,17 @@ class TrainingRows:
         neg_num: int,
         positions_per_user: int,
         neg_power: float,
+        negatives: str = "popular",
         all_positions: bool = False,
     ) -> Iterator[Batch]:
         """As TrainingSequences.epoch; rows are shuffled, the first neg_num negatives (B, N) are used.
 
-        How these were drawn is not known, so they count as they are: log_expected is 0. With all_positions the
-        target stands in the last column of positive (B, L): no other target is given.
+        How these were drawn is not known, so they count as they are: log_expected is 0; another kind is refused. With
+        all_positions the target stands in the last column of positive (B, L): no other target is given.
         """
         _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
+        if negatives != "popular":
+            raise UserError(f"negatives is {negatives!r}, but the training rows hold their own; leave it out.")
         given = self.negatives.shape[1]
         if neg_num > given:
             raise UserError(

@@ -1,32 +1,103 @@
-"""Negatives for sampled softmax."""
+"""Negatives: the items that a target is told from, shared by the rows of a batch.
+
+A kind is a class: made once per epoch, it draws for every batch, and says how often each item it drew was to be
+expected, which sampled softmax corrects for.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-class NegativeSampler:
-    """Draws items in proportion to popularity ** power, spread evenly: one from each of `count` equal shares.
-
-    Uniform negatives (power 0) teach popularity first and everything else later; drawing popular
-    items more often and correcting for it in the loss learns both at once. The softmax stays that
-    of the whole catalogue. An item that is expected 3.2 times is drawn three or four times, where free
-    draws would give it any number: the sum that they estimate is steadier (stratified sampling).
+class Negatives:
+    """What all kinds share.
 
     Args:
         popularity: (n_items,) how often each item 1 .. n_items occurs in training.
-        power: 0 or more.
+        count: how many to draw, the flag neg_num.
+        power: the flag neg_power, 0 or more.
     """
 
-    def __init__(self, popularity: np.ndarray, power: float):
-        weights = (np.asarray(popularity, np.float64) + 1) ** power  # + 1: every item can be drawn
+    def __init__(self, popularity: np.ndarray, count: int, power: float):
+        self.popularity, self.count = np.asarray(popularity, np.float64), count
+        weights = (self.popularity + 1) ** power  # + 1: every item can be drawn
         self._log_probability = np.log(weights / weights.sum())
         self._upper = np.cumsum(weights) / weights.sum()
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """ids (count,) int32, and the log of how often each is expected in count draws, (count,) float32."""
-        spread = (np.arange(count) + rng.random(count)) / count
+    def draw(self, rng: np.random.Generator, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Negatives of a batch.
+
+        Args:
+            rng: gives every random number.
+            positive: the targets of the batch, (B,) or (B, L), 0 where there is none.
+
+        Returns:
+            ids (N,) int32, and the log of how often each is expected among them, (N,) float32.
+        """
+        raise NotImplementedError
+
+
+class Popular(Negatives):
+    """Items in proportion to popularity ** power, spread evenly: one from each of `count` equal shares.
+
+    Uniform negatives (power 0) teach popularity first and everything else later; drawing popular items more often and
+    correcting for it in the loss learns both at once. The softmax stays that of the whole catalogue. An item that is
+    expected 3.2 times is drawn three or four times, where free draws would give it any number: the sum that they
+    estimate is steadier (stratified sampling).
+    """
+
+    def draw(self, rng, positive):
+        spread = (np.arange(self.count) + rng.random(self.count)) / self.count
         place = np.searchsorted(self._upper, spread, side="right")
         place = np.minimum(place, len(self._upper) - 1)  # rounding may leave the last bound below 1
-        log_expected = self._log_probability[place] + np.log(count)
-        return (place + 1).astype(np.int32), log_expected.astype(np.float32)
+        return (place + 1).astype(np.int32), self.log_expected(place + 1).astype(np.float32)
+
+    def log_expected(self, items: np.ndarray) -> np.ndarray:
+        """How often items are expected in a draw, as its log, float64."""
+        return self._log_probability[items - 1] + np.log(self.count)
+
+
+class InBatch(Negatives):
+    """The targets of the batch, for each row those of the others; of rows with several targets `count` at random.
+
+    They come by popularity, hence the correction (logQ: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large
+    Corpus Item Recommendations", 2019). neg_power changes nothing.
+    """
+
+    def draw(self, rng, positive):
+        drawn = positive
+        if positive.ndim == 2:
+            known = positive[positive > 0]
+            drawn = rng.choice(known, self.count, replace=len(known) < self.count)
+        return drawn.astype(np.int32), self.log_expected(drawn, len(drawn)).astype(np.float32)
+
+    def log_expected(self, items: np.ndarray, count: int) -> np.ndarray:
+        """How often items are expected among `count` targets, as a log, float64."""
+        with np.errstate(divide="ignore"):  # an item that nobody took is never a target: the log of 0
+            return np.log(self.popularity[items - 1] * (count / self.popularity.sum()))
+
+
+class Mixed(Negatives):
+    """`InBatch` and `Popular` together (Yang et al., "Mixed Negative Sampling for Learning Two-tower Neural Networks in
+    Recommendations", 2020); an item may come from either, so what is expected of both adds up."""
+
+    def __init__(self, popularity, count, power):
+        super().__init__(popularity, count, power)
+        self.kinds = InBatch(popularity, count, power), Popular(popularity, count, power)
+
+    def draw(self, rng, positive):
+        in_batch, popular = self.kinds
+        others = in_batch.draw(rng, positive)[0]
+        items = np.concatenate([others, popular.draw(rng, positive)[0]])
+        both = np.logaddexp(in_batch.log_expected(items, len(others)), popular.log_expected(items))
+        return items, both.astype(np.float32)
+
+
+class All(Negatives):
+    """Every item once: the full softmax; neg_num and neg_power change nothing."""
+
+    def draw(self, rng, positive):
+        return np.arange(1, len(self.popularity) + 1, dtype=np.int32), np.zeros(len(self.popularity), np.float32)
+
+
+NEGATIVES = {"popular": Popular, "in-batch": InBatch, "mixed": Mixed, "all": All}

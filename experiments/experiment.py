@@ -10,6 +10,7 @@ Flags = Mapping[str, object]  # of work.py, without the dashes
 COLUMNS = {  # metrics of the table, by split
     "user": ("recall@50", "ndcg@50", "precision@50"),
     "leave-one-out": ("hit@10", "ndcg@10", "recall@50"),
+    "last-3": ("recall@20", "precision@20", "map@20", "ndcg@20"),
 }
 
 
@@ -19,6 +20,7 @@ class Experiment:
 
     Attributes:
         question: what the table answers, its heading.
+        flags: of all rows, such as the protocol of the table.
         rows: by label, the flags in which a configuration departs from the defaults. Flags about index and evaluation
             take no training of their own: the run without them is evaluated anew.
         controls: by label, the labels of the configurations that it is tested against, user by user.
@@ -34,6 +36,7 @@ class Experiment:
     question: str
     rows: Mapping[str, Flags]
     controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    flags: Flags = field(default_factory=dict)
     facts: tuple[str, ...] = ()
     x: str | None = None
     paths: Mapping[str, str] = field(default_factory=dict)

@@ -39,10 +39,10 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
         raise UserError(f"--experiment is {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
     experiment, given = EXPERIMENTS[name], _pairs(flags)
     for label, varied in experiment.rows.items():
-        if taken := sorted({"seed", "mode", "name", "checkpoint", "resume", *varied} & set(given)):
+        if taken := sorted({"seed", "mode", "name", "checkpoint", "resume", *experiment.flags, *varied} & set(given)):
             raise UserError(f"--{taken[0]} is what the experiment {name} sets itself ({label}); leave it out.")
     labels = _some(list(experiment.rows), QUICK_ROWS) if quick else list(experiment.rows)
-    given = (QUICK if quick else {}) | given
+    given = (QUICK if quick else {}) | dict(experiment.flags) | given
     for label in labels:  # a flag that is refused is refused before hours of training
         work.parse(store.arguments_of({**given, **experiment.rows[label]}))
     found = {label: [] for label in labels}

@@ -6,7 +6,9 @@ it, and trains on all positions of a sequence in one pass. One whose own class s
 history, (B, V, L), and gives the vectors of all these views of it, (B * V, E).
 """
 
-from mindspore import nn
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
 
 from models.gru4rec import GRU4Rec
 from models.layers import MLP, Dense, MaskedMean, dropout
@@ -69,4 +71,72 @@ class YoutubeDNN(DNN):
         super().__init__(embedding_size, hidden, False, dropout, history_dropout)
 
 
-ENCODERS = {"DNN": DNN, "YoutubeDNN": YoutubeDNN, "GRU4Rec": GRU4Rec, "SASRec": SASRec}
+class DSSM(nn.Cell):
+    """The last item and the mean of the history side by side, then an MLP: the user tower of MetaSpore's DSSM
+    (demo/twotower/dssm), without the id of the user, which a new user has not got.
+
+    Args:
+        embedding_size: E, of an item and of the user vector.
+        hidden: widths of the hidden layers.
+        dropout: share of hidden activations zeroed in training.
+    """
+
+    causal = False
+
+    def __init__(self, embedding_size, hidden, dropout):
+        super().__init__()
+        self.mean = MaskedMean()
+        self.mlp = MLP([2 * embedding_size, *hidden], dropout)
+        self.out = Dense(hidden[-1] if hidden else 2 * embedding_size, embedding_size)
+        self.noise_width = self.mlp.noise_width
+
+    def construct(self, embeddings, mask, noise):
+        """Embeddings (B, L, E), mask (B, L), noise (B,) and (noise_width,) or None -> (B, E) float32."""
+        mean = self.mean(embeddings, mask.expand_dims(1)).squeeze(1)
+        return self.out(self.mlp(ops.concat((embeddings[:, -1], mean), 1), noise))
+
+    def onnx(self, graph, embeddings, mask, length):
+        """`construct` without dropout as nodes of an ONNX graph; see `models.onnx_export`."""
+        last = graph("Gather", embeddings, np.int64(-1), axis=1)  # (B, E)
+        x = graph("Concat", last, self.mean.onnx(graph, embeddings, mask), axis=1)
+        for layer in self.mlp.layers:
+            x = graph("Relu", layer.onnx(graph, x))
+        return self.out.onnx(graph, x)
+
+
+class SimpleX(nn.Cell):
+    """The mean of the history through a matrix V that starts as the identity (Mao et al., "SimpleX: A Simple and Strong
+    Baseline for Collaborative Filtering", 2021), without the vector of the user's id, which a new user has not got. Its
+    loss is CCL, its score the cosine.
+
+    Args:
+        embedding_size: E.
+        history_dropout: share of the mean's coordinates zeroed in training.
+    """
+
+    causal = False
+
+    def __init__(self, embedding_size, history_dropout):
+        super().__init__()
+        self.mean, self.share, self.noise_width = MaskedMean(), history_dropout, embedding_size
+        self.project = Dense(embedding_size, embedding_size, has_bias=False)
+        self.project.weight.set_data(ms.Tensor(np.eye(embedding_size, dtype=np.float32)))
+
+    def construct(self, embeddings, mask, noise):
+        """Embeddings (B, L, E), mask (B, L), noise (B,) and (E,) or None -> (B, E) float32."""
+        mean = self.mean(embeddings, mask.expand_dims(1)).squeeze(1)
+        return self.project(dropout(mean, noise, self.share))
+
+    def onnx(self, graph, embeddings, mask, length):
+        """`construct` without dropout as nodes of an ONNX graph; see `models.onnx_export`."""
+        return self.project.onnx(graph, self.mean.onnx(graph, embeddings, mask))
+
+
+ENCODERS = {
+    "DNN": DNN,
+    "YoutubeDNN": YoutubeDNN,
+    "GRU4Rec": GRU4Rec,
+    "SASRec": SASRec,
+    "DSSM": DSSM,
+    "SimpleX": SimpleX,
+}

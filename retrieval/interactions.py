@@ -159,6 +159,31 @@ class Cosine(Dot):
         return (xp.normalise(items) / self.temperature,)
 
 
+class Tower(Cosine):
+    """The cosine of the token and an MLP of the item, over a temperature: the item's tower of DSSM, whose other one is
+    the encoder (Huang et al., "Learning Deep Structured Semantic Models for Web Search", 2013).
+
+    Args:
+        interaction_hidden: widths of the hidden layers of the item's tower.
+        The others are those of `Cosine`.
+    """
+
+    def __init__(self, embedding_size, token_embedding_size, interaction_hidden, interaction_temperature=0.05):
+        super().__init__(embedding_size, token_embedding_size, interaction_temperature)
+        self.widths = (embedding_size, *interaction_hidden, token_embedding_size)
+
+    def weights(self, rng):
+        weights = {}
+        for depth, (before, after) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
+            weights |= dense_weights(rng, f"tower.{depth}", before, after)
+        return weights
+
+    def item_side(self, xp, w, items):
+        for depth in range(len(self.widths) - 2):
+            items = xp.relu(self.dense(xp, w, f"tower.{depth}", items))
+        return super().item_side(xp, w, self.dense(xp, w, f"tower.{len(self.widths) - 2}", items))
+
+
 class Bilinear(Interaction):
     """token . P item with a trained matrix P (D, E), which starts as the identity."""
 
@@ -486,6 +511,7 @@ INTERACTIONS = {
     "dot": Dot,
     "GMF": GMF,
     "cosine": Cosine,
+    "tower": Tower,
     "bilinear": Bilinear,
     "DNN": DNN,
     "DNNProduct": DNNProduct,

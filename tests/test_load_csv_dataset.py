@@ -66,7 +66,7 @@ def test_the_numbers_drawn_stay_the_same(sequences):
     for batch in epoch(sequences, neg_power=0.5)[0]:
         for part in batch[:4]:
             digest.update(part.round(5).tobytes())
-    assert digest.hexdigest()[:16] == "98d87f49ff0ca359"
+    assert digest.hexdigest()[:16] == "0dc9ff6e54c291e8"
 
 
 def windows(training, seed=0, batch_size=64, seq_len=5):
