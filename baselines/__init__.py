@@ -16,7 +16,7 @@ from baselines.swing import Swing
 from data.ragged import Ragged
 from errors import UserError
 
-__all__ = ["BASELINES", "fit"]
+__all__ = ["BASELINES", "fit", "missing"]
 
 BASELINES = {
     "GlobalHot": GlobalHot,
@@ -29,6 +29,11 @@ BASELINES = {
     "ALS": ALS,
     "SparkALS": SparkALS,
 }
+
+
+def missing(name: str) -> str:
+    """What must be installed before the baseline of that name can be fitted, as a sentence; "" where nothing is."""
+    return BASELINES[name].missing() if hasattr(BASELINES[name], "missing") else ""
 
 
 def fit(name: str, sequences: Ragged, n_items: int, **settings):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 
 from baselines.factors import Factors
 from baselines.similarity import incidence
 from data.ragged import Ragged
-from errors import UserError
 
 
 class ALS(Factors):
@@ -33,12 +34,15 @@ class ALS(Factors):
             raise ValueError(f"regularisation is {regularisation}; it must be 0 or more.")
         self.regularisation = regularisation
 
+    @classmethod
+    def missing(cls) -> str:
+        """That the library is, where it is."""
+        found = importlib.util.find_spec("implicit")
+        return "" if found else "ALS needs the implicit library; `pip install implicit`, or take SparkALS."
+
     def learn(self, sequences: Ragged, n_items: int) -> np.ndarray:
         """Item factors (n_items, factors) float32."""
-        try:
-            from implicit.als import AlternatingLeastSquares
-        except ImportError as error:
-            raise UserError("ALS needs the implicit library; `pip install implicit`, or take SparkALS.") from error
+        from implicit.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
 
         model = AlternatingLeastSquares(

@@ -8,6 +8,7 @@ from scipy.optimize import nnls
 
 from data.queries import Queries
 from data.ragged import Ragged
+from errors import UserError
 from recommender import recommend_by_scores
 
 
@@ -43,8 +44,15 @@ class Factors:
                 raise ValueError(f"{name} is {value}; it must be positive.")
         self.factors, self.iterations, self.confidence, self.seed = factors, iterations, confidence, seed
 
+    @classmethod
+    def missing(cls) -> str:
+        """What must be installed before this can be fitted, as a sentence; "" where nothing is."""
+        raise NotImplementedError(f"{cls.__name__} does not say what it needs.")
+
     def fit(self, sequences: Ragged, n_items: int) -> Factors:
         """Learn the item factors from what each user took; returns itself. Raises UserError without the library."""
+        if missing := self.missing():
+            raise UserError(missing)
         item_factors = np.array(self.learn(sequences, n_items), np.float64)  # (n_items, factors)
         item_factors[np.bincount(sequences.values, minlength=n_items + 1)[1:] == 0] = np.nan
         self.item_factors = item_factors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -10,7 +11,6 @@ import numpy as np
 
 from baselines.factors import Factors
 from data.ragged import Ragged
-from errors import UserError
 
 INSTALL = "install Java (Debian: `apt-get install default-jre-headless`) and pyspark (`pip install pyspark pyarrow`)"
 
@@ -49,17 +49,21 @@ class SparkALS(Factors):
         self.regularisation, self.implicit, self.nonnegative = regularisation, implicit, nonnegative
         self.master = master
 
+    @classmethod
+    def missing(cls) -> str:
+        """That pyspark or Java is, where one is."""
+        if importlib.util.find_spec("pyspark") is None:
+            return f"SparkALS needs pyspark; {INSTALL}."
+        if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+            return f"SparkALS finds no Java; {INSTALL}."
+        return ""
+
     def learn(self, sequences: Ragged, n_items: int) -> np.ndarray:
         """Item factors (n_items, factors) float32, 0 for items without training."""
         import pandas as pd
+        from pyspark.ml.recommendation import ALS
+        from pyspark.sql import SparkSession
 
-        try:
-            from pyspark.ml.recommendation import ALS
-            from pyspark.sql import SparkSession
-        except ImportError as error:
-            raise UserError(f"SparkALS needs pyspark; {INSTALL}.") from error
-        if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
-            raise UserError(f"SparkALS finds no Java; {INSTALL}.")
         settings = {
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",

@@ -20,7 +20,6 @@ class Experiment:
 
     Attributes:
         question: what the table answers, its heading.
-        flags: of all rows, such as the protocol of the table.
         rows: by label, the flags in which a configuration departs from the defaults. Flags about index and evaluation
             take no training of their own: the run without them is evaluated anew.
         controls: by label, the labels of the configurations that it is tested against, user by user.
@@ -31,17 +30,18 @@ class Experiment:
             those through the index where nothing is said and there is one.
         published: by label, what the literature reports, as text.
         source: where it reports that: publication, data and protocol.
+        flags: of all rows, such as the protocol of the table.
     """
 
     question: str
     rows: Mapping[str, Flags]
     controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    flags: Flags = field(default_factory=dict)
     facts: tuple[str, ...] = ()
     x: str | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    flags: Flags = field(default_factory=dict)
 
     def __post_init__(self):
         named = {

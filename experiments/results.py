@@ -50,7 +50,15 @@ class Row:
         return float(np.std([metrics.mean(name, k) for metrics in self.metrics], ddof=1)) if len(self.runs) > 1 else 0.0
 
 
-def write(name: str, experiment: Experiment, found: Mapping[str, Sequence[Finished]], prepared, settings, command: str):
+def write(
+    name: str,
+    experiment: Experiment,
+    found: Mapping[str, Sequence[Finished]],
+    prepared,
+    settings,
+    command: str,
+    left_out: Mapping[str, str],
+) -> None:
     """Prints the table and writes the three files.
 
     Args:
@@ -59,9 +67,10 @@ def write(name: str, experiment: Experiment, found: Mapping[str, Sequence[Finish
         prepared: `data.prepare.Prepared`, the data of all of them.
         settings: `work.Hyperparameters` that all have in common.
         command: what was typed.
+        left_out: by label, why a row is missing.
     """
     rows = {label: Row.of(runs, experiment.paths.get(label)) for label, runs in found.items()}
-    text = _report(experiment, rows, prepared, settings, command)
+    text = _report(experiment, rows, prepared, settings, command, left_out)
     print(text)
     folder = Path("results") / prepared.dataset
     with fresh(folder / f"{name}.md", "w") as file:
@@ -81,7 +90,7 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _report(experiment, rows, prepared, settings, command) -> str:
+def _report(experiment, rows, prepared, settings, command, left_out) -> str:
     columns = _columns(settings, rows)
     best = {column: max(row.mean(*_cut(column)) for row in rows.values()) for column in columns}
     cells = []
@@ -99,6 +108,7 @@ def _report(experiment, rows, prepared, settings, command) -> str:
     ]
     if experiment.published:
         text.append(f"Published: {experiment.source}")
+    text += [f"Left out: {label}. {why}" for label, why in left_out.items()]
     if tests := [
         {"": label, "against": control, "metric": column, "difference, 95 % interval, paired t-test": test}
         for label, control in _pairs(experiment, rows)

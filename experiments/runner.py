@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import baselines
 import work
 from errors import UserError
 from experiments import results, store
+from experiments.experiment import Flags
 from experiments.specifications import EXPERIMENTS
 
 QUICK = {  # flags that show in a minute whether an experiment runs to its end; their numbers mean nothing
@@ -20,6 +23,7 @@ QUICK = {  # flags that show in a minute whether an experiment runs to its end; 
     "batch_size": 256,
 }
 QUICK_ROWS = 4
+PATHS = ("source", "item_file", "user_file")
 WHERE = ("dataset", "source", "item_file", "sort_rows")  # flags that the folder of the results stands for
 
 
@@ -43,6 +47,10 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
             raise UserError(f"--{taken[0]} is what the experiment {name} sets itself ({label}); leave it out.")
     labels = _some(list(experiment.rows), QUICK_ROWS) if quick else list(experiment.rows)
     given = (QUICK if quick else {}) | dict(experiment.flags) | given
+    left_out = {label: why for label in labels if (why := _missing(experiment.rows[label]))}
+    for label, why in left_out.items():
+        print(f"left out: {label}. {why}")
+    labels = [label for label in labels if label not in left_out]
     for label in labels:  # a flag that is refused is refused before hours of training
         work.parse(store.arguments_of({**given, **experiment.rows[label]}))
     found = {label: [] for label in labels}
@@ -51,8 +59,20 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
             found[label].append(store.finished({**given, "seed": seed}, experiment.rows[label]))
     settings, command, _ = work.parse(store.arguments_of(given))
     prepared, _ = store.prepared_data(settings, command)
-    command = ["python work.py --experiment", name, "--seeds", ",".join(map(str, seeds)), *["--quick"] * quick, *flags]
-    results.write(_stem(name, _pairs(flags), quick), experiment, found, prepared, settings, " ".join(command))
+    command = ["python work.py --experiment", name, "--seeds", ",".join(map(str, seeds)), *["--quick"] * quick]
+    command += [text for flag, value in _pairs(flags).items() for text in (f"--{flag}", _shown(flag, value))]
+    results.write(_stem(name, _pairs(flags), quick), experiment, found, prepared, settings, " ".join(command), left_out)
+
+
+def _shown(flag: str, value: str) -> str:
+    """A flag's value for a reader elsewhere: of a path its last part."""
+    return Path(value).name if flag in PATHS else value
+
+
+def _missing(flags: Flags) -> str:
+    """What the model of a row needs and this machine has not; "" where it has all."""
+    name = flags.get("model")
+    return baselines.missing(name) if name in baselines.BASELINES else ""
 
 
 def _stem(name: str, flags: Mapping[str, str], quick: bool) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 import experiments
 import work
+from baselines import BASELINES
 from data.prepare import Prepared
 from errors import UserError
 from experiments import runner, store
@@ -271,7 +272,7 @@ def test_tables_hold_means_deviations_tests_and_where_they_are_from(trains, two,
     assert f"| wide, 1 | plain | recall@50 | {test} |" in text
     for part in ("# Two models", "films of the test", "31.9", "somebody, other data", "30 test users", "2 seeds"):
         assert part in text
-    assert "python work.py --experiment two --seeds 0,1 --dataset films --epoch=3" in text
+    assert "python work.py --experiment two --seeds 0,1 --dataset films --epoch 3" in text
 
     with open(folder / "two-epoch-3.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -351,3 +352,24 @@ def test_versions_are_named(tmp_path, monkeypatch):
     assert len(store.commit()) >= 7
     monkeypatch.setattr(store, "ROOT", tmp_path)
     assert store.commit() == "unknown"
+
+
+def test_a_row_that_needs_what_is_not_installed_is_left_out_and_the_table_says_so(trains, monkeypatch, capsys):
+    monkeypatch.setattr(BASELINES["ALS"], "missing", classmethod(lambda cls: "ALS needs a library."))
+    rows = {"popular": {"model": "GlobalHot"}, "factors": {"model": "ALS"}}
+    monkeypatch.setitem(experiments.EXPERIMENTS, "some", Experiment("What is here?", rows))
+    experiments.run("some", [0], False, ["--dataset", "films"])
+    assert [call["--model"] for call in trains.calls] == ["GlobalHot"]
+    assert "Left out: factors. ALS needs a library." in Path("results/films/some.md").read_text()
+
+
+def test_the_flags_of_an_experiment_are_those_of_every_row_and_no_path_is_told(trains, monkeypatch, tmp_path):
+    rows = {"popular": {"model": "GlobalHot"}, "Markov": {"model": "Markov"}}
+    spec = Experiment("Which?", rows, flags={"split": "last-3", "monitor": "recall@20"})
+    monkeypatch.setitem(experiments.EXPERIMENTS, "which", spec)
+    experiments.run("which", [0], False, ["--dataset", "films", "--source", str(tmp_path / "films.csv")])
+    assert [call["--split"] for call in trains.calls] == ["last-3", "last-3"]
+    found = Path("results/films/which.md").read_text()
+    assert "recall@20" in found and "--source films.csv" in found and str(tmp_path) not in found
+    with pytest.raises(UserError, match="--split is what the experiment which sets itself"):
+        experiments.run("which", [0], False, ["--split", "user"])
