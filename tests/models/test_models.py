@@ -9,7 +9,6 @@ import models
 from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import Queries
-from models.losses import sampled_softmax
 from retrieval import IndexRecommender, build_index
 from training import TrainStep
 
@@ -231,24 +230,3 @@ def test_codebooks_of_any_size(make_model, make_batch):
 def test_what_cannot_be_built_is_refused(change, make_model):
     with pytest.raises(UserError, match="choose one of|cannot be built"):
         make_model(change.pop("model", "DQMatch"), **change)
-
-
-def test_sampled_softmax_of_all_items_is_the_full_softmax():
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=(5, 9)).astype(np.float32)
-    positive = rng.integers(0, 9, 5)
-    collision = np.arange(9)[None] == positive[:, None]
-    picked = np.take_along_axis(scores, positive[:, None], 1)
-    no_correction = ms.Tensor(np.zeros(9, np.float32))
-    loss = sampled_softmax(ms.Tensor(picked), ms.Tensor(scores), no_correction, ms.Tensor(collision))
-    expected = (np.log(np.exp(scores).sum(1)) - picked[:, 0]).mean()
-    assert loss.asnumpy().mean() == pytest.approx(expected, rel=1e-5)
-
-
-def test_sampled_softmax_counts_a_negative_by_how_often_it_is_drawn():
-    """Ten draws of one item that was expected ten times are worth one item."""
-    positive, score = np.array([[0.3]], np.float32), 1.2
-    drawn = ms.Tensor(np.full((1, 10), score, np.float32))
-    ten_times = ms.Tensor(np.full(10, np.log(10), np.float32))
-    loss = sampled_softmax(ms.Tensor(positive), drawn, ten_times, ms.Tensor(np.zeros((1, 10), bool)))
-    assert loss.asnumpy()[0] == pytest.approx(np.log(np.exp(0.3) + np.exp(score)) - 0.3, rel=1e-5)
