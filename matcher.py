@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import models
+from data.ragged import Ragged
 from errors import UserError
 from metric import cost, evaluate
 from models.wide import WideTable
@@ -148,6 +149,44 @@ class Matcher:
         keys = self.item_keys.first + np.arange(1, n_items + 1)
         return index.extend(index_of_rows(keys, rows, n_items, Pruning(relu=True)))
 
+    def add_items(self, index: SparseInvertedIndex, sequences: Ragged, n_items: int):
+        """A matcher and an index that know the items 1..n_items, the new ones by their first interactions, untrained.
+
+        A new item gets its lists of the wide table from what stood beside it (`WideTable.add_items`), and as its vector
+        the mean of those of the old items that the table links it to, weighted by the links; one that is linked to none
+        gets zeros, and scores 0. With that vector the encoder reads it in a history, and every code gets its score.
+        Nothing else changes.
+
+        Args:
+            index: of `build`, in any format.
+            sequences: the histories of all who took a new item, whole, oldest first.
+            n_items: at least as many as now.
+
+        Returns:
+            Matcher, and its index in float32; `compact` makes it small again.
+
+        Raises:
+            UserError: there is no wide table, the model reads features of items, or the items are fewer than now.
+        """
+        old, settings = self.model.items.n_items, self.settings
+        if self.item_keys is None or settings.item_features:
+            why = "reads features of items" if settings.item_features else "has no wide table and index"
+            raise UserError(f"new items cannot be added: the model {why}; train anew with them.")
+        if n_items <= old:
+            raise UserError(f"new items cannot be added: {n_items} items are asked for, and {old} are known.")
+        wide = self.wide.add_items(sequences, n_items)
+        links = wide.rows()[1:, 1:]
+        links = links[old:, :old] + links[:old, old:].T  # (new, old)
+        links = links.multiply(1 / np.maximum(links.sum(1), 1e-12)).tocsr()
+        model = models.grown(self.model, settings, links @ self.model.items.vectors())
+        matcher = Matcher(model, wide, settings)
+        new = _NewItems(matcher, old)
+        index = (index if isinstance(index, SparseInvertedIndex) else index.decode()).add_items(new, n_items - old)
+        lists = wide.rows()[old + 1 :, 1:]
+        rows = SparseRows(lists.indptr, lists.indices + 1, lists.data)
+        keys = self.item_keys.first + np.arange(old + 1, n_items + 1)
+        return matcher, index.extend(index_of_rows(keys, rows, n_items, Pruning(relu=True)))
+
     def _choose_limits(self, validation, n_codes, form):
         """The shortest lists and then the smallest format whose loss on validation users is small and not significant.
 
@@ -191,3 +230,20 @@ class Matcher:
             rounded = ("uint8", "uint16")
             form = next((form for form in rounded if loses_nothing(cap, form, measured(cap, form), exact)), "float32")
         return cap, form, tried
+
+
+class _NewItems:
+    """Scores of the items behind the first `old` for the codes and item keys of an index, as its `add_items` asks."""
+
+    def __init__(self, matcher: Matcher, old: int):
+        self.scorer, self.first, self.old = matcher.model.scorer(), matcher.item_keys.first, old
+        self.votes = matcher.wide.rows()[:, old + 1 :]
+
+    def scores(self, codes: np.ndarray) -> np.ndarray:
+        """(c,) int64, ascending -> (c, new) float32."""
+        tokens = codes[codes < self.first]
+        found = np.zeros((len(codes), self.votes.shape[1]), np.float32)
+        if len(tokens):
+            found[: len(tokens)] = self.scorer.scores(tokens)[:, self.old :]
+        found[len(tokens) :] = self.votes[codes[len(tokens) :] - self.first].toarray()
+        return found

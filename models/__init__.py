@@ -2,11 +2,12 @@
 
 import dataclasses
 import inspect
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 
-from data.features import Features
+from data.features import Features, FeatureTable
 from errors import UserError
 from models.AllToAll import AllToAll
 from models.DQMatch import DQMatch
@@ -31,6 +32,7 @@ __all__ = [
     "QuerySide",
     "TwoTower",
     "build",
+    "grown",
     "tokeniser_of",
 ]
 
@@ -104,6 +106,25 @@ class _Builder:
         if name == "users":
             return self._made(UserFeatures) if self.settings["user_features"] else None
         return self.part(name) if name in PARTS else self.settings[name]
+
+
+def grown(model, settings, vectors):
+    """The same model with more items, whose embeddings are given.
+
+    Args:
+        model: of `build`. settings: those that it was built of; they name no features of items.
+        vectors: embeddings of the new items, (n, E) float32.
+    """
+    n_items = model.items.n_items + len(vectors)
+    users = None if model.users is None else FeatureTable(np.zeros((1, 1), np.int32), model.users.names)
+    more = build(settings, SimpleNamespace(n_items=n_items), Features(users))
+    known = {parameter.name: parameter for parameter in model.get_parameters()}
+    for parameter in more.get_parameters():
+        values = known[parameter.name].asnumpy()
+        if parameter.shape != values.shape:
+            values = np.concatenate([values, vectors])
+        parameter.set_data(ms.Tensor(values.astype(np.float32)))
+    return more
 
 
 def tokeniser_of(settings):

@@ -79,12 +79,13 @@ class WideTable:
         values: float32 (nnz,), above 0; an item that is not in a row scores 0 there.
         occurrences: float32 (n_items + 1,), each item's entry on the diagonal of X'X; `add_items` needs it.
         settings: the WideSettings.
+        scale: what the regression's scores were multiplied by; None where an older file does not tell.
     """
 
-    def __init__(self, offsets, items, values, occurrences, settings: WideSettings):
+    def __init__(self, offsets, items, values, occurrences, settings: WideSettings, scale: float | None = 1.0):
         self.offsets, self.items = np.asarray(offsets, np.int64), np.asarray(items, np.int32)
         self.values, self.occurrences = np.asarray(values, np.float32), np.asarray(occurrences, np.float32)
-        self.settings = settings
+        self.settings, self.scale = settings, scale
 
     @classmethod
     def fit(cls, sequences: Ragged, n_items: int, settings: WideSettings | None = None) -> WideTable:
@@ -119,11 +120,12 @@ class WideTable:
         if max_postings < self.settings.max_postings:
             lists = _posting_lists([self.rows()[1:, 1:]], max_postings)
         settings = replace(self.settings, lookups=lookups, max_postings=max_postings)
-        return WideTable(*lists, self.occurrences, settings)
+        return WideTable(*lists, self.occurrences, settings, self.scale)
 
     def scaled(self, factor: float) -> WideTable:
         """The same table with all scores times a factor."""
-        return WideTable(self.offsets, self.items, self.values * np.float32(factor), self.occurrences, self.settings)
+        scale, values = None if self.scale is None else self.scale * factor, self.values * np.float32(factor)
+        return WideTable(self.offsets, self.items, values, self.occurrences, self.settings, scale)
 
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The table alone as a recommender; see `recommender.Recommender`."""
@@ -148,7 +150,12 @@ class WideTable:
         Args:
             sequences: the histories of all who took a new item, whole.
             n_items: at least the table's.
+
+        Raises:
+            ValueError: n_items is less, or the table's scale is not known.
         """
+        if self.scale is None:
+            raise ValueError("the file of this table does not tell its scale; new items need one of this version.")
         old, new = np.arange(self.n_items), np.arange(self.n_items, n_items)
         if n_items < len(old):
             raise ValueError(
@@ -158,19 +165,20 @@ class WideTable:
         gram, cross = pairs.gram(decay), pairs.cross(decay, self.settings.target_decay)
         occurrences = np.concatenate([self.occurrences[1:], gram.diagonal()[new]])
         step = sparse.diags(1 / (occurrences + self.settings.l2)).tocsr()
-        columns = step[old][:, old] @ cross[old][:, new]
+        columns = step[old][:, old] @ cross[old][:, new] * np.float32(self.scale)
         table = sparse.hstack([self.rows()[1:, 1:], columns], format="csr")  # (old, n_items)
-        rows = step[new][:, new] @ (cross[new] - gram[new][:, old] @ table)
+        rows = step[new][:, new] @ (cross[new] * np.float32(self.scale) - gram[new][:, old] @ table)
         table = sparse.vstack([table, rows], format="csr")
         blocks = (table[slice(*block)] for block in _blocks(n_items))
         lists = _posting_lists(blocks, self.settings.max_postings)
-        return WideTable(*lists, np.concatenate([[0], occurrences]), self.settings)
+        return WideTable(*lists, np.concatenate([[0], occurrences]), self.settings, self.scale)
 
     def save(self, path: str | Path) -> None:
         """Write an .npz of plain arrays, whole or not at all."""
         arrays = {name: getattr(self, name) for name in ("offsets", "items", "values", "occurrences")}
+        scale = np.nan if self.scale is None else self.scale
         with fresh(path) as file:
-            np.savez(file, **arrays, **asdict(self.settings))
+            np.savez(file, **arrays, **asdict(self.settings), scale=np.float64(scale))
 
     @classmethod
     def load(cls, path: str | Path) -> WideTable:
@@ -178,7 +186,8 @@ class WideTable:
         with np.load(path) as arrays:
             settings = WideSettings(**{name: arrays[name].item() for name in WideSettings.__dataclass_fields__})
             lists = (arrays[name] for name in ("offsets", "items", "values", "occurrences"))
-            return cls(*lists, settings)
+            scale = float(arrays["scale"]) if "scale" in arrays.files else np.nan
+            return cls(*lists, settings, None if np.isnan(scale) else scale)
 
 
 def choose(

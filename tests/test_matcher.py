@@ -1,0 +1,104 @@
+"""A model beside its wide table: items that come later."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import models
+from data.queries import Queries
+from data.ragged import Ragged
+from errors import UserError
+from matcher import Matcher
+from models.wide import WideSettings, WideTable
+from work import Hyperparameters
+
+N_ITEMS = 40
+SMALL = Hyperparameters(
+    embedding_size=8,
+    token_embedding_size=8,
+    hidden=(16,),
+    K_u=2,
+    K_c=16,
+    seq_len=6,
+    history_dropout=0.0,
+    inference_batch_size=64,
+    index_loss=None,
+    topk=(5,),
+)
+
+
+def walks(users=300, length=12):
+    """Users walk along a ring of the items."""
+    starts = np.random.default_rng(0).integers(N_ITEMS, size=users)
+    return Ragged.from_rows([(start + np.arange(length)) % N_ITEMS + 1 for start in starts])
+
+
+@pytest.fixture
+def matcher(graph_mode):
+    """Of an untrained model and a table that has learnt the ring."""
+    model = models.build(SMALL, SimpleNamespace(n_items=N_ITEMS))
+    tokens = models.QuerySide(model, 64).raw_tokens(Queries.without_targets(walks(60)))
+    model.start_quantiser(tokens, 32, 0)
+    table = WideTable.fit(walks(), N_ITEMS, WideSettings(l2=1.0, max_postings=N_ITEMS, lookups=4))
+    return Matcher(model, table.scaled(30.0), SMALL)
+
+
+@pytest.fixture
+def index(matcher):
+    return matcher.build(np.arange(16), None)[0]
+
+
+NEWCOMER = Ragged.from_rows([[8, 9, 10, 41, 11, 12]] * 12)  # item 41 stands between 10 and 11
+
+
+def test_a_new_item_is_recommended_after_what_stood_before_it_and_tells_what_follows(matcher, index):
+    grown, more = matcher.add_items(index, NEWCOMER, N_ITEMS + 1)
+    asked = Queries.without_targets(Ragged.from_rows([[8, 9, 10], [20, 21, 22], [9, 10, 41]]))
+    items, _ = grown.through(more).recommend(asked, 5)
+    assert 41 in items[0] and 41 not in items[1] and 11 in items[2]
+    assert matcher.model.items.n_items == N_ITEMS  # the old matcher stays as it was
+
+
+def test_the_grown_index_answers_as_the_grown_model_scores(matcher, index):
+    grown, more = matcher.add_items(index, NEWCOMER, N_ITEMS + 1)
+    histories = Ragged.from_rows([[8, 9, 10], [41], [5, 41, 11, 12, 13, 14, 15]])
+    asked = Queries.without_targets(histories)
+    for seen in (True, False):
+        items, scores = grown.through(more).recommend(asked, 30, seen)
+        _, expected = grown.exhaustive().recommend(asked, 30, seen)
+        np.testing.assert_allclose(scores, expected, atol=1e-4)
+    # Nothing was added to what old items score for old histories.
+    old = Queries.without_targets(Ragged.from_rows([[8, 9, 10], [30, 31]]))
+    before, after = matcher.exhaustive().scores(old), grown.exhaustive().scores(old)
+    np.testing.assert_allclose(after[:, :N_ITEMS], before, atol=1e-5)
+
+
+def test_of_a_compact_index_too(matcher, index):
+    _, more = matcher.add_items(index.compact("uint16"), NEWCOMER, N_ITEMS + 2)
+    assert more.n_items == N_ITEMS + 2 and len(more) == len(index) + 2
+
+
+def test_an_item_that_nobody_took_scores_nothing(matcher, index):
+    grown, more = matcher.add_items(index, NEWCOMER, N_ITEMS + 2)
+    asked = Queries.without_targets(walks(20))
+    items, scores = grown.through(more).recommend(asked, N_ITEMS, False)
+    unknown = scores[items == 42]
+    assert (grown.model.items.vectors()[41] == 0).all() and np.abs(unknown).max(initial=0) < 1e-6
+
+
+def test_what_cannot_grow_is_refused(matcher, index):
+    with pytest.raises(UserError, match="40 items are asked for, and 40 are known"):
+        matcher.add_items(index, NEWCOMER, N_ITEMS)
+    alone = Matcher(matcher.model, None, SMALL)
+    with pytest.raises(UserError, match="has no wide table"):
+        alone.add_items(index, NEWCOMER, N_ITEMS + 1)
+    described = Matcher(matcher.model, matcher.wide, replace(SMALL, item_features=("year",)))
+    with pytest.raises(UserError, match="reads features of items"):
+        described.add_items(index, NEWCOMER, N_ITEMS + 1)
+
+
+def test_a_table_grows_on_the_scale_it_has(matcher):
+    rows = {factor: matcher.wide.scaled(factor).add_items(NEWCOMER, N_ITEMS + 1).rows() for factor in (1.0, 7.0)}
+    np.testing.assert_allclose(rows[7.0].toarray(), 7 * rows[1.0].toarray(), rtol=1e-4)
