@@ -21,7 +21,7 @@ from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
 
-QUANTISER_BATCHES = 16  # batches whose tokens start the quantiser
+QUANTISER_TOKENS = 2**15  # that start the quantiser, or those of an epoch
 FIRST_PHASE = "first_phase.ckpt"  # its best epoch
 OLD_NAMES = {  # parts of parameter names, and what version 1 called them
     "items.table": "item_table",
@@ -233,11 +233,12 @@ class Trainer:
         for batch in self._batches(self.progress.epoch):
             histories.extend(row[row > 0] for row in batch.history)
             users.append(batch.user)
-            if len(histories) >= QUANTISER_BATCHES * s.batch_size:
+            if len(histories) * self.model.K_u >= QUANTISER_TOKENS:
                 break
         users = None if users[0] is None else np.concatenate(users)
         tokens = self.query_side.raw_tokens(Queries.without_targets(Ragged.from_rows(histories), users))
-        self.model.start_quantiser(tokens, s.batch_size, s.seed)
+        rows = s.batch_size * (s.seq_len if self.model.every_position else 1)
+        self.model.start_quantiser(tokens, rows, s.seed)
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows

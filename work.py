@@ -97,8 +97,11 @@ class Hyperparameters:
     lr: float = _parameter(3e-3, "training", "learning rate of Adam in the first epoch", above=0)
     lr_decay: bool = _parameter(True, "training", "1: the learning rate falls linearly to 0 over the epochs")
     l2: float = _parameter(1e-6, "training", "weight of the squared norm of the history's item embeddings", least=0)
-    batch_size: int = _parameter(
-        512, "training", "rows per step: positions, or for causal encoders whole sequences", least=2
+    batch_size: int | None = _parameter(
+        None,
+        "training",
+        "rows per step; none: 512 positions, or for causal encoders 128 whole sequences",
+        least=2,
     )
     epoch: int = _parameter(40, "training", "epochs", least=1)
     pretrain_epoch: int | None = _parameter(

@@ -28,7 +28,7 @@ from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
 from retrieval.sizes import bytes_of
 from runs import WIDE, Data, RunFolder, load_matcher, tie, uses_wide, write_config
-from training import QUANTISER_BATCHES, Trainer, silenced
+from training import QUANTISER_TOKENS, Trainer, silenced
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
@@ -130,19 +130,22 @@ def train(h, command, data, given):
 
 
 def settled(h, data):
-    """The settings, those that were left to the data filled in.
+    """The settings, those that were left to the data and the encoder filled in.
 
     `history_dropout` is 1 / (1 + sqrt(n / 10)) of n training interactions per item: .17 on MovieLens-1M (n = 235), .49
     on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. `K_c` is 2048
     or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser.
     """
-    chosen = {}
+    if h.batch_size is None:
+        causal = models.PARTS["encoder"][h.encoder].causal
+        h = dataclasses.replace(h, batch_size=128 if causal else 512)
     if h.history_dropout is None:
         n = _taken(data.training).values.size / data.catalogue.n_items
-        chosen["history_dropout"] = round(1 / (1 + math.sqrt(n / 10)), 2)
+        h = dataclasses.replace(h, history_dropout=round(1 / (1 + math.sqrt(n / 10)), 2))
     if h.K_c is None:
-        chosen["K_c"] = max(min(2048, _starting_tokens(h, data) // TOKENS_PER_CODEWORD), 1)
-    return dataclasses.replace(h, **chosen)
+        words = min(2048, _starting_tokens(h, data) // TOKENS_PER_CODEWORD)
+        h = dataclasses.replace(h, K_c=max(words, 1))
+    return h
 
 
 def _taken(training):
@@ -154,10 +157,10 @@ def _taken(training):
 
 def _starting_tokens(h, data):
     """How many tokens start the quantiser."""
-    tokeniser = models.PARTS["tokeniser"][models.tokeniser_of(h)]
-    every = models.PARTS["encoder"][h.encoder].causal and tokeniser.every_position
-    steps = min(data.training.steps(h.batch_size, h.positions_per_user, every, h.seq_len), QUANTISER_BATCHES)
-    return steps * h.batch_size * getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one, whatever K_u
+    tokeniser, encoder = models.PARTS["tokeniser"][models.tokeniser_of(h)], models.PARTS["encoder"][h.encoder]
+    every, k_u = encoder.causal and tokeniser.every_position, getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one
+    rows = data.training.steps(h.batch_size, h.positions_per_user, every, h.seq_len) * h.batch_size
+    return min(rows, math.ceil(QUANTISER_TOKENS / k_u)) * k_u
 
 
 def fit_baseline(h, command, data, given):

@@ -108,7 +108,7 @@ class BaseModel(nn.Cell):
 
         Args:
             tokens: (U, K_u, D) float32 array, tokens of training histories.
-            batch_size: histories per training batch.
+            batch_size: rows of tokens per training batch.
             seed: of whatever is random.
         """
         raise NotImplementedError
