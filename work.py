@@ -54,7 +54,13 @@ class Hyperparameters:
     )
     att_layer: int = _parameter(2, "model", "blocks of the SASRec encoder", least=1)
     num_heads: int = _parameter(1, "model", "attention heads of the SASRec encoder", least=1)
-    dropout: float = _parameter(0.1, "model", "share of hidden activations zeroed in training", least=0, below=1)
+    dropout: float | None = _parameter(
+        None,
+        "model",
+        "share of hidden activations zeroed in training; none: 0.1, or history_dropout for causal encoders",
+        least=0,
+        below=1,
+    )
     history_dropout: float | None = _parameter(
         None,
         "model",

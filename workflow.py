@@ -133,15 +133,18 @@ def settled(h, data):
     """The settings, those that were left to the data and the encoder filled in.
 
     `history_dropout` is 1 / (1 + sqrt(n / 10)) of n training interactions per item: .17 on MovieLens-1M (n = 235), .49
-    on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. `K_c` is 2048
-    or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser.
+    on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. Causal
+    encoders pool nothing, and have that as their `dropout`. `K_c` is 2048 or what leaves each codeword
+    TOKENS_PER_CODEWORD of the tokens that start the quantiser.
     """
+    causal = models.PARTS["encoder"][h.encoder].causal
     if h.batch_size is None:
-        causal = models.PARTS["encoder"][h.encoder].causal
         h = dataclasses.replace(h, batch_size=128 if causal else 512)
     if h.history_dropout is None:
         n = _taken(data.training).values.size / data.catalogue.n_items
         h = dataclasses.replace(h, history_dropout=round(1 / (1 + math.sqrt(n / 10)), 2))
+    if h.dropout is None:
+        h = dataclasses.replace(h, dropout=h.history_dropout if causal else 0.1)
     if h.K_c is None:
         words = min(2048, _starting_tokens(h, data) // TOKENS_PER_CODEWORD)
         h = dataclasses.replace(h, K_c=max(words, 1))
