@@ -56,7 +56,8 @@ class TrainingSequences:
         _require_positive(batch_size=batch_size, positions_per_user=positions_per_user)
         if all_positions:
             _require_positive(seq_len=seq_len)
-            return _steps_of_all(int(self._windows_per_user(seq_len).sum()), batch_size)
+            drawn = np.minimum(self._windows_per_user(seq_len), _most_windows(positions_per_user, seq_len))
+            return _steps_of_all(int(drawn.sum()), batch_size)
         return _whole_steps(int(np.minimum(self._targets_per_user(), positions_per_user).sum()), batch_size)
 
     def epoch(
@@ -79,15 +80,15 @@ class TrainingSequences:
         the shape never changes.
 
         All of them (all_positions true), for causal encoders: a row is a window of a sequence, and positive (B, L)
-        holds what follows each place. Every target of every user is visited exactly once: a longer sequence is cut
-        at places that differ from epoch to epoch, and a window that has fewer than L targets is filled with the
-        items before them (target 0). The rows that are missing in the last batch are spread over all batches, as
-        rows of 0. positions_per_user changes nothing.
+        holds what follows each place. A longer sequence is cut at places that differ from epoch to epoch, and a window
+        that has fewer than L targets is filled with the items before them (target 0). Of a user with more windows than
+        hold positions_per_user places, as many are drawn; of others every target is visited exactly once. The rows that
+        are missing in the last batch are spread over all batches, as rows of 0.
 
         Args:
             rng: gives every random number.
             batch_size: B. seq_len: L. neg_num: N.
-            positions_per_user: targets per user in an epoch.
+            positions_per_user: targets per user in an epoch; with all_positions whole windows of them.
             neg_power: negatives are drawn by popularity ** neg_power.
             negatives: their kind, a key of `data.negatives.NEGATIVES`.
             all_positions: whether every place of a row has a target.
@@ -97,7 +98,7 @@ class TrainingSequences:
         popularity = np.bincount(self.sequences.values, minlength=self.n_items + 1)[1:]
         sampler = NEGATIVES[negatives](popularity, neg_num, neg_power)
         if all_positions:
-            return self._windows(rng, steps, batch_size, seq_len, sampler)
+            return self._windows(rng, steps, batch_size, seq_len, positions_per_user, sampler)
         return self._targets(rng, steps, batch_size, seq_len, positions_per_user, sampler)
 
     def queries(self, rng: np.random.Generator, positions_per_user: int) -> Queries:
@@ -123,8 +124,8 @@ class TrainingSequences:
         chosen = np.argsort(user + rng.random(len(user)))[rank < positions_per_user]
         return start[chosen], start[chosen] + 1 + rank[chosen]
 
-    def _windows(self, rng, steps, batch_size, seq_len, sampler: Negatives) -> Iterator[Batch]:
-        start, first, last = self._cut(rng, seq_len)
+    def _windows(self, rng, steps, batch_size, seq_len, positions_per_user, sampler: Negatives) -> Iterator[Batch]:
+        start, first, last = self._cut(rng, seq_len, _most_windows(positions_per_user, seq_len))
         shuffled = rng.permutation(steps * batch_size)  # the numbers beyond the windows are the rows of 0
         for step in range(steps):
             row = shuffled[step * batch_size : (step + 1) * batch_size]
@@ -137,10 +138,11 @@ class TrainingSequences:
                 user = np.pad(user, ((0, batch_size - len(row)), (0, 0)))  # (B, W)
             yield Batch(history, positive, *sampler.draw(rng, positive), user)
 
-    def _cut(self, rng: np.random.Generator, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _cut(self, rng: np.random.Generator, seq_len: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places in `values`, one of each per window: the start of the sequence, the first and the last target.
 
-        As few windows as there can be; what they have to spare is drawn as the first window's missing part.
+        As few windows as there can be, of each user at most so many at random; what they have to spare is drawn as the
+        first window's missing part.
         """
         targets, windows = self._targets_per_user(), self._windows_per_user(seq_len)
         missing = rng.integers(0, windows * seq_len - targets + 1)  # (U,), below seq_len
@@ -148,7 +150,8 @@ class TrainingSequences:
         stop = np.minimum((rank + 1) * seq_len - missing[user], targets[user])  # targets up to here are visited
         done = np.maximum(rank * seq_len - missing[user], 0)
         start = self.sequences.offsets[user]
-        return start, start + 1 + done, start + stop
+        drawn = np.argsort(user + rng.random(len(user)))[rank < most]  # random keys, sorted within each user
+        return start[drawn], (start + 1 + done)[drawn], (start + stop)[drawn]
 
     def _users_at(self, places: np.ndarray) -> np.ndarray | None:
         """The feature values of the users whose sequences hold these places of `values`, (B, W)."""
@@ -231,6 +234,11 @@ class TrainingRows:
 
 def _queries(histories: Ragged, positives: np.ndarray, users: np.ndarray | None) -> Queries:
     return Queries(histories, Ragged.from_lengths(np.ones(len(positives), np.int64), positives), users)
+
+
+def _most_windows(positions_per_user: int, seq_len: int) -> int:
+    """How many windows of seq_len hold so many places, at least one."""
+    return -(-positions_per_user // seq_len)
 
 
 def _ranks(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -69,11 +69,11 @@ def test_the_numbers_drawn_stay_the_same(sequences):
     assert digest.hexdigest()[:16] == "0dc9ff6e54c291e8"
 
 
-def windows(training, seed=0, batch_size=64, seq_len=5):
+def windows(training, seed=0, batch_size=64, seq_len=5, positions=10**6):
     """history and positive of all batches of an epoch that visits all positions, and how many batches there are."""
     rng = np.random.default_rng(seed)
-    batches = list(training.epoch(rng, batch_size, seq_len, 7, 1, 0.0, all_positions=True))
-    assert len(batches) == training.steps(batch_size, 1, all_positions=True, seq_len=seq_len)
+    batches = list(training.epoch(rng, batch_size, seq_len, 7, positions, 0.0, all_positions=True))
+    assert len(batches) == training.steps(batch_size, positions, all_positions=True, seq_len=seq_len)
     for batch in batches:
         assert [part.shape for part in batch[:4]] == [(batch_size, seq_len)] * 2 + [(7,)] * 2
         assert [part.dtype for part in batch[:4]] == [np.int32] * 3 + [np.float32]
@@ -110,6 +110,18 @@ def test_all_positions_cuts_anew_every_epoch(sequences):
     first = {tuple((row > 0).sum() for row in windows(training, seed, 3)[1]) for seed in range(60)}
     assert {sum(counts) for counts in first} == {12}
     assert {tuple(sorted(counts)) for counts in first} == {(2, 5, 5), (3, 4, 5)}  # no window is ever a stub
+
+
+def test_of_long_sequences_some_windows_are_drawn_anew_every_epoch(sequences):
+    seen = []
+    for seed in (0, 1):
+        _, positive = windows(sequences, seed, positions=8)  # two windows of five hold eight
+        users, counts = np.unique((positive[:, -1][positive[:, -1] > 0] - 1) // 30, return_counts=True)
+        lengths = sequences.sequences.lengths() - 1
+        np.testing.assert_array_equal(counts, np.minimum(-(-lengths[users] // 5), 2))
+        seen.append(set(positive[positive > 0].tolist()))
+        assert len(seen[-1]) == (positive > 0).sum()  # no target twice
+    assert len(seen[0] & seen[1]) < 0.8 * len(seen[0])
 
 
 def test_all_positions_needs_a_length_and_a_target(sequences):
