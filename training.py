@@ -103,8 +103,9 @@ class Trainer:
 
         The first has up to `pretrain_epoch` epochs and no quantiser. The second goes on from the best of them, with the
         quantiser of a model that has one and with the low learning rates that end the schedule: so a model that has
-        learnt all it can in a few epochs is settled as one is that took them all. A phase ends early when `patience` of
-        its epochs brought no better `monitor`.
+        learnt all it can in a few epochs is settled as one is that took them all. Without an epoch left the second
+        phase is the quantiser's start alone. A phase ends early when `patience` of its epochs brought no better
+        `monitor`.
 
         Raises:
             UserError: the loss is not finite, or does not move.
@@ -130,6 +131,7 @@ class Trainer:
                     if progress.second_from is not None:
                         break
                     self._begin_second_phase()
+                    continue  # it may have no epoch
                 started = time.perf_counter()
                 loss, softmax, samples = self._epoch(progress.epoch, bar)
                 seconds = time.perf_counter() - started
@@ -226,7 +228,10 @@ class Trainer:
         progress.second_from = progress.epoch
         if self.model.has_quantiser:
             self._start_quantiser()
-            progress.best, progress.best_epoch = -1.0, 0
+            progress.best, progress.best_epoch = self.validate()[self.settings.monitor], progress.epoch
+            self.save("best.ckpt")  # training with codewords must beat their mere insertion
+            self.save("last.ckpt")
+            tqdm.write(f"quantised  valid {self.settings.monitor} {progress.best:.4f}  *")
 
     def _start_quantiser(self):
         s, histories, users = self.settings, [], []

@@ -30,7 +30,7 @@ class Hyperparameters:
     model: str = _parameter(
         "DQMatch", "model", "the model; DQMatch is SparCode", choices="models:MODELS+baselines:BASELINES"
     )
-    encoder: str = _parameter("DNN", "model", "user encoder", choices="models.encoders:ENCODERS")
+    encoder: str = _parameter("SASRec", "model", "user encoder", choices="models.encoders:ENCODERS")
     encoder_shortcut: bool = _parameter(True, "model", "1: the DNN encoder adds the mean of the history to its output")
     tokeniser: str | None = _parameter(
         None,
@@ -113,14 +113,19 @@ class Hyperparameters:
     pretrain_epoch: int | None = _parameter(
         None,
         "training",
-        "most epochs of the first phase, before the quantiser starts; none: three quarters of epoch",
+        "most epochs of the first phase, before the quantiser starts; none: half of epoch",
         least=0,
     )
     patience: int = _parameter(
         8, "training", "epochs without a better value of the monitor before a phase of training ends", least=1
     )
     monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
-    positions_per_user: int = _parameter(20, "training", "target positions drawn per user and epoch", least=1)
+    positions_per_user: int | None = _parameter(
+        None,
+        "training",
+        "target positions drawn per user and epoch; none: 20, or for causal encoders 60, in whole sequences",
+        least=1,
+    )
     ccl_weight: float = _parameter(10.0, "training", "weight of the negatives in the CCL loss", above=0)
     ccl_margin: float = _parameter(0.9, "training", "cosine up to which CCL lets a negative be", least=-1, most=1)
     gbce_t: float = _parameter(
@@ -186,6 +191,7 @@ PRESETS = {  # what differs from the defaults above; flags override a preset
     # The settings that the paper and the release state, without the release's defects (its README for epoch, batch and
     # lr; its command line for the rest). Negatives: 10, uniform; here a batch shares them.
     "paper": {
+        "encoder": "DNN",
         "encoder_shortcut": False,
         "tokeniser": "heads",
         "interaction": "DNN",
@@ -346,9 +352,9 @@ def check(h):
 
     _check_fields(h)
     if h.pretrain_epoch is None:
-        h = dataclasses.replace(h, pretrain_epoch=3 * h.epoch // 4)
-    if h.pretrain_epoch >= h.epoch:
-        raise UserError(f"--pretrain_epoch {h.pretrain_epoch} leaves the second phase no epoch; raise --epoch.")
+        h = dataclasses.replace(h, pretrain_epoch=h.epoch // 2)
+    if h.pretrain_epoch > h.epoch:
+        raise UserError(f"--pretrain_epoch {h.pretrain_epoch} is more than the epochs, {h.epoch}; raise --epoch.")
     return h
 
 

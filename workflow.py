@@ -140,6 +140,8 @@ def settled(h, data):
     causal = models.PARTS["encoder"][h.encoder].causal
     if h.batch_size is None:
         h = dataclasses.replace(h, batch_size=128 if causal else 512)
+    if h.positions_per_user is None:
+        h = dataclasses.replace(h, positions_per_user=60 if causal else 20)
     if h.history_dropout is None:
         n = _taken(data.training).values.size / data.catalogue.n_items
         h = dataclasses.replace(h, history_dropout=round(1 / (1 + math.sqrt(n / 10)), 2))

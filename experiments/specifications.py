@@ -7,22 +7,25 @@ from experiments.experiment import Experiment
 from retrieval.interactions import INTERACTIONS
 
 # Every model is trained once, beside the table, and shown with it and without: the table takes no part in training.
-# AllToAll with a dot product is the two-tower on the same tokens; what networks do in its place: "interactions".
+# A two-tower model on the tokens of DQMatch is the control of its codes; interactions beside the dot product:
+# "interactions".
 TRAINED = {
+    "TwoTower DNN": {"model": "TwoTower", "encoder": "DNN", "wide": 1},
     "TwoTower": {"model": "TwoTower", "wide": 1},
-    "TwoTower, same tokens": {"model": "TwoTower", "tokeniser": "windows", "wide": 1},
+    "DQMatch DNN": {"model": "DQMatch", "encoder": "DNN"},
     "DQMatch": {"model": "DQMatch"},
 }
 MODELS = {f"{name}{part}": flags for name, flags in TRAINED.items() for part in ("", " + table")}
 MODELS["the table alone"] = TRAINED["DQMatch"]
 PARTS = {label: "deep alone" for label in TRAINED} | {"the table alone": "wide alone"}
 FAIR = {
-    "TwoTower, same tokens": ("TwoTower",),
-    "DQMatch": ("TwoTower", "TwoTower, same tokens"),
+    "TwoTower": ("TwoTower DNN",),
+    "DQMatch": ("TwoTower", "DQMatch DNN"),
     "DQMatch + table": tuple(label for label in MODELS if label != "DQMatch + table"),
 }
 PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # its names for our models
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
+WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
 WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # lists that nothing shortens
 MASKS = {"": {}, ", seen items too": {"exclude_seen": 0}}
 DSSM = {"model": "TwoTower", "encoder": "DSSM", "interaction": "tower", "hidden": (512, 256), "seq_len": 10}
@@ -107,7 +110,7 @@ EXPERIMENTS = {
     "interactions": Experiment(
         "Which interaction pays, on the same tokens as the dot product",
         {
-            f"{name}{beside}{mask}": {"interaction": name, "interaction_dot": dot, **DEEP, **flags}
+            f"{name}{beside}{mask}": {"interaction": name, "interaction_dot": dot, "neg_num": 256, **WINDOWS, **flags}
             for name in INTERACTIONS
             for beside, dot in ({"": 0} if name == "dot" else {"": 0, " + dot": 1}).items()
             for mask, flags in MASKS.items()
@@ -124,7 +127,7 @@ EXPERIMENTS = {
     "codebooks": Experiment(
         "How many codebooks (M) of how many codewords (N)",
         {
-            f"M = {books}, N = {words}": {"num_codebooks": books, "K_c": words, **DEEP}
+            f"M = {books}, N = {words}": {"num_codebooks": books, "K_c": words, **WINDOWS}
             for books in (1, 2, 4)
             for words in (64, 256, 1024)
         },
@@ -139,8 +142,8 @@ EXPERIMENTS = {
     ),
     "tokens": Experiment(
         "How many tokens of the user (K_u) and of the item (K_i)",
-        {f"K_u = {n}": {"K_u": n, **DEEP} for n in (1, 2, 4, 5, 10)}
-        | {f"K_i = {n}": {"K_i": n, **DEEP} for n in (1, 2, 8)},
+        {f"K_u = {n}": {"K_u": n, **WINDOWS} for n in (1, 2, 4, 5, 10)}
+        | {f"K_i = {n}": {"K_i": n, **WINDOWS} for n in (1, 2, 8)},
         {f"K_u = {n}": ("K_u = 4",) for n in (1, 2, 5, 10)} | {f"K_i = {n}": ("K_u = 4",) for n in (1, 2, 8)},
         facts=("codes", "bytes"),
     ),

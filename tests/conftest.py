@@ -42,6 +42,7 @@ def make_model(graph_mode):
 
     def make(name="DQMatch", n_items=N_ITEMS, features=None, **changes):
         small = {
+            "encoder": "DNN",
             "embedding_size": 8,
             "token_embedding_size": 8,
             "hidden": (16,),

@@ -16,6 +16,7 @@ from work import Hyperparameters
 
 N_ITEMS = 40
 SMALL = Hyperparameters(
+    encoder="DNN",
     embedding_size=8,
     token_embedding_size=8,
     hidden=(16,),

@@ -17,6 +17,7 @@ from training import Trainer, load_checkpoint, old_name
 from work import Hyperparameters
 
 SETTINGS = Hyperparameters(
+    encoder="DNN",
     embedding_size=8,
     token_embedding_size=8,
     hidden=(8,),
@@ -89,7 +90,7 @@ def test_resume_equals_never_having_stopped(tmp_path):
 
 
 def test_loss_falls_and_the_best_epoch_is_what_remains(tmp_path):
-    run = trainer(tmp_path, values=[0.1, 0.9, 0.2, 0.3])
+    run = trainer(tmp_path, values=[0.1, 0.05, 0.9, 0.2, 0.3])
     run.run()
     losses = [row["softmax"] for row in run.progress.rows]
     assert losses[-1] < losses[0]
@@ -100,7 +101,7 @@ def test_loss_falls_and_the_best_epoch_is_what_remains(tmp_path):
 
 
 def test_patience_stops_but_not_before_the_quantiser_had_its_turn(tmp_path):
-    run = trainer(tmp_path, values=[0.9, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1], epoch=7, patience=2)
+    run = trainer(tmp_path, values=[0.9, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1], epoch=7, patience=2)
     run.run()
     assert run.progress.epoch == 4  # best quantised epoch 2, then two more
     assert run.progress.best_epoch == 2
@@ -244,8 +245,8 @@ def test_the_quantiser_starts_from_the_best_epoch_and_a_phase_ends_by_its_own_pa
     assert (tmp_path / "first_phase.ckpt").exists()
 
 
-def test_killed_in_the_first_quantised_epoch_it_starts_the_quantiser_from_the_same_weights(tmp_path):
-    """best.ckpt is of the quantised epoch by then, last.ckpt still of the one before."""
+def test_killed_where_the_second_phase_begins_it_starts_the_quantiser_from_the_same_weights(tmp_path):
+    """best.ckpt is of the quantised model by then, last.ckpt still of the epoch before."""
     (tmp_path / "whole").mkdir()
     whole = trainer(tmp_path / "whole")
     whole.run()
@@ -253,19 +254,38 @@ def test_killed_in_the_first_quantised_epoch_it_starts_the_quantiser_from_the_sa
     save = killed.save
 
     def die(name):
-        if name == "last.ckpt" and killed.progress.epoch == 2:
+        if name == "last.ckpt" and killed.progress.second_from is not None:
             raise KeyboardInterrupt
         save(name)
 
     killed.save = die
     with pytest.raises(KeyboardInterrupt):
         killed.run()
-    again = trainer(tmp_path, values=[0.2, 0.3, 0.4])
+    again = trainer(tmp_path, values=[0.2, 0.3, 0.4, 0.5])
     again.resume()
     assert again.progress.epoch == 1 and again.progress.second_from is None
     again.run()
     expected, found = weights(whole), weights(again)
     assert all((found[name] == expected[name]).all() for name in expected)
+
+
+def test_epochs_with_codewords_must_beat_their_insertion(tmp_path):
+    run = trainer(tmp_path, values=[0.5, 0.4, 0.3, 0.2, 0.1], epoch=4)
+    run.run()
+    assert (run.progress.best, run.progress.best_epoch, run.progress.epoch) == (0.4, 1, 4)
+    assert run.model.is_quantised
+
+
+def test_without_an_epoch_left_the_quantiser_starts_all_the_same(tmp_path):
+    run = trainer(tmp_path, values=[0.5, 0.6, 0.4], epoch=2, pretrain_epoch=2)
+    run.run()
+    assert run.model.is_quantised and len(run.progress.rows) == 2
+    assert (run.progress.best, run.progress.second_from) == (0.4, 2)
+    before = weights(run)
+    again = trainer(tmp_path, epoch=2, pretrain_epoch=2)
+    again.resume()
+    again.run()  # nothing is left to do
+    assert all((before[name] == value).all() for name, value in weights(again).items())
 
 
 def test_a_checkpoint_of_the_last_version_tells_where_its_second_phase_began(tmp_path):

@@ -66,7 +66,7 @@ def test_unknown_flags_and_unreadable_values_are_refused(arguments, capsys):
         ({"score_bias": float("nan")}, "--score_bias"),
         ({"topk": ()}, "--topk"),
         ({"index_codes": "some"}, "--index_codes"),
-        ({"epoch": 5, "pretrain_epoch": 5}, "--pretrain"),
+        ({"epoch": 5, "pretrain_epoch": 6}, "--pretrain"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(change, part):
@@ -99,7 +99,7 @@ def test_settings_of_a_checkpoint(tmp_path):
 
 def test_release_settings_run_by_naming_them():
     h = parse(["--epoch", "10", "--batch_size", "64", "--lr", "1e-4"])[0]
-    assert h.pretrain_epoch == 7  # three quarters
+    assert h.pretrain_epoch == 5  # half
     assert parse(["--epoch", "10", "--pretrain_epoch", "0"])[0].pretrain_epoch == 0
 
 

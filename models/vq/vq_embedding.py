@@ -19,7 +19,8 @@ class TokenQuantiser(nn.Cell):
 
     Look-ups: to score with, a token gets not one code but several, each holding beside the token what the codes before
     it lost, so that their mean comes closer to the token with every one: soft look-up of one and the same lists.
-    Training sees the first code alone, at the cost of one, and in the graph; `indices` finds them all outside of it.
+    Training sees the first code of each token, at the cost of one; but all codes of a user's only token, which no
+    other could make up for. `indices` finds them outside the graph.
 
     Args:
         num_codebooks: M.
@@ -87,28 +88,34 @@ class TokenQuantiser(nn.Cell):
             real: (B,) float32, 1, or 0 where a row is padding: it moves nothing; None: no row is.
 
         Returns:
-            quantised (B, K, D): in value the codewords, in gradient the tokens themselves (straight-through), and
-            commitment, the mean squared distance between a token with what it was asked to hold and its codewords;
-            its gradient moves the token only.
+            quantised (B, K, D): in value the codewords, or of several look-ups their mean, in gradient the tokens
+            themselves (straight-through), and commitment, the mean squared distance between a token with what it was
+            asked to hold and that; its gradient moves the token only.
         """
         real = ops.ones_like(tokens[:, 0, 0]) if real is None else real
-        lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens))
-        lost, codewords = ops.stack(lost, 1), ops.stack(codewords, 1)  # (B, K, D)
+        lookups = self.lookups if tokens.shape[1] == 1 else 1
+        lost, asked, indices, codewords = self._quantise(ops.stop_gradient(tokens), lookups)
+        lost = ops.stack(lost[lookups - 1 :: lookups], 1) / lookups  # (B, K, D)
+        codewords = ops.stack(codewords, 1)  # (B, K * P, D)
+        if lookups > 1:
+            codewords = codewords.mean(1, keep_dims=True)  # (B, 1, D)
         if self.training:
-            asked = ops.depend(ops.concat(asked, 0), codewords)  # (K * B, M, d)
-            moved = self._update(asked, ops.concat(indices, 0), ops.tile(real, (tokens.shape[1],)))
+            asked = ops.depend(ops.concat(asked, 0), codewords)  # (K * P * B, M, d)
+            moved = self._update(asked, ops.concat(indices, 0), ops.tile(real, (len(indices),)))
             codewords = ops.depend(codewords, moved)
         codewords = ops.stop_gradient(codewords)
         straight = tokens - ops.stop_gradient(tokens)  # zero, with the gradient of tokens
         distances = ops.square(ops.stop_gradient(lost) + straight).mean((1, 2))  # (B,)
         return codewords + straight, (distances * real).sum() / ops.clamp(real.sum(), min=1.0)
 
-    def _quantise(self, tokens):
-        """Lists over K tokens: what each one lost (B, D), then what `_match` says of it."""
+    def _quantise(self, tokens, lookups):
+        """Lists over K * lookups codes: what each one lost (B, D), then what `_match` says of it."""
         losses, asked, indices, codewords = [], [], [], []
         lost = nothing = ops.zeros_like(tokens[:, 0])
-        for place in range(tokens.shape[1]):
-            wanted = tokens[:, place] + (lost if self.error_feedback else nothing)
+        for place in range(tokens.shape[1] * lookups):
+            if place % lookups == 0 and not self.error_feedback:
+                lost = nothing
+            wanted = tokens[:, place // lookups] + lost
             targets, nearest, found = self._match(wanted)
             lost = wanted - found
             losses.append(lost)

@@ -262,3 +262,24 @@ def test_a_gram_matrix_too_large_to_keep_changes_no_code(kind, monkeypatch):
     expected = quantiser.indices(rows)
     monkeypatch.setattr(pursuit, "GRAM", 0)
     np.testing.assert_array_equal(quantiser.indices(rows), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_sees_the_mean_of_all_codes_of_an_only_token(kind):
+    quantiser, rows = make(kind, codewords=32, lookups=4), tokens()
+    quantiser.set_train(False)
+    quantised, commitment = quantiser(ms.Tensor(rows))
+    expected = quantiser.look_up(quantiser.indices(rows)).mean(1, keepdims=True)
+    np.testing.assert_allclose(quantised.asnumpy(), expected, atol=1e-5)
+    assert commitment.asnumpy() == pytest.approx(((rows - expected) ** 2).mean(), rel=1e-4)
+    assert np.abs(gradient(quantiser, rows, tokens(seed=2), 1.0)).max() > 0
+
+
+def test_all_codes_of_an_only_token_move_their_codewords():
+    quantiser, rows = make(num_codebooks=1, codewords=16, lookups=4), tokens()
+    before = quantiser.tables()[0]
+    used = np.unique(quantiser.indices(rows))
+    quantiser.set_train(True)
+    quantiser(ms.Tensor(rows))
+    moved = np.flatnonzero((quantiser.tables()[0] != before).any(1))
+    assert set(used) <= set(moved)
