@@ -97,7 +97,9 @@ class Hyperparameters:
     restart_below: float = _parameter(
         0.01, "quantiser", "a codeword below this share of its fair use restarts", least=0
     )
-    beta: float = _parameter(10.0, "quantiser", "weight of the commitment loss", least=0)
+    beta: float = _parameter(
+        1.0, "quantiser", "weight of the commitment loss, which is relative to the size of the tokens", least=0
+    )
 
     loss: str = _parameter("softmax", "training", "ranking loss", choices="models.losses:LOSSES")
     lr: float = _parameter(3e-3, "training", "learning rate of Adam in the first epoch", above=0)
@@ -113,7 +115,7 @@ class Hyperparameters:
     pretrain_epoch: int | None = _parameter(
         None,
         "training",
-        "most epochs of the first phase, before the quantiser starts; none: half of epoch",
+        "most epochs of the first phase, before the quantiser starts; none: half of epoch, for causal encoders all",
         least=0,
     )
     patience: int = _parameter(
@@ -343,7 +345,7 @@ def _value(flag, rest):
 
 
 def check(h):
-    """The hyper-parameters, if they make sense one by one and together, with pretrain_epoch filled in.
+    """The hyper-parameters, if they make sense one by one and together.
 
     Raises:
         UserError: a value outside its range, with the flag's name.
@@ -351,9 +353,7 @@ def check(h):
     from errors import UserError
 
     _check_fields(h)
-    if h.pretrain_epoch is None:
-        h = dataclasses.replace(h, pretrain_epoch=h.epoch // 2)
-    if h.pretrain_epoch > h.epoch:
+    if h.pretrain_epoch is not None and h.pretrain_epoch > h.epoch:
         raise UserError(f"--pretrain_epoch {h.pretrain_epoch} is more than the epochs, {h.epoch}; raise --epoch.")
     return h
 

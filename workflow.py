@@ -134,12 +134,15 @@ def settled(h, data):
 
     `history_dropout` is 1 / (1 + sqrt(n / 10)) of n training interactions per item: .17 on MovieLens-1M (n = 235), .49
     on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. Causal
-    encoders pool nothing, and have that as their `dropout`. `K_c` is 2048 or what leaves each codeword
+    encoders pool nothing, and have that as their `dropout`; they train on whole sequences, and their one token is
+    quantised when they are done: epochs with codewords made it no better. `K_c` is 2048 or what leaves each codeword
     TOKENS_PER_CODEWORD of the tokens that start the quantiser.
     """
     causal = models.PARTS["encoder"][h.encoder].causal
     if h.batch_size is None:
         h = dataclasses.replace(h, batch_size=128 if causal else 512)
+    if h.pretrain_epoch is None:
+        h = dataclasses.replace(h, pretrain_epoch=h.epoch if causal else h.epoch // 2)
     if h.positions_per_user is None:
         h = dataclasses.replace(h, positions_per_user=60 if causal else 20)
     if h.history_dropout is None:

@@ -12,7 +12,6 @@ from retrieval.interactions import INTERACTIONS
 TRAINED = {
     "TwoTower DNN": {"model": "TwoTower", "encoder": "DNN", "wide": 1},
     "TwoTower": {"model": "TwoTower", "wide": 1},
-    "DQMatch DNN": {"model": "DQMatch", "encoder": "DNN"},
     "DQMatch": {"model": "DQMatch"},
 }
 MODELS = {f"{name}{part}": flags for name, flags in TRAINED.items() for part in ("", " + table")}
@@ -20,7 +19,7 @@ MODELS["the table alone"] = TRAINED["DQMatch"]
 PARTS = {label: "deep alone" for label in TRAINED} | {"the table alone": "wide alone"}
 FAIR = {
     "TwoTower": ("TwoTower DNN",),
-    "DQMatch": ("TwoTower", "DQMatch DNN"),
+    "DQMatch": ("TwoTower DNN", "TwoTower"),
     "DQMatch + table": tuple(label for label in MODELS if label != "DQMatch + table"),
 }
 PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # its names for our models

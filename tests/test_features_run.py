@@ -12,8 +12,8 @@ from work import main, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = """--dataset tiny --epoch 2 --pretrain_epoch 1 --hidden 8 --interaction_hidden 4 --embedding_size 8 --K_c 8
-    --token_embedding_size 8 --positions_per_user 5 --neg_num 16 --batch_size 32 --inference_batch_size 64 --topk 5
-    --monitor recall@5 --index_loss none --name tiny""".split()  # noqa: SIM905
+    --encoder DNN --token_embedding_size 8 --positions_per_user 5 --neg_num 16 --batch_size 32 --inference_batch_size 64
+    --topk 5 --monitor recall@5 --index_loss none --name tiny""".split()  # noqa: SIM905
 FEATURES = ["--user_features", "gender,age", "--item_features", "categories,year"]
 
 

@@ -59,7 +59,10 @@ def test_what_was_given_is_left_alone():
 
 def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
     few = settled(Hyperparameters(encoder="SASRec"), data(300, 300, 10))
-    assert few.dropout == few.history_dropout and settled(Hyperparameters(), data(300, 300, 10)).dropout == 0.1
+    pooled = settled(Hyperparameters(encoder="DNN"), data(300, 300, 10))
+    assert few.dropout == few.history_dropout and pooled.dropout == 0.1
+    assert (few.pretrain_epoch, pooled.pretrain_epoch) == (40, 20)
+    assert (few.positions_per_user, pooled.positions_per_user) == (60, 20)
     assert (few.batch_size, few.K_c) == (128, 384 // 8)  # 300 windows of 20 make three batches
 
 

@@ -19,7 +19,7 @@ from runs import settings_of
 from work import Hyperparameters, check, main, parse
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
-    --token_embedding_size 8 --num_codebooks 2 --K_c 16 --positions_per_user 10 --neg_num 64 --lr 0.02 --batch_size 128
+    --encoder DNN --token_embedding_size 8 --num_codebooks 2 --K_c 16 --positions_per_user 10 --neg_num 64 --lr 0.02 --batch_size 128
     --inference_batch_size 512 --topk 5,20 --monitor recall@20""".split()  # noqa: SIM905
 
 
@@ -99,7 +99,7 @@ def test_settings_of_a_checkpoint(tmp_path):
 
 def test_release_settings_run_by_naming_them():
     h = parse(["--epoch", "10", "--batch_size", "64", "--lr", "1e-4"])[0]
-    assert h.pretrain_epoch == 5  # half
+    assert h.pretrain_epoch is None  # until the data are known
     assert parse(["--epoch", "10", "--pretrain_epoch", "0"])[0].pretrain_epoch == 0
 
 

@@ -90,7 +90,7 @@ class TokenQuantiser(nn.Cell):
         Returns:
             quantised (B, K, D): in value the codewords, or of several look-ups their mean, in gradient the tokens
             themselves (straight-through), and commitment, the mean squared distance between a token with what it was
-            asked to hold and that; its gradient moves the token only.
+            asked to hold and that, as a share of the mean square of a token; its gradient moves the token only.
         """
         real = ops.ones_like(tokens[:, 0, 0]) if real is None else real
         lookups = self.lookups if tokens.shape[1] == 1 else 1
@@ -106,7 +106,9 @@ class TokenQuantiser(nn.Cell):
         codewords = ops.stop_gradient(codewords)
         straight = tokens - ops.stop_gradient(tokens)  # zero, with the gradient of tokens
         distances = ops.square(ops.stop_gradient(lost) + straight).mean((1, 2))  # (B,)
-        return codewords + straight, (distances * real).sum() / ops.clamp(real.sum(), min=1.0)
+        # Encoders differ in the size of their tokens (a layer norm makes them five times those of a mean).
+        sizes = ops.square(ops.stop_gradient(tokens)).mean((1, 2))
+        return codewords + straight, (distances * real).sum() / ops.clamp((sizes * real).sum(), min=1e-12)
 
     def _quantise(self, tokens, lookups):
         """Lists over K * lookups codes: what each one lost (B, D), then what `_match` says of it."""
