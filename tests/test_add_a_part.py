@@ -20,8 +20,8 @@ from runs import Run
 from work import main
 
 SMALL = """--dataset sample --epoch 2 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8 --K_c 16
-    --encoder DNN --token_embedding_size 8 --positions_per_user 5 --neg_num 32 --batch_size 256 --inference_batch_size 512
-    --topk 5,20 --monitor recall@20 --wide 0 --index_loss none --name part""".split()  # noqa: SIM905
+    --encoder DNN --token_embedding_size 8 --positions_per_user 5 --neg_num 32 --batch_size 256
+    --inference_batch_size 512 --topk 5,20 --monitor recall@20 --wide 0 --index_loss none --name part""".split()  # noqa: SIM905
 
 
 class Distance(Interaction):

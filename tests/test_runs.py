@@ -46,7 +46,7 @@ def data(n_items, n_users, each):
 
 
 def test_rare_items_hide_more_of_the_history_and_few_tokens_have_few_codewords():
-    rare, common = (settled(Hyperparameters(), data(300, users, 10)) for users in (150, 3000))
+    rare, common = (settled(Hyperparameters(encoder="DNN"), data(300, users, 10)) for users in (150, 3000))
     assert rare.history_dropout == pytest.approx(1 / (1 + 0.5**0.5), abs=0.01)  # 5 interactions per item
     assert common.history_dropout == pytest.approx(1 / (1 + 10**0.5), abs=0.01)  # 100 of them
     assert rare.K_c == 2 * 512 * 4 // 8 and common.K_c == 2048  # 1,350 targets make two batches
