@@ -17,9 +17,11 @@ from mindspore import nn, ops
 from tqdm import tqdm
 
 import files
+from data.queries import Queries
+from data.ragged import Ragged
 from errors import UserError
 
-QUANTISER_TOKENS = 2**15  # of training histories that start the quantiser, at most
+QUANTISER_TOKENS = 2**15  # that start the quantiser, or those of an epoch
 FIRST_PHASE = "first_phase.ckpt"  # its best epoch
 OLD_NAMES = {  # parts of parameter names, and what version 1 called them
     "items.table": "item_table",
@@ -232,11 +234,16 @@ class Trainer:
             tqdm.write(f"quantised  valid {self.settings.monitor} {progress.best:.4f}  *")
 
     def _start_quantiser(self):
-        s, rng = self.settings, np.random.default_rng([self.settings.seed, self.progress.epoch, 2])
-        queries = self.training_data.queries(rng, s.positions_per_user)
-        queries = queries.take(rng.permutation(len(queries))[: -(-QUANTISER_TOKENS // self.model.K_u)])
+        s, histories, users = self.settings, [], []
+        for batch in self._batches(self.progress.epoch):
+            histories.extend(row[row > 0] for row in batch.history)
+            users.append(batch.user)
+            if len(histories) * self.model.K_u >= QUANTISER_TOKENS:
+                break
+        users = None if users[0] is None else np.concatenate(users)
+        tokens = self.query_side.raw_tokens(Queries.without_targets(Ragged.from_rows(histories), users))
         rows = s.batch_size * (s.seq_len if self.model.every_position else 1)
-        self.model.start_quantiser(self.query_side.raw_tokens(queries), rows, s.seed)
+        self.model.start_quantiser(tokens, rows, s.seed)
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows

@@ -165,9 +165,10 @@ def _taken(training):
 
 def _starting_tokens(h, data):
     """How many tokens start the quantiser."""
-    tokeniser = models.PARTS["tokeniser"][models.tokeniser_of(h)]
-    k_u = getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one, whatever K_u
-    return min(data.training.steps(1, h.positions_per_user), math.ceil(QUANTISER_TOKENS / k_u)) * k_u
+    tokeniser, encoder = models.PARTS["tokeniser"][models.tokeniser_of(h)], models.PARTS["encoder"][h.encoder]
+    every, k_u = encoder.causal and tokeniser.every_position, getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one
+    rows = data.training.steps(h.batch_size, h.positions_per_user, every, h.seq_len) * h.batch_size
+    return min(rows, math.ceil(QUANTISER_TOKENS / k_u)) * k_u
 
 
 def fit_baseline(h, command, data, given):

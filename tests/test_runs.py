@@ -49,7 +49,7 @@ def test_rare_items_hide_more_of_the_history_and_few_tokens_have_few_codewords()
     rare, common = (settled(Hyperparameters(encoder="DNN"), data(300, users, 10)) for users in (150, 3000))
     assert rare.history_dropout == pytest.approx(1 / (1 + 0.5**0.5), abs=0.01)  # 5 interactions per item
     assert common.history_dropout == pytest.approx(1 / (1 + 10**0.5), abs=0.01)  # 100 of them
-    assert rare.K_c == 1350 * 4 // 8 and common.K_c == 2048  # of 1,350 targets, four tokens each
+    assert rare.K_c == 2 * 512 * 4 // 8 and common.K_c == 2048  # 1,350 targets make two batches
 
 
 def test_what_was_given_is_left_alone():
@@ -63,7 +63,7 @@ def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
     assert few.dropout == few.history_dropout and pooled.dropout == 0.1
     assert (few.pretrain_epoch, pooled.pretrain_epoch) == (40, 20)
     assert (few.positions_per_user, pooled.positions_per_user) == (60, 20)
-    assert (few.batch_size, few.K_c) == (128, 2700 // 8)  # one token of each target
+    assert (few.batch_size, few.K_c) == (128, 384 // 8)  # 300 windows of 20 make three batches
 
 
 def test_a_baseline_needs_no_batch(tmp_path, monkeypatch):
