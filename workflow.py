@@ -93,6 +93,7 @@ def index_library(h, command):
 def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
     if h.model not in BASELINES:
+        _refuse_unused_tokens(h, given)
         h = settled(h, data)
     _check_sizes(h, data)
     if h.model in BASELINES:
@@ -127,6 +128,15 @@ def train(h, command, data, given):
         matcher = Matcher(model, wide, h)
         _test(matcher, h, data, folder.path, index_library(h, command))
         tie(folder.path, matcher)
+
+
+def _refuse_unused_tokens(h, given):
+    """A number of tokens that would change nothing is said before training and not wondered at after."""
+    if "K_u" in given and h.K_u > 1 and models.tokeniser_of(h) == "whole":
+        raise UserError(
+            f"--K_u {h.K_u} changes nothing: {h.model} with {h.encoder} has one token, the user vector; choose "
+            "--tokeniser heads, or windows, which is made for --encoder DNN."
+        )
 
 
 def settled(h, data):
