@@ -79,7 +79,7 @@ def other_value(f):
         return (*f.default, 60)
     if isinstance(f.default, str):
         return {"monitor": "ndcg@50"}.get(f.name, f"other-{f.default}")
-    return 0.25 if "float" in str(f.type) else (f.default or 0) + 1
+    return 0.25 if "float" in str(f.type) else max((f.default or 0) + 1, f.metadata.get("least", 0))
 
 
 CHOICES = [f for f in dataclasses.fields(work.Hyperparameters) if other_value(f) is not None]
