@@ -101,7 +101,12 @@ class Hyperparameters:
         1.0, "quantiser", "weight of the commitment loss, which is relative to the size of the tokens", least=0
     )
 
-    loss: str = _parameter("softmax", "training", "ranking loss", choices="models.losses:LOSSES")
+    loss: str = _parameter(
+        "softmax",
+        "training",
+        "ranking loss; CCL is for --interaction cosine, temperature 1",
+        choices="models.losses:LOSSES",
+    )
     lr: float = _parameter(3e-3, "training", "learning rate of Adam in the first epoch", above=0)
     lr_decay: bool = _parameter(True, "training", "1: the learning rate falls linearly to 0 over the epochs")
     l2: float = _parameter(1e-6, "training", "weight of the squared norm of the history's item embeddings", least=0)

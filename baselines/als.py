@@ -19,8 +19,6 @@ class ALS(Factors):
         regularisation: the ridge of every user and item.
     """
 
-    library = "implicit"
-
     def __init__(
         self,
         factors: int = 64,
@@ -36,7 +34,7 @@ class ALS(Factors):
 
     @classmethod
     def missing(cls) -> str:
-        """That the library is, where it is."""
+        """The library; see `Factors.missing`."""
         found = importlib.util.find_spec("implicit")
         return "" if found else "ALS needs the implicit library; `pip install implicit`, or take SparkALS."
 

@@ -31,7 +31,6 @@ class Factors:
         seed: of the first item factors.
 
     Attributes:
-        library: what must be installed.
         item_factors: float64 (n_items, factors), NaN for items without training, set by fit.
     """
 

@@ -30,8 +30,6 @@ class SparkALS(Factors):
         master: URL of a cluster, or local[*].
     """
 
-    library = "pyspark"
-
     def __init__(
         self,
         factors: int = 64,
@@ -51,7 +49,7 @@ class SparkALS(Factors):
 
     @classmethod
     def missing(cls) -> str:
-        """That pyspark or Java is, where one is."""
+        """pyspark or Java; see `Factors.missing`."""
         if importlib.util.find_spec("pyspark") is None:
             return f"SparkALS needs pyspark; {INSTALL}."
         if not (shutil.which("java") or os.environ.get("JAVA_HOME")):

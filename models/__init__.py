@@ -85,7 +85,7 @@ class _Builder:
         self.settings |= {"tokeniser": tokeniser_of(settings)} | model.prescribed
 
     def part(self, kind):
-        """The part of this kind that the settings name, as an object; a loss is a function and stays one."""
+        """The part of this kind that the settings name, as an object; a loss may be a function, and stays one."""
         found = self._known(kind)
         if kind == "interaction":  # a formula, whatever computes it
             return InteractionCell(self.settings[kind], self.settings, self.settings["rng"])

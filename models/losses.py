@@ -59,22 +59,22 @@ class GBCE(nn.Cell):
     """Generalised binary cross-entropy (Petrov and Macdonald, "gSASRec", 2023): the positive's probability to the power
     beta, which undoes the overconfidence of training with few negatives.
 
-    beta = a (t (1 - 1/a) + 1/a), a = N / (n_items - 1) the share of the items drawn: t = 0 is `bce`, t = 1 calibrates
-    like training with all of them.
+    beta = a (t (1 - 1/a) + 1/a), a = N / (n_items - 1) the share of the items drawn, however they are drawn: t = 0 is
+    `bce`, t = 1 calibrates like training with all of them.
 
     Args:
         gbce_t: t.
-        neg_num: N.
         n_items: size of the catalogue.
     """
 
-    def __init__(self, gbce_t, neg_num, n_items):
+    def __init__(self, gbce_t, n_items):
         super().__init__()
-        share = min(neg_num / (n_items - 1), 1.0)
-        self.power = share * (gbce_t * (1 - 1 / share) + 1 / share)
+        self.t, self.others = gbce_t, n_items - 1
 
     def construct(self, positive, negative, log_expected, collision):
-        return self.power * softplus(-positive).squeeze(1) + _sum_of(softplus(negative), collision)
+        share = min(negative.shape[1] / self.others, 1.0)
+        power = share * (self.t * (1 - 1 / share) + 1 / share)
+        return power * softplus(-positive).squeeze(1) + _sum_of(softplus(negative), collision)
 
 
 class CCL(nn.Cell):

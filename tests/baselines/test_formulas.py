@@ -4,6 +4,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from implicit.nearest_neighbours import CosineRecommender
+from scipy import sparse
 
 from baselines import similarity
 from baselines.similarity import incidence
@@ -96,10 +98,7 @@ def test_scores_are_sums_of_the_lists_of_the_history(fitted, queries, n_items):
 
 
 def test_item_knn_agrees_with_implicit(lists, taken):
-    library = pytest.importorskip("implicit.nearest_neighbours", reason="pip install implicit")
-    from scipy import sparse
-
-    model = library.CosineRecommender(K=taken.shape[1])
+    model = CosineRecommender(K=taken.shape[1])
     model.fit(sparse.csr_matrix(taken), show_progress=False)
     expected = model.similarity.toarray()
     np.fill_diagonal(expected, 0)

@@ -38,10 +38,10 @@ def test_binary_cross_entropy():
 
 
 def test_gbce_without_calibration_is_bce_and_with_all_of_it_weighs_the_positive_by_the_share_drawn():
-    np.testing.assert_allclose(found(GBCE(0.0, 3, 31)), found(bce), rtol=1e-6)
+    np.testing.assert_allclose(found(GBCE(0.0, 31)), found(bce), rtol=1e-6)
     expected = found(bce) + 0.9 * log_sigmoid(POSITIVE[:, 0])  # 3 of 30 items are drawn
-    np.testing.assert_allclose(found(GBCE(1.0, 3, 31)), expected, rtol=1e-5)
-    np.testing.assert_allclose(found(GBCE(1.0, 300, 31)), found(bce), rtol=1e-6)
+    np.testing.assert_allclose(found(GBCE(1.0, 31)), expected, rtol=1e-5)
+    np.testing.assert_allclose(found(GBCE(1.0, 3)), found(bce), rtol=1e-6)
 
 
 def test_ccl_asks_for_one_and_lets_negatives_be_up_to_the_margin():

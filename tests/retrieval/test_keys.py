@@ -114,8 +114,6 @@ def test_compact_answers_are_those_of_its_rounded_scores(rng, index, keys, seen)
 
 
 def test_milvus_answers_as_the_index(index, keys, seen, tmp_path):
-    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
-    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     codes, weights = keys
     served = load_into_milvus(index, str(tmp_path / "keys.db"), progress=False)
     try:
