@@ -61,9 +61,9 @@ class Matcher:
         return IndexRecommender(index, self.keys, scorer)
 
     def keys(self, queries):
-        """What queries look up: codes (U, C), or codes and item keys with their weights (U, C + H)."""
-        codes = self.query_side.codes(queries)
-        return codes if self.item_keys is None else self.item_keys.beside(codes, queries.histories)
+        """What queries look up: codes and their weights (U, C), or codes and item keys with theirs (U, C + H)."""
+        keys = self.query_side.keys(queries)
+        return keys if self.item_keys is None else self.item_keys.beside(*keys, queries.histories)
 
     def reasons(self, recommender: IndexRecommender, queries, items) -> list:
         """What gave each recommended item its score: it is a sum over the keys of the user, so this is exact.
@@ -77,9 +77,9 @@ class Matcher:
             For each user, for each item, the largest parts as (history item or None for a token, its number, share).
         """
         codes, shares = recommender.explain(queries, items)  # (U, C + H), (U, k, C + H)
-        k_u, n_codes = self.model.K_u, self.model.codes_per_user
+        k_u, n_codes = self.model.coded_tokens, self.model.codes_per_user
         of_tokens = shares[..., :n_codes].reshape(*shares.shape[:2], k_u, -1).sum(3)
-        shares = np.concatenate([of_tokens, shares[..., n_codes:]], 2)  # (U, k, K_u + H)
+        shares = np.concatenate([of_tokens, shares[..., n_codes:]], 2)  # (U, k, k_u + H)
         history = codes[:, n_codes:]  # (U, H)
 
         def part(user, slot):

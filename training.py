@@ -105,7 +105,7 @@ class Trainer:
         quantiser of a model that has one and with the low learning rates that end the schedule: so a model that has
         learnt all it can in a few epochs is settled as one is that took them all. Without an epoch left the second
         phase is the quantiser's start alone. A phase ends early when `patience` of its epochs brought no better
-        `monitor`.
+        `monitor`. A quantiser that takes no part in training starts when the best epoch is known.
 
         Raises:
             UserError: the loss is not finite, or does not move.
@@ -151,6 +151,10 @@ class Trainer:
                 found = f"valid {s.monitor} {monitored:.4f}"
                 tqdm.write(f"epoch {progress.epoch:3d}  loss {loss:.4f}  {found}  {seconds:.1f} s{mark}")
         self.load("best.ckpt")
+        if self.model.has_quantiser and not self.model.is_quantised:
+            self._start_quantiser()
+            self.save("best.ckpt")
+            tqdm.write(f"quantised  valid {s.monitor} {self.validate()[s.monitor]:.4f}")
 
     def _phase_is_over(self):
         s, progress, first = self.settings, self.progress, self.progress.second_from or 0
@@ -226,7 +230,7 @@ class Trainer:
                 self.save(FIRST_PHASE)
             self.load(FIRST_PHASE)
         progress.second_from = progress.epoch
-        if self.model.has_quantiser:
+        if self.model.has_quantiser and self.model.quantiser.trains:
             self._start_quantiser()
             progress.best, progress.best_epoch = self.validate()[self.settings.monitor], progress.epoch
             self.save("best.ckpt")  # training with codewords must beat their mere insertion
@@ -238,7 +242,7 @@ class Trainer:
         for batch in self._batches(self.progress.epoch):
             histories.extend(row[row > 0] for row in batch.history)
             users.append(batch.user)
-            if len(histories) * self.model.K_u >= QUANTISER_TOKENS:
+            if len(histories) * self.model.coded_tokens >= QUANTISER_TOKENS:
                 break
         users = None if users[0] is None else np.concatenate(users)
         tokens = self.query_side.raw_tokens(Queries.without_targets(Ragged.from_rows(histories), users))

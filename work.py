@@ -84,12 +84,20 @@ class Hyperparameters:
     wide_lookups: int = _parameter(20, "wide", "items of the history that are looked up in the table", least=1)
     wide_postings: int = _parameter(400, "wide", "most items in a row of the table", least=1)
 
-    quantiser: str = _parameter("residual", "quantiser", "kind; product is the paper's", choices="models.vq:QUANTISERS")
+    quantiser: str | None = _parameter(
+        None,
+        "quantiser",
+        "kind; product is the paper's; none: pursuit where scores add up over tokens and none trains, else residual",
+        choices="models.vq:QUANTISERS",
+    )
     error_feedback: bool = _parameter(True, "quantiser", "1: a token takes over what quantising those before it lost")
     num_codebooks: int = _parameter(1, "quantiser", "codebooks; a token gets a codeword of each", least=1)
     K_c: int | None = _parameter(None, "quantiser", "codewords per codebook; none: 2048, or fewer", least=1)
-    token_lookups: int = _parameter(
-        4, "quantiser", "codes looked up for a token, each taking over what those before it lost", least=1
+    token_lookups: int | None = _parameter(
+        None,
+        "quantiser",
+        "codes looked up, each for what those before it lost; none: 8 of a user by pursuit, else 4 of a token",
+        least=1,
     )
     ema_decay: float = _parameter(
         0.97, "quantiser", "share of the old average kept when codewords follow their tokens", least=0, below=1
@@ -120,7 +128,8 @@ class Hyperparameters:
     pretrain_epoch: int | None = _parameter(
         None,
         "training",
-        "most epochs of the first phase, before the quantiser starts; none: half of epoch, for causal encoders all",
+        "most epochs of the first phase, before the quantiser starts; none: half of epoch, all of it for a causal "
+        "encoder or the quantiser pursuit",
         least=0,
     )
     patience: int = _parameter(

@@ -32,6 +32,7 @@ from training import QUANTISER_TOKENS, Trainer, silenced
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
+TRAINS_CODEWORDS = ("error_feedback", "ema_decay", "restart_below", "beta")  # settings that do, of some quantisers
 NEEDS = {  # of MindSpore, by device
     "GPU": "the GPU parts of its pip wheel are for CUDA 11.1 and 11.6 with cuDNN 8, and did not load; install those "
     "and an NVIDIA driver, or stay on CPU and let --index_device gpu put the index on a GPU without MindSpore",
@@ -95,6 +96,7 @@ def train(h, command, data, given):
     if h.model not in BASELINES:
         _refuse_unused_tokens(h, given)
         h = settled(h, data)
+        _refuse_unused_quantiser(h, given)
     _check_sizes(h, data)
     if h.model in BASELINES:
         return fit_baseline(h, command, data, given)
@@ -139,18 +141,33 @@ def _refuse_unused_tokens(h, given):
         )
 
 
+def _refuse_unused_quantiser(h, given):
+    """So are settings of codebooks that move, where they stay."""
+    unused = [name for name in TRAINS_CODEWORDS if name in given]
+    if unused and h.quantiser == "pursuit" and models.MODELS[h.model].has_quantiser:
+        raise UserError(
+            f"--{unused[0]} changes nothing: the quantiser pursuit takes no part in training; choose --quantiser "
+            "residual or product."
+        )
+
+
 def settled(h, data):
     """The settings, those that were left to the data and the encoder filled in.
 
     `history_dropout` is 1 / (1 + sqrt(n / 10)) of n training interactions per item: .17 on MovieLens-1M (n = 235), .49
     on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. Causal
-    encoders pool nothing, and have that as their `dropout`; they train on whole sequences, and their one token is
-    quantised when they are done: epochs with codewords made it no better. `K_c` is 2048 or what leaves each codeword
-    TOKENS_PER_CODEWORD of the tokens that start the quantiser.
+    encoders pool nothing, and have that as their `dropout`; they train on whole sequences. Where scores add up over
+    tokens the quantiser is pursuit, put under the trained model: epochs with codewords made it no better. `K_c` is 2048
+    or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser.
     """
     causal = models.PARTS["encoder"][h.encoder].causal
     if h.batch_size is None:
         h = dataclasses.replace(h, batch_size=128 if causal else 512)
+    if h.quantiser is None:
+        adds_up = models.PARTS["interaction"][h.interaction].linear and h.score_bias is None
+        h = dataclasses.replace(h, quantiser="pursuit" if adds_up and h.num_codebooks == 1 else "residual")
+    if h.token_lookups is None:
+        h = dataclasses.replace(h, token_lookups=8 if h.quantiser == "pursuit" else 4)
     if h.pretrain_epoch is None:
         h = dataclasses.replace(h, pretrain_epoch=h.epoch if causal else h.epoch // 2)
     if h.positions_per_user is None:
@@ -161,7 +178,8 @@ def settled(h, data):
     if h.dropout is None:
         h = dataclasses.replace(h, dropout=h.history_dropout if causal else 0.1)
     if h.K_c is None:
-        words = min(2048, _starting_tokens(h, data) // TOKENS_PER_CODEWORD)
+        halves = 2 if h.quantiser == "pursuit" else 1  # each of which all tokens start
+        words = min(2048, _starting_tokens(h, data) * halves // TOKENS_PER_CODEWORD)
         h = dataclasses.replace(h, K_c=max(words, 1))
     return h
 
@@ -176,9 +194,11 @@ def _taken(training):
 def _starting_tokens(h, data):
     """How many tokens start the quantiser."""
     tokeniser, encoder = models.PARTS["tokeniser"][models.tokeniser_of(h)], models.PARTS["encoder"][h.encoder]
-    every, k_u = encoder.causal and tokeniser.every_position, getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one
+    every, coded = encoder.causal and tokeniser.every_position, getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one
+    if h.quantiser == "pursuit":
+        coded = 1
     rows = data.training.steps(h.batch_size, h.positions_per_user, every, h.seq_len) * h.batch_size
-    return min(rows, math.ceil(QUANTISER_TOKENS / k_u)) * k_u
+    return min(rows, math.ceil(QUANTISER_TOKENS / coded)) * coded
 
 
 def fit_baseline(h, command, data, given):
@@ -243,7 +263,7 @@ def export(h, command, data, given):
         user, known = " and user int64 (B, W)", f" --user {shlex.quote(model.users.names[1])}"
     print(
         f"wrote {path}, {path.stat().st_size:,} bytes: history int64 (B, {h.seq_len}){user} -> codes int64 "
-        f"(B, {model.K_u})"
+        f"and weights float32 (B, {model.codes_per_user})"
     )
     print("the ten best items after a history of items 1, 2, 3, without MindSpore:")
     print("    pip install onnxruntime")

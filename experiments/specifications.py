@@ -126,10 +126,11 @@ EXPERIMENTS = {
     "codebooks": Experiment(
         "How many codebooks (M) of how many codewords (N)",
         {
-            f"M = {books}, N = {words}": {"num_codebooks": books, "K_c": words, **WINDOWS}
+            f"M = {books}, N = {words}": {"quantiser": "residual", "num_codebooks": books, "K_c": words, **WINDOWS}
             for books in (1, 2, 4)
             for words in (64, 256, 1024)
-        },
+        }
+        | {f"pursuit, N = {words}": {"K_c": words, **WINDOWS} for words in (64, 256, 1024)},
         {
             f"M = {books}, N = {words}": ("M = 2, N = 256",)
             for books in (1, 2, 4)

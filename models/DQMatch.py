@@ -29,14 +29,19 @@ class DQMatch(AllToAll):
         return codewords, self.beta * commitment
 
     def start_quantiser(self, tokens, batch_size, seed):
-        """Puts the codebooks on the k-means centres of some tokens and switches them on; see `BaseModel`."""
-        self.quantiser.start(tokens.reshape(-1, tokens.shape[2]), batch_size * self.K_u, seed)
+        """Starts the codebooks with some tokens and switches them on; see `BaseModel`."""
+        self.quantiser.start(tokens, batch_size * self.coded_tokens, seed)
         self.quantised.set_data(ms.Tensor(1.0, ms.float32))
 
     @property
     def codes_per_user(self):
-        """How many codes a user looks up, K_u * P."""
-        return self.K_u * self.quantiser.lookups
+        """How many codes a user looks up, C."""
+        return self.quantiser.codes_per_user(self.K_u)
+
+    @property
+    def coded_tokens(self):
+        """How many vectors of a user have codes of their own: K_u tokens, or 1 where it is their sum."""
+        return self.codes_per_user // self.quantiser.lookups
 
     @property
     def is_quantised(self):

@@ -12,18 +12,19 @@ import numpy as np
 from errors import UserError
 from files import fresh
 
-FORMAT = 1  # of the metadata; `retrieval.engines.onnx_query` reads it
+FORMAT = 2  # of the metadata; `retrieval.engines.onnx_query` reads it
 OPSET, IR_VERSION = 17, 8  # what onnxruntime 1.13 and later run
 
 
 def export_query_side(model, path):
-    """Writes histories -> codes of a quantised model in evaluation mode to an ONNX file.
+    """Writes histories -> keys of a quantised model in evaluation mode to an ONNX file.
 
     Input `history`, int64 (B, seq_len): item ids, oldest first, 0 in front where the history is shorter; B is free,
     from 1 on. An id outside 0 .. n_items stops the run with the error of onnxruntime's Gather. A model with features
-    of users has the input `user` too, int64 (B, W): their values, W is free, 0 is none. Output `codes`, int64 (B, K_u *
-    P) of P look-ups per token: those of `models.QuerySide.codes`. The metadata tell format, seq_len, K_u, n_items, the
-    names of the values and the meaning of the codes. The file is whole or not there; ONNX allows it 2 GB.
+    of users has the input `user` too, int64 (B, W): their values, W is free, 0 is none. Outputs: `codes`,
+    int64 (B, C), and `weights`, float32 (B, C), those of `models.QuerySide.keys`. The metadata tell format, seq_len,
+    K_u, n_items, the names of the values and the meaning of the codes. The file is whole or not there; ONNX allows it
+    2 GB.
 
     Args:
         model: a model whose quantiser has started.
@@ -53,20 +54,23 @@ def export_query_side(model, path):
         inputs["user"], meanings["user_values"] = ("batch", "values"), json.dumps(model.users.names)
         embeddings = model.users.onnx(graph, embeddings, mask, "user")
     tokens = model.tokeniser.onnx(graph, embeddings, mask, model.seq_len)  # (K_u, B, D)
-    codes = _codes(graph, model.quantiser, tokens, model.K_u)
+    keys = ("batch", model.codes_per_user)
+    codes, weights = model.quantiser.onnx(graph, tokens, model.K_u)
+    graph("Identity", codes, output="codes")
+    graph("Identity", weights, output="weights")
     exported = graph.model(
         inputs,
-        {codes: ("batch", model.codes_per_user)},
+        {"codes": keys, "weights": keys},
         {
             "sparcode_format": FORMAT,
             "seq_len": model.seq_len,
             "K_u": model.K_u,
-            "token_lookups": model.quantiser.lookups,
             "n_items": model.items.n_items,
             "num_codebooks": model.quantiser.num_codebooks,
             "K_c": model.quantiser.n_codewords,
             "history": "item ids 1..n_items, oldest first, left-padded with 0",
-            "codes": "token_lookups per token: sum over m of index_m * K_c^(num_codebooks-1-m), a key of the index",
+            "codes": "sum over m of index_m * K_c^(num_codebooks-1-m), a key of the index",
+            "weights": "by which the posting lists of the codes are multiplied",
         }
         | meanings,
     )
@@ -94,11 +98,18 @@ class _Graph:
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
+    def tensor(self, values, kind):
+        """A small array as the value of an attribute."""
+        return self.onnx.numpy_helper.from_array(np.array(values, kind))
+
     def model(self, inputs, outputs, metadata):
-        """The checked model; inputs and outputs are dictionaries from names to shapes, all int64."""
-        helper, int64 = self.onnx.helper, self.onnx.TensorProto.INT64
+        """The checked model; inputs and outputs are dictionaries from names to shapes, int64 but the weights."""
+        helper, kinds = self.onnx.helper, self.onnx.TensorProto
         inputs, outputs = (
-            [helper.make_tensor_value_info(name, int64, shape) for name, shape in each.items()]
+            [
+                helper.make_tensor_value_info(name, kinds.FLOAT if name == "weights" else kinds.INT64, shape)
+                for name, shape in each.items()
+            ]
             for each in (inputs, outputs)
         )
         graph = helper.make_graph(self.nodes, "query_side", inputs, outputs, self.constants)
@@ -107,28 +118,3 @@ class _Graph:
         helper.set_model_props(model, {name: str(value) for name, value in metadata.items()})
         self.onnx.checker.check_model(model, full_check=True)
         return model
-
-
-def _codes(graph, quantiser, tokens, k_u):
-    """The codes that tokens look up, (K_u, B, D) -> (B, K_u * P), in the steps of `models.vq.pursuit`."""
-    tables, n = quantiser.tables(), quantiser.n_codewords  # (M, N, D)
-    words = np.concatenate(tables)  # (M * N, D)
-    transposed, half_norm = graph.constant(words.T), graph.constant(0.5 * np.square(words).sum(1))
-    # Of codeword and codeword; onnxruntime computes it when it opens the file, which stays small.
-    gram = graph("MatMul", graph.constant(words), transposed)  # (M * N, M * N)
-    products = graph("MatMul", tokens, transposed)  # (K_u, B, M * N)
-    start = graph("Neg", half_norm)
-    columns, closeness = [], start
-    for place in range(k_u * quantiser.lookups):
-        if place % quantiser.lookups == 0:
-            product = graph("Gather", products, place // quantiser.lookups)  # (B, M * N)
-            closeness = closeness if quantiser.error_feedback else start
-        closeness, code = graph("Add", closeness, product), 0
-        for book in range(len(tables)):
-            part = graph("Slice", closeness, [book * n], [(book + 1) * n], [1])
-            nearest = graph("ArgMax", part, axis=1)  # (B, 1)
-            row = graph("Squeeze", graph("Add", nearest, book * n), [1])
-            closeness = graph("Sub", closeness, graph("Gather", gram, row))
-            code = graph("Add", graph("Mul", code, n), nearest)  # (B, 1)
-        columns.append(code)
-    return graph("Concat", *columns, axis=1, output="codes")

@@ -21,17 +21,24 @@ class QuerySide:
         self._tokens = _Tokens(model)
 
     def tokens(self, queries):
-        """Tokens as the score sees them, U queries -> (U, K_u, D) float32; of a quantised model all it looks up."""
+        """Tokens as the score sees them, U queries -> (U, K_u, D) float32; of a quantised model all it looks up, (U, C,
+        D)."""
         if self.model.is_quantised:
-            return self.model.quantiser.look_up(self._indices(queries))
+            indices, weights = self._keys(queries)
+            return self.model.quantiser.look_up(indices) * weights[..., None]
         return self.raw_tokens(queries)
 
-    def codes(self, queries):
-        """Codes that a quantised model looks up, U queries -> (U, K_u * P) int64; see `TokenQuantiser`."""
-        return self.model.quantiser.encode(self._indices(queries))
+    def keys(self, queries):
+        """What a quantised model looks up of U queries: codes (U, C) int64 and their weights (U, C) float32."""
+        indices, weights = self._keys(queries)
+        return self.model.quantiser.encode(indices), weights
 
-    def _indices(self, queries):
-        return self.model.quantiser.indices(self.raw_tokens(queries))  # (U, K_u * P, M)
+    def codes(self, queries):
+        """The codes of `keys` alone."""
+        return self.keys(queries)[0]
+
+    def _keys(self, queries):
+        return self.model.quantiser.keys(self.raw_tokens(queries))  # (U, C, M) and (U, C)
 
     def raw_tokens(self, queries):
         """Tokens before quantisation, U queries -> (U, K_u, D) float32."""

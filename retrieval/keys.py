@@ -37,8 +37,7 @@ class ItemKeys:
         keys = np.where(filled, self.first + items, EMPTY_SLOT)
         return keys, np.where(filled, np.asarray(self.weights, np.float32), np.float32(0))
 
-    def beside(self, codes: np.ndarray, histories) -> tuple[np.ndarray, np.ndarray]:
-        """Codes of tokens (U, K), each of weight 1, and the item keys behind them: keys and weights (U, K + H)."""
-        keys, weights = self.of(histories)
-        ones = np.ones(codes.shape, np.float32)
-        return np.concatenate([codes, keys], 1), np.concatenate([ones, weights], 1)
+    def beside(self, codes: np.ndarray, weights: np.ndarray, histories) -> tuple[np.ndarray, np.ndarray]:
+        """Codes of tokens and their weights (U, C), and the item keys behind them: keys and weights (U, C + H)."""
+        keys, ages = self.of(histories)
+        return np.concatenate([codes, keys], 1), np.concatenate([weights, ages], 1)

@@ -71,7 +71,7 @@ def read_manifest(folder: str | Path, names: list[str]) -> dict:
 def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommender:
     """A recommender from the files that `python work.py --mode export` leaves in the folder of a run.
 
-    Its queries have `histories`, and `users` as of `OnnxQuery.codes` where the run reads features of users.
+    Its queries have `histories`, and `users` as of `OnnxQuery.keys` where the run reads features of users.
 
     Args:
         folder: holds manifest.json, index/, query.onnx and scorer.npz.
@@ -89,8 +89,8 @@ def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommen
     def encode(queries):
         rows = queries.histories
         histories = [rows.values[a:b] for a, b in zip(rows.offsets, rows.offsets[1:], strict=False)]
-        codes = query.codes(histories, getattr(queries, "users", None))
-        return item_keys.beside(codes, rows) if item_keys else codes
+        keys = query.keys(histories, getattr(queries, "users", None))
+        return item_keys.beside(*keys, rows) if item_keys else keys
 
     scorer = load_scorer(folder / SCORER, threads)
     return IndexRecommender(load_index(folder / "index"), encode, scorer, threads=threads)

@@ -1,6 +1,10 @@
-"""Vector, product and residual quantisation with codebooks that follow the data by exponential moving averages."""
+"""Quantisers of tokens: product and residual with codebooks that follow the data, and pursuit for what is trained."""
 
+from models.vq.pursuit import PursuitQuantiser
+from models.vq.quantiser import Quantiser
 from models.vq.vq import VectorQuantiser
-from models.vq.vq_embedding import QUANTISERS, ProductQuantiser, ResidualQuantiser
+from models.vq.vq_embedding import ProductQuantiser, ResidualQuantiser
 
-__all__ = ["QUANTISERS", "ProductQuantiser", "ResidualQuantiser", "VectorQuantiser"]
+__all__ = ["QUANTISERS", "ProductQuantiser", "PursuitQuantiser", "Quantiser", "ResidualQuantiser", "VectorQuantiser"]
+
+QUANTISERS = {"product": ProductQuantiser, "residual": ResidualQuantiser, "pursuit": PursuitQuantiser}

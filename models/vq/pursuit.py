@@ -1,92 +1,142 @@
-"""Codewords of tokens outside the graph: every look-up from one product of tokens and codewords."""
+"""A user vector as a weighted sum of few codewords: non-negative matching pursuit."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import mindspore as ms
 import numba
 import numpy as np
+from sklearn.cluster import KMeans
 
+from models.vq.nearest import BLOCK, gram_of
+from models.vq.quantiser import Quantiser
 from retrieval.search import available_cores
 
-BLOCK = 2**22  # products of tokens and codewords at once, 16 MiB
-GRAM = 2**27  # products of codewords and codewords that are kept, 512 MiB
 
+class PursuitQuantiser(Quantiser):
+    """One codebook of directions; the sum of a user's tokens becomes w_1 c_1 + ... + w_P c_P, no weight below 0.
 
-def nearest_codewords(tokens: np.ndarray, tables: np.ndarray, lookups: int, error_feedback: bool) -> np.ndarray:
-    """The codewords that each token looks up; see `TokenQuantiser`.
+    For scores that are linear in the tokens: they add up to that of the tokens' sum, and w times the posting list of c
+    is the list of w c. Matching pursuit (Mallat and Zhang, "Matching Pursuits With Time-Frequency Dictionaries", 1993)
+    takes the codeword that points closest to what is missing, with the weight that leaves least, P times. Weights below
+    0 are left out, for the lists hold what a codeword likes and not what it dislikes.
 
-    Each book answers what the answers before it left over, of this token and, with feedback, of those before. What is
-    left over is a token less some codewords, so its closeness to every codeword is a sum of products that are known:
-    token with codeword, computed once per token, and codeword with codeword, computed once (as in the batch form of
-    orthogonal matching pursuit: Rubinstein et al., 2008).
+    Half of the codewords are k-means centres of user vectors, the others centres of the directions of what the first
+    half leaves over, as the later codebooks of a residual quantiser are; but every codeword has a list of its own, so N
+    lists do the work of N^P tuples.
+
+    It takes no part in training: it is put under a model that is trained.
 
     Args:
-        tokens: (B, K, D) float32.
-        tables: (M, N, D) float32 codebooks of full width; a token is the sum of a codeword of each.
-        lookups: P, of a token.
-        error_feedback: whether tokens take over what was lost before them.
+        num_codebooks: 1.
+        K_c: N, codewords.
+        token_embedding_size: D, of a token.
+        token_lookups: P, codes of a user.
+
+    Raises:
+        ValueError: num_codebooks is not 1.
+    """
+
+    trains = False
+
+    def __init__(self, num_codebooks, K_c, token_embedding_size, token_lookups):
+        super().__init__(num_codebooks, K_c)
+        if num_codebooks != 1:
+            raise ValueError(f"the quantiser pursuit has one codebook, not {num_codebooks}; choose residual or product")
+        self.lookups = token_lookups
+        table = np.zeros((K_c, token_embedding_size), np.float32)
+        self.table = ms.Parameter(ms.Tensor(table), name="table", requires_grad=False)  # (N, D), rows of length 1
+
+    def tables(self):
+        return self.table.asnumpy()[None]
+
+    def codes_per_user(self, n_tokens):
+        return self.lookups
+
+    def start(self, tokens, batch_rows, seed):
+        """Chooses the codewords by the users' vectors.
+
+        Args:
+            tokens: (U, K, D) float32 array.
+            batch_rows: not looked at.
+            seed: of scikit-learn's k-means.
+
+        Raises:
+            ValueError: fewer users than codewords.
+        """
+        vectors = tokens.sum(1)
+        if len(vectors) < self.n_codewords:
+            raise ValueError(f"k-means needs at least {self.n_codewords} vectors, got {len(vectors)}")
+        later = self.n_codewords // 2
+        table = _directions(_centres(vectors, self.n_codewords - later, seed))
+        if later:
+            codes, weights = pursue(vectors, table, 1)
+            left = vectors - weights * table[codes[:, 0]]
+            table = np.concatenate([table, _directions(_centres(_directions(left), later, seed))])
+        self.table.set_data(ms.Tensor(table))
+
+    def keys(self, tokens):
+        codes, weights = pursue(tokens.sum(1), self.tables()[0], self.lookups)
+        return codes[..., None], weights
+
+    def onnx(self, graph, tokens, n_tokens):
+        words = self.tables()[0]
+        transposed = graph.constant(words.T)
+        gram = graph("MatMul", graph.constant(words), transposed)  # computed when the file is opened
+        product = graph("MatMul", graph("ReduceSum", tokens, [0], keepdims=0), transposed)  # (B, N)
+        codes, weights = [], []
+        for _ in range(self.lookups):
+            codes.append(graph("ArgMax", product, axis=1))  # (B, 1)
+            weights.append(graph("Relu", graph("ReduceMax", product, axes=[1])))  # (B, 1)
+            taken = graph("Mul", weights[-1], graph("Gather", gram, graph("Squeeze", codes[-1], [1])))
+            product = graph("Sub", product, taken)
+        return graph("Concat", *codes, axis=1), graph("Concat", *weights, axis=1)
+
+
+def pursue(vectors: np.ndarray, words: np.ndarray, lookups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Non-negative matching pursuit of rows.
+
+    What is missing is the vector less some codewords, so its products with all codewords follow from those of the
+    vector, computed once, and of codeword and codeword, computed once.
+
+    Args:
+        vectors: (B, D) float32.
+        words: (N, D) float32, rows of length 1 or 0.
+        lookups: P.
 
     Returns:
-        (B, K * P, M) int32.
+        Rows of words (B, P) int32 and their weights (B, P) float32; 0 where no codeword comes closer.
     """
-    n_users, n_tokens, width = tokens.shape
-    n_books, n_codewords, _ = tables.shape
-    words = np.ascontiguousarray(tables.reshape(-1, width))  # (M * N, D)
-    gram = words @ words.T if len(words) ** 2 <= GRAM else np.empty((0, 0), np.float32)
-    half_norm = np.float32(0.5) * np.square(words).sum(1)  # |x - c|^2 is least where x.c - |c|^2 / 2 is greatest
-    indices = np.empty((n_users, n_tokens * lookups, n_books), np.int32)
-    size = max(BLOCK // (n_tokens * len(words)), 1)
+    gram = gram_of(words)
+    codes, weights = (np.empty((len(vectors), lookups), kind) for kind in (np.int32, np.float32))
+    size = max(BLOCK // len(words), 1)
 
     def fill(first: int) -> None:
-        users = slice(first, first + size)
-        products = tokens[users].reshape(-1, width) @ words.T
-        products = products.reshape(-1, n_tokens, len(words))
-        _pursue(products, words, gram, half_norm, n_codewords, lookups, error_feedback, indices[users])
+        rows = slice(first, first + size)
+        _pursue(vectors[rows] @ words.T, words, gram, codes[rows], weights[rows])
 
     with ThreadPoolExecutor(available_cores()) as pool:
-        list(pool.map(fill, range(0, n_users, size)))
-    return indices
+        list(pool.map(fill, range(0, len(vectors), size)))
+    return codes, weights
 
 
 @numba.njit(nogil=True, cache=True)
-def _pursue(products, words, gram, half_norm, n_codewords, lookups, error_feedback, indices):
-    """Fills indices (B, K * P, M) from products (B, K, M * N)."""
-    n_books = indices.shape[2]
-    closeness = np.empty(len(words), np.float32)
-    for user in range(len(products)):
-        closeness[:] = -half_norm
-        for token in range(products.shape[1]):
-            if not error_feedback:
-                closeness[:] = -half_norm
-            for place in range(token * lookups, (token + 1) * lookups):
-                closeness += products[user, token]
-                for book in range(n_books):
-                    first = book * n_codewords
-                    word = first + _greatest(closeness[first : first + n_codewords])
-                    indices[user, place, book] = word - first
-                    if len(gram):
-                        closeness -= gram[word]
-                    else:
-                        for other in range(len(words)):
-                            closeness[other] -= _inner(words[other], words[word])
+def _pursue(products, words, gram, codes, weights):
+    """Fills codes and weights (B, P) from products (B, N), which it uses up."""
+    for row in range(len(products)):
+        missing = products[row]
+        for place in range(codes.shape[1]):
+            word = missing.argmax()
+            weight = max(missing[word], np.float32(0))
+            codes[row, place], weights[row, place] = word, weight
+            missing -= weight * (gram[word] if len(gram) else np.dot(words, words[word]))
 
 
-@numba.njit(nogil=True)
-def _greatest(values):
-    """The first place of the greatest value; a maximum without its place is several times faster to find."""
-    most = values[0]
-    for value in values:
-        most = max(most, value)
-    for place in range(len(values)):
-        if values[place] == most:
-            return place
-    return 0
+def _centres(vectors, number, seed):
+    return KMeans(number, n_init=1, max_iter=25, random_state=seed).fit(vectors).cluster_centers_.astype(np.float32)
 
 
-@numba.njit(nogil=True, fastmath=True)
-def _inner(left, right):
-    total = np.float32(0)
-    for column in range(len(left)):
-        total += left[column] * right[column]
-    return total
+def _directions(vectors):
+    """Rows at length 1; those of zeros stay so."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))

@@ -3,15 +3,15 @@
 import numpy as np
 from mindspore import nn, ops
 
-from models.vq.pursuit import nearest_codewords
+from models.vq.nearest import nearest_codewords
+from models.vq.quantiser import Quantiser
 from models.vq.vq import VectorQuantiser
 
 
-class TokenQuantiser(nn.Cell):
+class TokenQuantiser(Quantiser):
     """M codebooks of N codewords, shared by all tokens (SparCode, overview figure), with error feedback.
 
-    The code of a token is one integer, sum_m index_m * N^(M-1-m), so that the index needs one key per token. A
-    subclass says how the codebooks share the work: `_match`, `start` and `tables`.
+    A subclass says how the codebooks share the work: `_match`, `start` and `tables`.
 
     Error feedback: the first token of a user is quantised as it is; each later one is asked to hold, beside itself,
     what quantisation lost of those before it (error diffusion, as in half-toning: Floyd and Steinberg, 1976). Scores
@@ -37,10 +37,7 @@ class TokenQuantiser(nn.Cell):
     def __init__(
         self, num_codebooks, K_c, token_embedding_size, token_lookups, error_feedback, ema_decay, restart_below, rng
     ):
-        super().__init__()
-        if float(K_c) ** num_codebooks >= 2**63:
-            raise ValueError(f"{K_c}^{num_codebooks} codes do not fit in a 64-bit integer")
-        self.num_codebooks, self.n_codewords = num_codebooks, K_c
+        super().__init__(num_codebooks, K_c)
         self.lookups, self.error_feedback = token_lookups, error_feedback
         width = self.codeword_width(token_embedding_size, num_codebooks)
         self.codebooks = nn.CellList(
@@ -57,28 +54,49 @@ class TokenQuantiser(nn.Cell):
         raise NotImplementedError
 
     def start(self, tokens, batch_rows, seed):
-        """K-means start of every codebook from (R, D) tokens as they are, without feedback; see `VectorQuantiser`."""
-        raise NotImplementedError
-
-    def tables(self):
-        """The codebooks as one array of full width, (M, N, D) float32: a token is the sum of M codewords."""
-        raise NotImplementedError
-
-    @property
-    def n_codes(self):
-        """How many code tuples there are: codes are 0 .. n_codes - 1."""
-        return self.n_codewords**self.num_codebooks
-
-    def indices(self, tokens):
-        """Codewords to look up, those of a token one after the other, outside the graph.
+        """K-means start of every codebook from the tokens as they are, without feedback.
 
         Args:
-            tokens: (B, K, D) float32 array.
-
-        Returns:
-            (B, K * P, M) int32 array.
+            tokens: (U, K, D) float32 array.
+            batch_rows: tokens per training batch, see `VectorQuantiser.start`.
+            seed: of k-means.
         """
+        raise NotImplementedError
+
+    def codes_per_user(self, n_tokens):
+        return n_tokens * self.lookups
+
+    def indices(self, tokens):
+        """Codewords to look up, those of a token one after the other, (B, K, D) -> (B, K * P, M) int32."""
         return nearest_codewords(tokens, self.tables(), self.lookups, self.error_feedback)
+
+    def keys(self, tokens):
+        indices = self.indices(tokens)
+        return indices, np.ones(indices.shape[:2], np.float32)
+
+    def onnx(self, graph, tokens, n_tokens):
+        tables, n = self.tables(), self.n_codewords  # (M, N, D)
+        words = np.concatenate(tables)  # (M * N, D)
+        transposed, half_norm = graph.constant(words.T), graph.constant(0.5 * np.square(words).sum(1))
+        # Of codeword and codeword; onnxruntime computes it when it opens the file, which stays small.
+        gram = graph("MatMul", graph.constant(words), transposed)  # (M * N, M * N)
+        products = graph("MatMul", tokens, transposed)  # (K, B, M * N)
+        start = graph("Neg", half_norm)
+        columns, closeness = [], start
+        for place in range(n_tokens * self.lookups):
+            if place % self.lookups == 0:
+                product = graph("Gather", products, place // self.lookups)  # (B, M * N)
+                closeness = closeness if self.error_feedback else start
+            closeness, code = graph("Add", closeness, product), 0
+            for book in range(len(tables)):
+                part = graph("Slice", closeness, [book * n], [(book + 1) * n], [1])
+                nearest = graph("ArgMax", part, axis=1)  # (B, 1)
+                row = graph("Squeeze", graph("Add", nearest, book * n), [1])
+                closeness = graph("Sub", closeness, graph("Gather", gram, row))
+                code = graph("Add", graph("Mul", code, n), nearest)  # (B, 1)
+            columns.append(code)
+        codes = graph("Concat", *columns, axis=1)
+        return codes, graph("ConstantOfShape", graph("Shape", codes), value=graph.tensor([1], np.float32))
 
     def construct(self, tokens, real=None):
         """Quantises tokens; in training the codebooks also move (after the look-up).
@@ -130,29 +148,6 @@ class TokenQuantiser(nn.Cell):
         """Moves every codebook by a batch, asked (R, M, d), indices (R, M), real (R,); returns tensors to depend on."""
         return [book.update(asked[:, m], indices[:, m], real) for m, book in enumerate(self.codebooks)]
 
-    def look_up(self, indices):
-        """Quantised tokens of code tuples outside the graph, (..., M) int -> (..., D) float32."""
-        return sum(table[indices[..., m]] for m, table in enumerate(self.tables()))
-
-    def encode(self, indices):
-        """Code tuples to integers, (..., M) -> (...) int64."""
-        code = np.zeros(indices.shape[:-1], np.int64)
-        for m in range(self.num_codebooks):
-            code = code * self.n_codewords + indices[..., m]
-        return code
-
-    def decode(self, codes):
-        """Integers to code tuples, (...) int64 -> (..., M) int32.
-
-        Raises:
-            ValueError: a code outside 0 .. N^M - 1.
-        """
-        codes = np.asarray(codes, np.int64)
-        if codes.size and (codes.min() < 0 or codes.max() >= self.n_codewords**self.num_codebooks):
-            raise ValueError(f"codes must lie in 0 .. {self.n_codewords**self.num_codebooks - 1}")
-        powers = self.n_codewords ** np.arange(self.num_codebooks - 1, -1, -1, dtype=np.int64)
-        return (codes[..., None] // powers % self.n_codewords).astype(np.int32)
-
 
 class ProductQuantiser(TokenQuantiser):
     """A token is cut in M parts, and each part has its own codebook (SparCode; Jegou et al., "Product Quantization for
@@ -177,6 +172,7 @@ class ProductQuantiser(TokenQuantiser):
         return ops.stack(parts, 1), ops.stack(nearest, 1), ops.concat(found, 1)
 
     def start(self, tokens, batch_rows, seed):
+        tokens = tokens.reshape(-1, tokens.shape[2])
         for book, part in zip(self.codebooks, np.split(tokens, self.num_codebooks, axis=1)):
             book.start(np.ascontiguousarray(part), batch_rows, seed)
 
@@ -206,11 +202,9 @@ class ResidualQuantiser(TokenQuantiser):
         return ops.stack(asked, 1), ops.stack(nearest, 1), found
 
     def start(self, tokens, batch_rows, seed):
+        tokens = tokens.reshape(-1, tokens.shape[2])
         for book in self.codebooks:
             tokens = tokens - book.start(tokens, batch_rows, seed)
 
     def tables(self):
         return np.stack([book.table.asnumpy() for book in self.codebooks])
-
-
-QUANTISERS = {"product": ProductQuantiser, "residual": ResidualQuantiser}

@@ -1,4 +1,4 @@
-"""The query side of a run as codes, by onnxruntime: the other half of serving without MindSpore."""
+"""The query side of a run as keys, by onnxruntime: the other half of serving without MindSpore."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from retrieval.queries import integers, item_ids
 
-FORMAT = 1  # of the metadata that models/onnx_export.py writes
+FORMAT = 2  # of the metadata that models/onnx_export.py writes
 
 
 class OnnxQuery:
-    """Histories -> codes of the index, from the file that `python work.py --mode export` writes.
+    """Histories -> keys of the index, from the file that `python work.py --mode export` writes.
 
     Needs onnxruntime, which this package does without elsewhere. A call uses one thread, for a query is too small to
     share; several threads may call at once.
@@ -24,7 +24,7 @@ class OnnxQuery:
 
     Attributes:
         seq_len: the last items of a history that count.
-        k_u: codes per history.
+        codes_per_user: codes per history, C.
         n_items: the items are 1..n_items.
         user_values: what the values of users mean, such as "gender=F", entry 0 being none; empty without features of
             users.
@@ -58,8 +58,10 @@ class OnnxQuery:
         self.codes_per_user = self._session.get_outputs()[0].shape[1]
         self.user_values = json.loads(about.get("user_values", "[]"))
 
-    def codes(self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None) -> np.ndarray:
-        """The codes of histories.
+    def keys(
+        self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What histories look up.
 
         Args:
             histories: U sequences of item ids, each oldest first and of any length.
@@ -67,7 +69,7 @@ class OnnxQuery:
                 there are such values, and not looked at elsewhere.
 
         Returns:
-            Codes int64 (U, codes_per_user).
+            Codes int64 (U, C) and their weights float32 (U, C).
 
         Raises:
             ValueError: an id is outside 1..n_items; users are missing, or not such.
@@ -81,11 +83,17 @@ class OnnxQuery:
         if self.user_values:
             inputs["user"] = self._users(users, len(padded))
         if not len(padded):  # on an empty batch onnxruntime 1.31 ends the process
-            return np.zeros((0, self.codes_per_user), np.int64)
-        return self._session.run(["codes"], inputs)[0]
+            shape = (0, self.codes_per_user)
+            return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        codes, weights = self._session.run(["codes", "weights"], inputs)
+        return codes, weights
+
+    def codes(self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None) -> np.ndarray:
+        """The codes of `keys` alone."""
+        return self.keys(histories, users)[0]
 
     def user(self, names) -> np.ndarray:
-        """What is known of one user, texts of `user_values`, as `codes` takes it: int64 (1, W).
+        """What is known of one user, texts of `user_values`, as `keys` takes it: int64 (1, W).
 
         Raises:
             ValueError: a text is none of them.

@@ -1,0 +1,91 @@
+"""The pursuit quantiser: a user's vector becomes a weighted sum of codewords, step by step closer."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from models.vq import PursuitQuantiser
+from models.vq import nearest as outside
+from models.vq.pursuit import pursue
+
+
+def directions(n=32, width=6, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def vectors(n=50, width=6, seed=1):
+    return np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32)
+
+
+def test_each_step_takes_the_codeword_and_the_weight_that_leave_least():
+    words, rows = directions(), vectors()
+    codes, weights = pursue(rows, words, 4)
+    left = rows
+    for step in range(4):
+        best = np.maximum(left @ words.T, 0)  # |x - w c|^2 = |x|^2 - (x . c)^2 at w = x . c
+        assert (codes[:, step] == best.argmax(1)).all()
+        np.testing.assert_allclose(weights[:, step], best.max(1), atol=1e-5)
+        left = left - weights[:, step, None] * words[codes[:, step]]
+    assert (weights >= 0).all()
+
+
+def test_a_sum_of_two_orthogonal_codewords_is_found_again():
+    words = np.eye(6, dtype=np.float32)
+    codes, weights = pursue(np.float32([[0, 3, 0, 0, 7, 0]]), words, 3)
+    assert codes[0, :2].tolist() == [4, 1] and weights.tolist() == [[7, 3, 0]]
+
+
+def test_what_no_codeword_comes_closer_to_has_no_weight():
+    _, weights = pursue(np.float32([[-1, -1, 0], [0, 0, 0]]), np.eye(3, dtype=np.float32), 2)
+    assert (weights == 0).all()
+
+
+def test_a_gram_matrix_too_large_to_keep_changes_nothing(monkeypatch):
+    expected = pursue(vectors(), directions(), 5)
+    monkeypatch.setattr(outside, "GRAM", 0)
+    found = pursue(vectors(), directions(), 5)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+
+
+def test_it_codes_the_sum_of_the_tokens():
+    quantiser = PursuitQuantiser(1, 32, 6, 5)
+    quantiser.table.set_data(ms.Tensor(directions()))
+    tokens = vectors(150).reshape(50, 3, 6)
+    indices, weights = quantiser.keys(tokens)
+    assert indices.shape == (50, 5, 1) and weights.shape == (50, 5) and quantiser.codes_per_user(3) == 5
+    found = (quantiser.look_up(indices) * weights[..., None]).sum(1)
+    assert np.square(found - tokens.sum(1)).sum() < 0.1 * np.square(tokens.sum(1)).sum()
+
+
+def test_half_of_the_codewords_are_for_what_the_others_leave_over():
+    """Users stand around few centres: two codewords alike could not tell them apart, a centre and a residual can."""
+    rng = np.random.default_rng(2)
+    centres, offsets = 10 * directions(8, 6, 3), 2 * directions(8, 6, 4)
+    rows = centres[rng.integers(0, 8, 2000)] + offsets[rng.integers(0, 8, 2000)]
+    quantiser = PursuitQuantiser(1, 16, 6, 4)
+    quantiser.start(rows[:, None], 32, 0)
+    table = quantiser.tables()[0]
+    np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, atol=1e-5)
+    to_centres = (table @ (centres / 10).T).max(1)
+    assert to_centres[:8].min() > 0.9 and to_centres[8:].mean() < 0.9
+    indices, weights = quantiser.keys(rows[:, None])
+    missed = rows - (quantiser.look_up(indices) * weights[..., None]).sum(1)
+    assert np.square(missed).sum() < 0.01 * np.square(rows).sum()
+
+
+@pytest.mark.parametrize("words", [1, 2, 3])
+def test_few_codewords_and_equal_users_do_no_harm(words):
+    quantiser = PursuitQuantiser(1, words, 6, 2)
+    quantiser.start(np.ones((9, 1, 6), np.float32), 32, 0)
+    assert np.isfinite(quantiser.tables()).all()
+    _, weights = quantiser.keys(np.ones((9, 1, 6), np.float32))
+    np.testing.assert_allclose(weights.sum(1), 6**0.5, rtol=1e-5)
+
+
+def test_what_it_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="has one codebook, not 2; choose residual or product"):
+        PursuitQuantiser(2, 8, 6, 2)
+    with pytest.raises(ValueError, match="at least 8 vectors, got 5"):
+        PursuitQuantiser(1, 8, 6, 2).start(vectors(5)[:, None], 32, 0)
