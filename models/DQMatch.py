@@ -14,12 +14,20 @@ class DQMatch(AllToAll):
         quantiser: one of `models.vq`.
         beta: weight of the commitment loss, see `TokenQuantiser`.
         The others are those of `BaseModel`.
+
+    Raises:
+        ValueError: the quantiser needs scores that add up over tokens, and these do not.
     """
 
     has_quantiser = True
 
     def __init__(self, *, quantiser, beta, **base):
         super().__init__(**base)
+        if not (quantiser.trains or self.linear):
+            raise ValueError(
+                "the quantiser pursuit needs scores that add up over tokens; choose --interaction dot or bilinear "
+                "without --score_bias, or --quantiser residual"
+            )
         self.quantiser, self.beta = quantiser, beta
         # A parameter, so that checkpoints hold it.
         self.quantised = ms.Parameter(ms.Tensor(0.0, ms.float32), name="quantised", requires_grad=False)

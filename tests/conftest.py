@@ -50,6 +50,8 @@ def make_model(graph_mode):
             "interaction_hidden": (12, 6),
             "K_u": 3,
             "K_i": 2,
+            "quantiser": "residual",
+            "token_lookups": 4,
             "num_codebooks": 2,
             "K_c": 16,
             "seq_len": 6,

@@ -53,7 +53,7 @@ class World:
 
         model = self.model("DQMatch", **settings)
         side = QuerySide(model, 64)
-        return IndexRecommender(_index(model, 20), side.codes, model.scorer())
+        return IndexRecommender(_index(model, 20), side.keys, model.scorer())
 
     def served(self):
         """What `--mode export` writes, as examples/serve.py reads it."""
@@ -68,7 +68,7 @@ class World:
         encoder = OnnxQuery(self.folder / "query.onnx")
         return IndexRecommender(
             load_index(self.folder / "index"),
-            lambda queries: encoder.codes(list(queries.histories)),
+            lambda queries: encoder.keys(list(queries.histories)),
             load_scorer(self.folder / "scorer.npz"),
         )
 
@@ -92,6 +92,7 @@ class Overlap:
         return scores
 
 
+WEIGHTED = {"quantiser": "pursuit", "interaction": "dot", "num_codebooks": 1, "token_lookups": 8}
 RECOMMENDERS = {
     "TwoTower": lambda world: world.exhaustive("TwoTower"),
     "TwoTower of a causal encoder": lambda world: world.exhaustive("TwoTower", encoder="SASRec"),
@@ -99,6 +100,7 @@ RECOMMENDERS = {
     "AllToAll with ReLU": lambda world: world.exhaustive("AllToAll", score_bias=-0.5),
     "DQMatch": lambda world: world.exhaustive("DQMatch"),
     "index": lambda world: world.index(),
+    "index of a weighted sum": lambda world: world.index(**WEIGHTED),
     "index with ReLU": lambda world: world.index(score_bias=-0.5),
     "served ONNX": lambda world: world.served(),
     "by scores": lambda world: Overlap(),

@@ -14,7 +14,6 @@ from runs import settings_of
 from work import Hyperparameters, check, main
 from workflow import settled
 
-
 FORMULAS = ({"interaction": "dot"}, {"interaction": "DNN"})
 
 

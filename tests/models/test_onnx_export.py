@@ -14,7 +14,6 @@ from data.ragged import Ragged
 from errors import UserError
 from models import onnx_export
 from models.onnx_export import export_query_side
-from models.vq import QUANTISERS
 from retrieval.engines.onnx_query import OnnxQuery
 
 
@@ -54,7 +53,8 @@ def exported(trained, tmp_path):
     "changes",
     [
         {},
-        *({"quantiser": name, "K_u": 6, "num_codebooks": 4} for name in QUANTISERS),
+        *({"quantiser": name, "K_u": 6, "num_codebooks": 4} for name in ("product", "residual")),
+        {"quantiser": "pursuit", "interaction": "dot", "num_codebooks": 1, "K_c": 40},
         {"K_u": 1, "num_codebooks": 1},
         {"hidden": (), "token_embedding_size": 6, "num_codebooks": 3, "K_c": 7},
         {"hidden": (9, 5), "dropout": 0.5, "history_dropout": 0.5},
@@ -65,9 +65,11 @@ def test_codes_equal_those_of_mindspore(changes, trained, tmp_path):
     model, path = trained(**changes), tmp_path / "query.onnx"
     export_query_side(model, path)
     histories, query = random_histories(), OnnxQuery(path)
-    codes = query.codes(histories)
+    codes, weights = query.keys(histories)
     assert codes.dtype == np.int64 and len(np.unique(codes)) > 10
-    np.testing.assert_array_equal(codes, models.QuerySide(model, 1024).codes(Queries.without_targets(histories)))
+    expected = models.QuerySide(model, 1024).keys(Queries.without_targets(histories))
+    np.testing.assert_array_equal(codes, expected[0])
+    np.testing.assert_allclose(weights, expected[1], rtol=1e-4, atol=1e-5)
     for row in (0, 1, 6, 30):  # empty, one item, full, longer
         np.testing.assert_array_equal(query.codes([histories[row].tolist()])[0], codes[row])
     assert query.codes([]).shape == (0, model.codes_per_user)
@@ -80,7 +82,10 @@ def test_the_file_says_what_it_is(exported):
     assert query.codes_per_user == model.codes_per_user
     session = onnxruntime.InferenceSession(path)
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("history", "tensor(int64)", ["batch", 6])]
-    assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [("codes", "tensor(int64)", ["batch", 12])]
+    assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [
+        ("codes", "tensor(int64)", ["batch", 12]),
+        ("weights", "tensor(float)", ["batch", 12]),
+    ]
     assert session.get_modelmeta().custom_metadata_map["K_c"] == "16"
     assert [each.name for each in path.parent.iterdir()] == ["query.onnx"]  # no temporary file stays
 
@@ -103,9 +108,9 @@ def test_a_file_of_another_kind_is_refused(exported, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot be read as an ONNX model"):
         OnnxQuery(tmp_path / "text.onnx")
     model, path = exported
-    monkeypatch.setattr(onnx_export, "FORMAT", 2)
+    monkeypatch.setattr(onnx_export, "FORMAT", 3)
     export_query_side(model, path)
-    with pytest.raises(ValueError, match="not a query side of format 1; write it again"):
+    with pytest.raises(ValueError, match="not a query side of format 2; write it again"):
         OnnxQuery(path)
 
 
