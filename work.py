@@ -150,10 +150,13 @@ class Hyperparameters:
     negatives: str = _parameter(
         "popular",
         "training",
-        "what a target is told from; mixed: popular and in-batch, all: the full softmax",
+        "what a target is told from; own: popular, shared with no other; mixed: popular and in-batch; all: the full "
+        "softmax",
         choices="data.negatives:NEGATIVES",
     )
-    neg_num: int = _parameter(1024, "training", "negatives drawn per batch and shared by its rows", least=1)
+    neg_num: int = _parameter(
+        1024, "training", "negatives drawn per batch and shared by its rows, or of each target", least=1
+    )
     neg_power: float = _parameter(
         0.5, "training", "negatives are drawn by popularity to this power; 0: uniformly", least=0, below=64
     )

@@ -56,7 +56,7 @@ EXPERIMENTS = {
             "Spark ALS": {"model": "SparkALS"},
             "Swing I2I": {"model": "Swing"},
             "Item CF I2I": {"model": "ItemCF"},
-            "DSSM BCE, 10 negatives": DSSM | {"loss": "BCE", "neg_num": 10},
+            "DSSM BCE, 10 negatives": DSSM | {"loss": "BCE", "neg_num": 10, "negatives": "own"},
             "DSSM BCE, 100 negatives": DSSM | {"loss": "BCE", "neg_num": 100},
             "DSSM softmax in batch": DSSM | {"negatives": "in-batch"},
             "SimpleX CCL, 100 negatives": SIMPLEX | {"neg_num": 100},

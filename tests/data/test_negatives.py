@@ -27,6 +27,15 @@ def test_popular_items_come_as_often_as_expected_and_evenly_spread(power, weight
     np.testing.assert_allclose(stated, expected[items - 1], rtol=1e-4)
 
 
+def test_every_target_draws_its_own():
+    items, stated = drawn("own", targets(6).reshape(2, 3), count=50_000)
+    assert items.shape == (6, 50_000) and (items[0] != items[1]).mean() > 0.3
+    expected = 50_000 * np.array([1, 2**0.5, 2, 3]) / (6 + 2**0.5)
+    for row in items:
+        assert np.abs(np.bincount(row, minlength=5)[1:] - expected).max() < 600
+    np.testing.assert_allclose(stated, expected[items - 1], rtol=1e-4)
+
+
 def test_in_batch_are_the_targets_of_the_other_rows():
     batch = targets(20_000)
     items, stated = drawn("in-batch", batch)
