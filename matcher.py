@@ -23,8 +23,8 @@ from retrieval import (
 from retrieval.build import build_pruned
 from retrieval.keys import ItemKeys
 
-CAPS = (25, 50, 100, 200, 400, 800, 1600, 3200)  # most postings of a list, tried from the shortest on
-CAP_USERS = 20000  # most validation users on whom they are tried; 2,000 could not see a loss of 2 % on Amazon Toys
+CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400, 3200)  # most postings of a list, tried from the shortest on
+CAP_USERS = 20000  # most queries on which they are tried; 2,000 could not see a loss of 2 % on Amazon Toys
 POSTINGS = 2**27  # most postings of an index whose length is chosen: 1 GB while it is built
 
 
@@ -103,15 +103,15 @@ class Matcher:
         codes, uses = np.unique(self.query_side.codes(queries), return_counts=True)
         return codes[np.argsort(-uses, kind="stable")]
 
-    def build(self, codes: np.ndarray, validation, library: ArrayLibrary | None = None):
+    def build(self, codes: np.ndarray, judges, library: ArrayLibrary | None = None):
         """The inverted index of codes and, with a wide table, of all items as keys.
 
         Limits of list lengths that the settings leave open are the tightest that lose no more than `index_loss` on
-        validation users.
+        some queries.
 
         Args:
             codes: int64.
-            validation: `Queries` of the validation users.
+            judges: `Queries` with targets, see `workflow.judges`.
             library: scores on its device; None: NumPy and numba.
 
         Returns:
@@ -126,7 +126,7 @@ class Matcher:
             form = "float32"  # what an array library searches
         try:
             if s.index_loss is not None and None in (cap, form) and s.keep_share is None and s.max_bytes is None:
-                cap, form, tried = self._choose_limits(validation, len(codes), form)
+                cap, form, tried = self._choose_limits(judges, len(codes), form)
             options = {"relu": s.score_bias is not None, "max_postings": cap, "keep_share": s.keep_share}
             if library is None:
                 index = build_index(self.model.scorer(), codes, self.model.items.n_items, **options)
@@ -187,11 +187,11 @@ class Matcher:
         keys = self.item_keys.first + np.arange(old + 1, n_items + 1)
         return matcher, index.extend(index_of_rows(keys, rows, n_items, Pruning(relu=True)))
 
-    def _choose_limits(self, validation, n_codes, form):
-        """The shortest lists and then the smallest format whose loss on validation users is small and not significant.
+    def _choose_limits(self, judges, n_codes, form):
+        """The shortest lists and then the smallest format whose loss on the judges is small and not significant.
 
         Args:
-            validation: `Queries`; of many, CAP_USERS at even distances are asked.
+            judges: `Queries`; of many, CAP_USERS at even distances are asked.
             n_codes: of the index; as many lists of the length chosen hold POSTINGS at most.
             form: the format, where it is not to be chosen.
 
@@ -199,14 +199,14 @@ class Matcher:
             max_postings, format, and what was tried.
         """
         s, n_items = self.settings, self.model.items.n_items
-        if len(validation) > CAP_USERS:
-            validation = validation.take(np.linspace(0, len(validation) - 1, CAP_USERS).astype(np.int64))
+        if len(judges) > CAP_USERS:
+            judges = judges.take(np.linspace(0, len(judges) - 1, CAP_USERS).astype(np.int64))
         caps = sorted({cap for cap in (*CAPS, n_items) if cap <= n_items and cap * n_codes <= POSTINGS}) or [CAPS[0]]
         if s.max_postings is not None:
             caps = [s.max_postings]
         k = max(s.topk)
-        whole = evaluate(self.exhaustive(), validation, s.topk, s.exclude_seen)
-        codes, asked = np.unique(self.query_side.codes(validation)), self.keys(validation)
+        whole = evaluate(self.exhaustive(), judges, s.topk, s.exclude_seen)
+        codes, asked = np.unique(self.query_side.codes(judges)), self.keys(judges)
         pruning = Pruning(relu=s.score_bias is not None, max_postings=caps[-1])
         longest = build_pruned(self.model.scorer(), codes, n_items, pruning)
         tried = []
@@ -215,7 +215,7 @@ class Matcher:
             index = self.with_items(longest.prune(max_postings=cap) if cap < caps[-1] else longest)
             index = index if form == "float32" else index.compact(form)
             recommender = IndexRecommender(index, lambda queries: asked)
-            return evaluate(recommender, validation, s.topk, s.exclude_seen)
+            return evaluate(recommender, judges, s.topk, s.exclude_seen)
 
         def loses_nothing(cap, form, found, before) -> bool:
             row, nothing = cost(found, before, k, s.index_loss)

@@ -32,6 +32,7 @@ from training import QUANTISER_TOKENS, Trainer, silenced
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
+JUDGES = 6000  # queries at least on which limits of lists are judged, where the data has so many
 TRAINS_CODEWORDS = ("error_feedback", "ema_decay", "restart_below", "beta")  # settings that do, of some quantisers
 NEEDS = {  # of MindSpore, by device
     "GPU": "the GPU parts of its pip wheel are for CUDA 11.1 and 11.6 with cuDNN 8, and did not load; install those "
@@ -236,7 +237,7 @@ def recommend(h, command, data, given):
     if matcher.model.has_quantiser:
         codes = np.unique(matcher.query_side.codes(queries))
         library = index_library(h, command)
-        recommender = matcher.through(matcher.build(codes, data.valid, library)[0], library)
+        recommender = matcher.through(matcher.build(codes, judges(h, data), library)[0], library)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
     if matcher.model.has_quantiser:
         reasons = matcher.reasons(recommender, queries, items)
@@ -334,7 +335,7 @@ def _test(matcher, h, data, folder, library):
         codes = matcher.codes_in_use(data.training, np.random.default_rng([h.seed, h.epoch]))
         if h.index_codes == "all":
             codes = np.append(codes, np.setdiff1d(np.arange(model.quantiser.n_codes), codes))
-        index, tried = matcher.build(codes[: h.max_codes], data.valid, library)
+        index, tried = matcher.build(codes[: h.max_codes], judges(h, data), library)
         seconds = time.perf_counter() - started
         try:
             index.save(folder / "index")
@@ -352,6 +353,20 @@ def _test(matcher, h, data, folder, library):
     if model.has_quantiser:
         report.cost("test", results["index"], results["exhaustive"])
         report.cost("validation", *valid)
+
+
+def judges(h, data):
+    """The queries on which limits of lists are judged: validation users and, where they are few, training users too.
+
+    An index is compared with the model that it was built of, so it may be judged by users whom the model knows: 604
+    validation users could not see a loss of 1 %.
+    """
+    few = JUDGES - len(data.valid)
+    if few <= 0:
+        return data.valid
+    rows = len(_taken(data.training)) if isinstance(data.training, TrainingSequences) else 1
+    known = data.training.queries(np.random.default_rng([h.seed, 2]), math.ceil(few / rows))
+    return data.valid.joined(known.take(np.arange(len(known)) < few))
 
 
 def _popular(h, data):

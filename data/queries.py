@@ -35,3 +35,8 @@ class Queries:
         """The given rows (indices or a boolean mask), in the given order."""
         users = None if self.users is None else self.users[rows]
         return Queries(self.histories.take(rows), self.targets.take(rows), users)
+
+    def joined(self, other: Queries) -> Queries:
+        """These queries, and the other ones behind them; both know their users' features, or neither."""
+        users = None if self.users is None else np.concatenate([self.users, other.users])
+        return Queries(self.histories.joined(other.histories), self.targets.joined(other.targets), users)

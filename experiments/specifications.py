@@ -16,6 +16,7 @@ TRAINED = {
 }
 MODELS = {f"{name}{part}": flags for name, flags in TRAINED.items() for part in ("", " + table")}
 MODELS["the table alone"] = TRAINED["DQMatch"]
+CODES = {label: flags for label, flags in MODELS.items() if "DNN" not in label}  # on one encoder
 PARTS = {label: "deep alone" for label in TRAINED} | {"the table alone": "wide alone"}
 FAIR = {
     "TwoTower": ("TwoTower DNN",),
@@ -36,11 +37,11 @@ CAPS = (25, 50, 100, 200, 400, 800, 1600)
 
 EXPERIMENTS = {
     "accuracy": Experiment(
-        "What an interaction gains, and what discrete tokens and the index cost",
-        MODELS,
-        FAIR,
+        "What the table gains, and what codes and the index cost",
+        CODES,
+        {label: tuple(row for row in controls if row in CODES) for label, controls in FAIR.items() if label in CODES},
         facts=("bytes",),
-        paths=PARTS,
+        paths={label: PARTS[label] for label in CODES if label in PARTS},
     ),
     "ladder": Experiment(
         "From what is popular to all-to-all: every rival on the same users",

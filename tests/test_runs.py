@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from data.queries import Queries
 from data.ragged import Ragged
 from files import content_digest
 from load_csv_dataset import TrainingSequences
 from runs import settings_of
 from work import Hyperparameters, check, main
-from workflow import settled
+from workflow import JUDGES, judges, settled
 
 FORMULAS = ({"interaction": "dot"}, {"interaction": "DNN"})
 
@@ -75,6 +76,20 @@ def test_pursuit_quantises_what_adds_up_over_tokens():
     assert (network.quantiser, network.token_lookups, network.K_c) == ("residual", 4, 4 * 1024 // 8)
     for flags in ({"score_bias": -1.0}, {"num_codebooks": 2}):
         assert settled(Hyperparameters(**flags), data(300, 150, 10)).quantiser == "residual"
+
+
+def test_few_validation_users_are_joined_by_training_users_where_limits_are_judged():
+    """The same ones every time, and only as many as are missing."""
+    found, h = data(300, 3000, 10), Hyperparameters()
+    found.valid = Queries(Ragged.from_rows([[1, 2]] * 40), Ragged.from_rows([[3]] * 40))
+    both, again = judges(h, found), judges(h, found)
+    assert len(both) == JUDGES and both.targets.lengths().min() == 1
+    assert both.histories[39].tolist() == [1, 2] and (both.histories.values == again.histories.values).all()
+    row = found.training.sequences[0].tolist()  # the first user of training stands next
+    place = row.index(both.targets[40][0])
+    assert both.histories[40].tolist() == row[:place]
+    found.valid = both
+    assert judges(h, found) is both
 
 
 def test_a_baseline_needs_no_batch(tmp_path, monkeypatch):

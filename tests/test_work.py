@@ -207,3 +207,18 @@ def test_a_number_of_tokens_that_changes_nothing_is_refused(tmp_path, monkeypatc
     assert main(["--dataset", "sample", "--K_u", "8"]) == 2
     assert "--K_u 8 changes nothing: DQMatch with SASRec has one token" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--beta", "2"], "--beta changes nothing: the quantiser pursuit takes no part in training"),
+        (["--quantiser", "pursuit", "--interaction", "DNN"], "the quantiser pursuit needs scores that add up"),
+        (["--quantiser", "pursuit", "--num_codebooks", "2"], "the quantiser pursuit has one codebook, not 2"),
+    ],
+)
+def test_what_pursuit_cannot_be_is_refused(flags, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dataset", "sample", *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
