@@ -116,6 +116,35 @@ def test_a_model_without_quantiser_keeps_its_best_epoch_and_its_patience(tmp_pat
     assert run.progress.second_from == 3
 
 
+def test_pursuit_is_put_under_the_best_epoch_of_what_trains_as_without_it(tmp_path):
+    """And a run that ends between its last epoch and that start makes up for it."""
+    flags = {"interaction": "dot", "num_codebooks": 1, "quantiser": "pursuit"}
+    values = [0.1, 0.2, 0.9, 0.3, 0.3]
+    plain, coded = (trainer(tmp_path, values=values, model=name, **flags) for name in ("AllToAll", "DQMatch"))
+    plain.run()
+    coded.run()
+    table = coded.model.items.table.asnumpy()
+    assert (table == plain.model.items.table.asnumpy()).all() and coded.progress.best_epoch == 3
+    codewords = coded.model.quantiser.tables()
+    assert coded.model.is_quantised and codewords.any()
+    again = trainer(tmp_path, values=values, model="DQMatch", **flags)
+    load_checkpoint(tmp_path / "best.ckpt", again.model.get_parameters())
+    assert again.model.is_quantised and (again.model.quantiser.tables() == codewords).all()
+
+    stopped = trainer(tmp_path, values=values, model="DQMatch", **flags)
+    stopped._start_quantiser = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = trainer(tmp_path, model="DQMatch", **flags)
+    resumed.resume()
+    resumed.run()
+    assert (resumed.model.quantiser.tables() == codewords).all()
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
 def test_the_second_phase_goes_on_from_the_best_epoch_with_the_last_learning_rates(tmp_path):
     run = trainer(tmp_path, values=[0.9, 0.2, 0.1, 0.5, 0.6], model="TwoTower", epoch=12, patience=2, pretrain_epoch=9)
     rates, begun, epoch = [], [], run._epoch
