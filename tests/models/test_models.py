@@ -111,13 +111,22 @@ def test_scores_outside_the_graph_equal_those_inside(name, score_bias, make_mode
 
 
 @pytest.mark.parametrize(
-    ("quantiser", "score_bias"), [("residual", None), ("residual", 0.0), ("residual", -0.5), ("product", None)]
+    "changes",
+    [
+        {"score_bias": None},
+        {"score_bias": 0.0},
+        {"score_bias": -0.5},
+        {"quantiser": "product"},
+        {"quantiser": "pursuit", "interaction": "dot", "num_codebooks": 1},
+        {"quantiser": "pursuit", "interaction": "bilinear", "num_codebooks": 1},
+    ],
 )
-def test_unpruned_index_recommends_what_exhaustive_scoring_does(quantiser, score_bias, make_model):
-    model = started(make_model("DQMatch", quantiser=quantiser, score_bias=score_bias))
+def test_unpruned_index_recommends_what_exhaustive_scoring_does(changes, make_model):
+    model = started(make_model("DQMatch", **changes))
     side, scorer = models.QuerySide(model, 25), model.scorer()
-    index = build_index(scorer, np.arange(16**2), 40, relu=score_bias is not None, progress=False)
-    recommender = IndexRecommender(index, side.codes, scorer)
+    relu = model.score_bias is not None
+    index = build_index(scorer, np.arange(model.quantiser.n_codes), 40, relu=relu, progress=False)
+    recommender = IndexRecommender(index, side.keys, scorer)
     exhaustive = models.Exhaustive(model, 25)
     for exclude_seen in (True, False):
         items, scores = recommender.recommend(queries(), 20, exclude_seen)
