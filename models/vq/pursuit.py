@@ -41,10 +41,9 @@ class PursuitQuantiser(Quantiser):
     trains = False
 
     def __init__(self, num_codebooks, K_c, token_embedding_size, token_lookups):
-        super().__init__(num_codebooks, K_c)
+        super().__init__(num_codebooks, K_c, token_lookups)
         if num_codebooks != 1:
             raise ValueError(f"the quantiser pursuit has one codebook, not {num_codebooks}; choose residual or product")
-        self.lookups = token_lookups
         table = np.zeros((K_c, token_embedding_size), np.float32)
         self.table = ms.Parameter(ms.Tensor(table), name="table", requires_grad=False)  # (N, D), rows of length 1
 

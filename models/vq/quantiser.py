@@ -10,6 +10,7 @@ class Quantiser(nn.Cell):
     Args:
         num_codebooks: M.
         K_c: N, codewords per codebook.
+        token_lookups: P, codes of what has codes of its own: a token, or a user.
 
     Raises:
         ValueError: codes do not fit in 63 bits.
@@ -17,11 +18,11 @@ class Quantiser(nn.Cell):
 
     trains = True  # whether it may take part in training, by `construct`
 
-    def __init__(self, num_codebooks, K_c):
+    def __init__(self, num_codebooks, K_c, token_lookups):
         super().__init__()
         if float(K_c) ** num_codebooks >= 2**63:
             raise ValueError(f"{K_c}^{num_codebooks} codes do not fit in a 64-bit integer")
-        self.num_codebooks, self.n_codewords = num_codebooks, K_c
+        self.num_codebooks, self.n_codewords, self.lookups = num_codebooks, K_c, token_lookups
 
     def tables(self):
         """The codebooks as one array of full width, (M, N, D) float32: a token is the sum of M codewords."""

@@ -37,8 +37,8 @@ class TokenQuantiser(Quantiser):
     def __init__(
         self, num_codebooks, K_c, token_embedding_size, token_lookups, error_feedback, ema_decay, restart_below, rng
     ):
-        super().__init__(num_codebooks, K_c)
-        self.lookups, self.error_feedback = token_lookups, error_feedback
+        super().__init__(num_codebooks, K_c, token_lookups)
+        self.error_feedback = error_feedback
         width = self.codeword_width(token_embedding_size, num_codebooks)
         self.codebooks = nn.CellList(
             [VectorQuantiser(K_c, width, ema_decay, restart_below, rng) for _ in range(num_codebooks)]
