@@ -77,7 +77,8 @@ EXPERIMENTS = {
             "DSSM softmax in batch": ".3016 / .0151 / .0780 / .1261",
         },
         source="MetaSpore, demo/twotower (README): R / P / MAP / NDCG@20 on MovieLens-1M with ratings, targets rated "
-        "above 2; its DSSM reads the user's id, ours does not; its negatives are drawn per user, ours per batch.",
+        "above 2; its DSSM reads the user's id, ours does not; its negatives are drawn per user, as ours are where "
+        "they are 10; 100 are shared by a batch.",
     ),
     "movielens": Experiment(
         "The layout of the paper's MovieLens table, by its settings and by ours",
