@@ -87,7 +87,7 @@ class Hyperparameters:
     quantiser: str | None = _parameter(
         None,
         "quantiser",
-        "kind; product is the paper's; none: pursuit where scores add up over tokens and none trains, else residual",
+        "kind; product is the paper's; none: pursuit where scores add up over tokens, else residual",
         choices="models.vq:QUANTISERS",
     )
     error_feedback: bool = _parameter(True, "quantiser", "1: a token takes over what quantising those before it lost")
@@ -128,8 +128,7 @@ class Hyperparameters:
     pretrain_epoch: int | None = _parameter(
         None,
         "training",
-        "most epochs of the first phase, before the quantiser starts; none: half of epoch, all of it for a causal "
-        "encoder or the quantiser pursuit",
+        "most epochs of the first phase, before the quantiser starts; none: half of epoch, for causal encoders all",
         least=0,
     )
     patience: int = _parameter(
