@@ -92,7 +92,7 @@ class Overlap:
         return scores
 
 
-WEIGHTED = {"quantiser": "pursuit", "interaction": "dot", "num_codebooks": 1, "token_lookups": 8}
+WEIGHTED = {"quantiser": "pursuit", "interaction": "dot", "num_codebooks": 1, "K_c": 24, "token_lookups": 8}
 RECOMMENDERS = {
     "TwoTower": lambda world: world.exhaustive("TwoTower"),
     "TwoTower of a causal encoder": lambda world: world.exhaustive("TwoTower", encoder="SASRec"),

@@ -25,6 +25,6 @@ def test_without_any_item_there_is_no_key():
     assert (keys == -1).all() and (weights == 0).all()
 
 
-def test_codes_stand_before_the_items_with_weight_one():
-    keys, weights = KEYS.beside(np.array([[3, 3]]), histories([9]))
-    assert keys.tolist() == [[3, 3, -1, -1, 109]] and weights.tolist() == [[1, 1, 0, 0, 1]]
+def test_codes_stand_before_the_items_with_weights_of_their_own():
+    keys, weights = KEYS.beside(np.array([[3, 3]]), np.float32([[2, 0.5]]), histories([9]))
+    assert keys.tolist() == [[3, 3, -1, -1, 109]] and weights.tolist() == [[2, 0.5, 0, 0, 1]]
