@@ -22,6 +22,7 @@ from retrieval import (
 )
 from retrieval.build import build_pruned
 from retrieval.keys import ItemKeys
+from retrieval.sizes import dense_lists
 
 # Most postings of a list, tried from the shortest on.
 CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600, 12800)
@@ -203,6 +204,9 @@ class Matcher:
         if len(judges) > CAP_USERS:
             judges = judges.take(np.linspace(0, len(judges) - 1, CAP_USERS).astype(np.int64))
         caps = sorted({cap for cap in (*CAPS, n_items) if cap <= n_items and cap * n_codes <= POSTINGS}) or [CAPS[0]]
+        if n_items in caps:  # a dense row takes the same room however many items it holds
+            rows = dense_lists(caps, n_items, form or "uint8")
+            caps = [cap for cap, row in zip(caps, rows, strict=True) if not row or cap == n_items]
         if s.max_postings is not None:
             caps = [s.max_postings]
         k = max(s.topk)

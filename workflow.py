@@ -396,9 +396,11 @@ def _check_bytes(h, data):
     most = min(h.K_c**h.num_codebooks, h.max_codes or math.inf)
     lists = n_items * uses_wide(h)
     at_least = lists + (most if h.index_codes == "all" else 1)
-    if h.max_bytes < (needed := bytes_of(at_least, at_least, n_items, form)):
+    empty = bytes_of([], n_items, form)
+    each = bytes_of([1], n_items, form) - empty
+    if h.max_bytes < (needed := empty + each * at_least):
         raise UserError(f"--max_bytes {h.max_bytes} is too few: {at_least:,} lists of a posting each take {needed:,}.")
-    if h.max_bytes < (needed := bytes_of(lists + most, lists + most, n_items, form)):
+    if h.max_bytes < (needed := empty + each * (lists + most)):
         print(
             f"note: an index of all {most:,} codes takes {needed:,} bytes or more; --max_codes holds it to --max_bytes"
         )

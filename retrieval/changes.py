@@ -7,13 +7,15 @@ scores stay equal.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numba
 import numpy as np
 
 from retrieval import blocks
 from retrieval.postings import Postings
 from retrieval.pruning import Pruning
-from retrieval.sizes import offsets_of, postings_within
+from retrieval.sizes import bytes_of, offsets_of
 
 
 def add_items(index: Postings, scorer: blocks.Scorer, n_new: int, block: int | None, progress: bool) -> dict:
@@ -148,15 +150,32 @@ def common_threshold(
         if not 0 < keep_share <= 1:
             raise ValueError(f"keep_share is a share of all pairs, above 0 and at most 1, not {keep_share}.")
         most = min(most, round(keep_share * len(index) * index.n_items))
+    scores = np.repeat(index.floors, index.lengths())
+    scores += index.scores
     if max_bytes is not None:
-        most = min(most, postings_within(max_bytes, len(index), index.n_items, format, len(index.removed)))
+        most = min(most, _postings_within(max_bytes, index, scores, format))
     if most == len(index.items):
         return threshold
-    scores = np.repeat(index.floors, np.diff(index.offsets))
-    scores += index.scores
     at = len(scores) - 1 - most
     cut = float(np.partition(scores, at)[at])
     return cut if threshold is None else max(cut, threshold)
+
+
+def _postings_within(max_bytes: int, index: Postings, scores: np.ndarray, format: str) -> int:
+    """The most postings, the best of all lists by `scores`, that fit into so many bytes."""
+    n_codes, sizes = len(index), (index.n_items, format, len(index.removed))
+    if max_bytes < (least := bytes_of(np.ones(n_codes), *sizes)):
+        raise ValueError(
+            f"{max_bytes} bytes are too few for {n_codes} codes in format {format}: one posting each takes {least}."
+        )
+    rows = np.repeat(np.arange(n_codes, dtype=np.int32), index.lengths())
+    ascending = np.sort(scores)
+
+    def needed(most: int) -> int:
+        kept = rows if most == len(rows) else rows[scores > ascending[len(rows) - 1 - most]]
+        return bytes_of(np.bincount(kept, minlength=n_codes), *sizes)
+
+    return bisect_right(range(len(rows) + 1), max_bytes, key=needed) - 1
 
 
 def prune(index: Postings, threshold: float | None, max_postings: int | None) -> dict:

@@ -10,7 +10,8 @@ from retrieval.index import SparseInvertedIndex
 from retrieval.postings import FORMATS, LARGEST_SCORE, Postings
 from retrieval.pruning import Pruning
 from retrieval.queries import Histories
-from retrieval.sizes import blocks_of, offsets_of
+from retrieval.search import rows_of
+from retrieval.sizes import BLOCK_ITEMS, blocks_of, dense_lists, offsets_of
 
 SCORES = {"uint16": np.uint16, "uint8": np.uint8}  # by format
 
@@ -18,9 +19,10 @@ SCORES = {"uint16": np.uint16, "uint8": np.uint8}  # by format
 class CompactIndex(Postings):
     """A SparseInvertedIndex with rounded scores and 16-bit item ids; immutable.
 
-    A code has one list per block of 65,536 items, in which ids lose the block's number times 65,536. No score is off by
-    more than half a step. All else is as in SparseInvertedIndex, whose `compact` makes it; add and remove items there
-    and compact again.
+    A code has one list per block of 65,536 items, in which ids lose the block's number times 65,536. A list that takes
+    less room as a row of the whole catalogue is one: a score per item and no ids. In uint8 those are the lists of more
+    than a third of the items. No score is off by more than half a step. All else is as in SparseInvertedIndex, whose
+    `compact` makes it; add and remove items there and compact again.
 
     Args:
         codes, floors, cuts, removed, n_items, pruning: as in SparseInvertedIndex.
@@ -28,7 +30,10 @@ class CompactIndex(Postings):
         items: uint16 (nnz,).
         scores: uint16 or uint8 (nnz,), which is the format; q stands for low + q * step.
         lows, steps: float32 (C,); low and low + 65535 step (or 255 step) are the lowest and the highest score of the
-            code's lists.
+            code's lists; of a dense row low + 65534 step (or 254 step) is the highest.
+        dense: uint8 (C,), 1 where the code's list is a dense row, and its lists of ids are empty.
+        table: uint16 or uint8 (D * n_items,), the dense rows, in the order of their codes; 0 where an item has no
+            posting, and q from 1 on stands for low + (q - 1) * step.
 
     Raises:
         ValueError: the arrays are not such an index.
@@ -45,6 +50,8 @@ class CompactIndex(Postings):
         floors: np.ndarray,
         cuts: np.ndarray,
         removed: np.ndarray,
+        dense: np.ndarray,
+        table: np.ndarray,
         n_items: int,
         pruning: Pruning | None = None,
     ):
@@ -52,9 +59,18 @@ class CompactIndex(Postings):
         if self.format not in SCORES:
             raise ValueError(f"Scores of a compact index are uint16 or uint8, not {self.format}.")
         self.dtypes = self.dtypes_of(self.format)
-        values = (codes, offsets, items, scores, lows, steps, floors, cuts, removed)
+        values = (codes, offsets, items, scores, lows, steps, floors, cuts, removed, dense, table)
         self._adopt(dict(zip(self.dtypes, values, strict=True)), n_items, pruning)
-        used = np.diff(self.offsets[:: self.n_blocks]) > 0
+        listed = np.diff(self.offsets[:: self.n_blocks])
+        if np.any(self.dense > 1) or len(self.table) != self.dense.sum(dtype=np.int64) * self.n_items:
+            raise ValueError("The dense rows of the index don't fit its codes.")
+        if np.any(listed[self.dense > 0]):
+            raise ValueError("A list is both a dense row and not.")
+        if self._rows()[:, self.removed - 1].any():
+            raise ValueError("A dense row is wrong: it holds an item that was removed.")
+        self._lengths = listed
+        self._lengths[self.dense > 0] = np.count_nonzero(self._rows(), axis=1)
+        used = self._lengths > 0
         highest = self.lows + self.steps.astype(np.float64) * np.iinfo(self.format).max
         if not np.all(self.lows[used] > 0) or not np.all((self.steps >= 0) & (highest <= 2 * LARGEST_SCORE)):
             raise ValueError("A score is not a positive number (its low or step is wrong).")
@@ -63,30 +79,54 @@ class CompactIndex(Postings):
     def of(cls, index: SparseInvertedIndex, format: str) -> CompactIndex:
         """The lists of an exact index in "uint16" or "uint8"."""
         lows, steps = np.zeros((2, len(index)), np.float32)
-        lengths = np.zeros((len(index), blocks_of(format, index.n_items)), np.int64)
-        items = np.empty(len(index.items), np.uint16)
-        scores = np.empty(len(index.items), format)
-        _pack(index.offsets, index.items, index.scores, np.iinfo(format).max, lows, steps, lengths, items, scores)
-        per_code = (lows, steps, index.floors, index.cuts)
-        offsets = offsets_of(lengths.ravel())
-        return cls(index.codes, offsets, items, scores, *per_code, index.removed, index.n_items, index.pruning)
+        lengths = index.lengths()
+        dense = dense_lists(lengths, index.n_items, format)
+        short = lengths[dense == 0].sum()
+        parts = np.zeros((len(index), blocks_of(format, index.n_items)), np.int64)
+        items, scores = np.empty(short, np.uint16), np.empty(short, format)
+        table = np.zeros((dense.sum(dtype=np.int64), index.n_items), format)
+        levels = np.iinfo(format).max
+        exact = (index.offsets, index.items, index.scores)
+        _pack(*exact, levels, rows_of(dense), lows, steps, parts, items, scores, table)
+        arrays = (index.codes, offsets_of(parts.ravel()), items, scores, lows, steps, index.floors, index.cuts)
+        return cls(*arrays, index.removed, dense, table.ravel(), index.n_items, index.pruning)
 
     def decode(self) -> SparseInvertedIndex:
         """The exact index of the rounded scores: the same answers as this one, bit by bit."""
-        items = np.empty(len(self.items), np.uint32)
-        scores = np.empty(len(self.items), np.float32)
-        _unpack(self.offsets, self.items, self.scores, self.lows, self.steps, self.n_blocks, items, scores)
-        offsets = np.ascontiguousarray(self.offsets[:: self.n_blocks])
+        offsets = offsets_of(self._lengths)
+        items, scores = np.empty(offsets[-1], np.uint32), np.empty(offsets[-1], np.float32)
+        for row in range(len(self)):
+            part = slice(offsets[row], offsets[row + 1])
+            items[part], scores[part] = self._list(row)
         lists = (self.codes, offsets, items, scores, self.floors)
         return SparseInvertedIndex(*lists, self.n_items, self.pruning, self.cuts, self.removed)
 
+    def lengths(self) -> np.ndarray:
+        return self._lengths
+
+    def _rows(self) -> np.ndarray:
+        """The dense rows (D, n_items)."""
+        return self.table.reshape(-1, self.n_items)
+
     def _list(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        low, step = self.lows[row], self.steps[row]
+        if self.dense[row]:
+            levels = self._rows()[self.dense[:row].sum(dtype=np.int64)]
+            items = np.flatnonzero(levels)
+            return (items + 1).astype(np.uint32), low + step * (levels[items].astype(np.float32) - np.float32(1))
         ends = self.offsets[row * self.n_blocks : (row + 1) * self.n_blocks + 1]
         part = slice(ends[0], ends[-1])
-        items, scores = np.empty(ends[-1] - ends[0], np.uint32), np.empty(ends[-1] - ends[0], np.float32)
-        lows, steps = self.lows[row : row + 1], self.steps[row : row + 1]
-        _unpack(ends - ends[0], self.items[part], self.scores[part], lows, steps, self.n_blocks, items, scores)
-        return items, scores
+        starts = np.repeat(np.arange(self.n_blocks, dtype=np.uint32) * BLOCK_ITEMS, np.diff(ends))
+        return starts + self.items[part], low + step * self.scores[part].astype(np.float32)
+
+    def _taken(self, rows: np.ndarray) -> dict:
+        at = rows_of(self.dense)[rows]
+        return {**super()._taken(rows), "table": self._rows()[at[at >= 0]].ravel()}
+
+    def _joined(self, other: CompactIndex) -> dict:
+        codes = np.concatenate([index.codes[index.dense > 0] for index in (self, other)])
+        table = np.concatenate([self._rows(), other._rows()])[np.argsort(codes)]
+        return {**super()._joined(other), "table": table.ravel()}
 
     def extend(self, other: SparseInvertedIndex | CompactIndex) -> CompactIndex:
         """As SparseInvertedIndex.extend.
@@ -126,6 +166,8 @@ class CompactIndex(Postings):
             "floors": np.float32,
             "cuts": np.float32,
             "removed": np.uint32,
+            "dense": np.uint8,
+            "table": SCORES[format],
         }
 
 
@@ -182,29 +224,27 @@ def overlap(
 
 
 @numba.njit(nogil=True, cache=True)
-def _pack(offsets, items, scores, levels, lows, steps, lengths, to_items, to_scores):
+def _pack(offsets, items, scores, most, rows_at, lows, steps, lengths, to_items, to_scores, table):
+    """Round the lists; `most` is the highest level of the format."""
+    to = 0
     for row in range(lows.size):
         first, last = offsets[row], offsets[row + 1]
         if first == last:
             continue
+        levels = most - (rows_at[row] >= 0)  # level 0 of a dense row is no posting
         low = high = scores[first]
         for p in range(first, last):
             low, high = min(low, scores[p]), max(high, scores[p])
         step = np.float32((np.float64(high) - np.float64(low)) / levels)
         lows[row], steps[row] = low, step
         for p in range(first, last):
-            lengths[row, items[p] >> 16] += 1
-            to_items[p] = items[p] & 0xFFFF
             level = 0.0
             if step > 0:
                 level = min(np.rint((np.float64(scores[p]) - low) / step), levels)
-            to_scores[p] = np.int64(level)
-
-
-@numba.njit(nogil=True, cache=True)
-def _unpack(offsets, items, scores, lows, steps, n_blocks, to_items, to_scores):
-    for at in range(offsets.size - 1):
-        row, start = at // n_blocks, (at % n_blocks) << 16
-        for p in range(offsets[at], offsets[at + 1]):
-            to_items[p] = start + items[p]
-            to_scores[p] = lows[row] + steps[row] * np.float32(scores[p])
+            if rows_at[row] >= 0:
+                table[rows_at[row], items[p] - 1] = np.int64(level) + 1
+                continue
+            lengths[row, items[p] >> 16] += 1
+            to_items[to] = items[p] & 0xFFFF
+            to_scores[to] = np.int64(level)
+            to += 1

@@ -61,7 +61,7 @@ class Postings:
         row, fault = _first_bad_posting(*lists, gone, np.float32(LARGEST_SCORE), self.format == "float32")
         if row >= 0:
             raise ValueError(f"The posting list of code {codes[row]} is wrong: {_FAULTS[fault]}.")
-        names = ("codes", "offsets", "items", "scores", "floors", "lows", "steps")
+        names = ("codes", "offsets", "items", "scores", "floors", "lows", "steps", "dense", "table")
         kernel = {name: getattr(self, name) for name in names if name in arrays}
         self._searcher = Searcher(**kernel, n_items=self.n_items, n_blocks=self.n_blocks)
 
@@ -71,14 +71,18 @@ class Postings:
         return blocks_of(self.format, self.n_items)
 
     def _per_code(self) -> list[str]:
-        others = ("codes", "offsets", "items", "scores", "removed")
+        others = ("codes", "offsets", "items", "scores", "removed", "table")
         return [name for name in self.dtypes if name not in others]
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)} codes, {len(self.items)} postings, {self.n_items} items)"
+        return f"{type(self).__name__}({len(self)} codes, {self.lengths().sum()} postings, {self.n_items} items)"
+
+    def lengths(self) -> np.ndarray:
+        """How many items each code's list holds, int64 (C,)."""
+        return np.diff(self.offsets[:: self.n_blocks])
 
     # --- asking
 
@@ -182,15 +186,16 @@ class Postings:
 
     def statistics(self) -> dict:
         """Codes, postings, sparsity (share of pairs without one), bytes, lengths of the lists."""
-        lengths = np.diff(self.offsets[:: self.n_blocks])
+        lengths = self.lengths()
         known = lengths if len(lengths) else np.zeros(1, np.int64)
+        postings = int(lengths.sum())
         pairs = len(self) * self.n_items
         return {
             "format": self.format,
             "codes": len(self),
             "items": self.n_items,
-            "postings": len(self.items),
-            "sparsity": 1.0 - len(self.items) / pairs if pairs else 1.0,
+            "postings": postings,
+            "sparsity": 1.0 - postings / pairs if pairs else 1.0,
             "bytes": sum(getattr(self, name).nbytes for name in self.dtypes),
             "postings_min": int(known.min()),
             "postings_median": float(np.median(known)),
@@ -207,14 +212,17 @@ class Postings:
         """
         codes = np.unique(integers(codes))
         codes = codes[self.contains(codes)]
-        rows = np.searchsorted(self.codes, codes)
+        return self._with(**self._taken(np.searchsorted(self.codes, codes)))
+
+    def _taken(self, rows: np.ndarray) -> dict:
+        """The arrays of the posting lists at some rows, ascending."""
         lists = (rows[:, None] * self.n_blocks + np.arange(self.n_blocks)).ravel()
         starts = self.offsets[lists]
         lengths = self.offsets[lists + 1] - starts
         offsets = offsets_of(lengths)
         at = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
         arrays = {name: getattr(self, name)[rows] for name in ("codes", *self._per_code())}
-        return self._with(**arrays, offsets=offsets, items=self.items[at], scores=self.scores[at])
+        return {**arrays, "offsets": offsets, "items": self.items[at], "scores": self.scores[at]}
 
     def _with(self, **changed) -> Postings:
         kept = {name: getattr(self, name) for name in (*self.dtypes, "n_items", "pruning")}
@@ -273,8 +281,9 @@ class Postings:
         try:
             if described.keys() != {"n_items", "pruning", "format"} or type(described["n_items"]) is not int:
                 raise ValueError("Its description does not fit this version.")
-            if described["n_items"] > max(SMALL_CATALOGUE, MOST_ITEMS_PER_POSTING * len(arrays["items"])):
-                raise ValueError(f"It claims {described['n_items']} items, and holds {len(arrays['items'])} postings.")
+            held = len(arrays["items"]) + len(arrays.get("table", ()))
+            if described["n_items"] > max(SMALL_CATALOGUE, MOST_ITEMS_PER_POSTING * held):
+                raise ValueError(f"It claims {described['n_items']} items, and holds {held} postings.")
             index = cls(**arrays, n_items=described["n_items"], pruning=Pruning(**described["pruning"]))
             if index.format != described["format"]:
                 raise ValueError("Its arrays are of another posting format.")

@@ -6,6 +6,9 @@ enough; when the collection is full it is cut back to its best k, and the worst 
 on. Walking twice is about three times as fast as keeping a list of touched items, and the accumulator is clean again
 afterwards, so nothing of catalogue length is ever cleared or scanned per query. Stored scores are positive, so zero
 means "no posting, masked, or already taken".
+
+Lists that hold much of the catalogue may be dense rows, a score per item: those are added as fast as memory is read,
+and a query with one of them collects from the whole accumulator, once.
 """
 
 from __future__ import annotations
@@ -147,6 +150,38 @@ def look_up_all(codes, query_codes, query_weights):
 
 
 @numba.njit(nogil=True, cache=True)
+def _add_row(row, weight, low, step, accumulator):
+    """Add weight times the scores of a dense row (n_items,) to the accumulator (n_items + 1,).
+
+    A product of the level and not a branch on it: the loop runs on vectors.
+    """
+    sums = accumulator[1:]
+    for at in range(row.size):
+        level = np.float32(row[at])
+        held = np.float32(row[at] > 0)
+        sums[at] += held * (weight * (low + step * (level - np.float32(1))))
+
+
+@numba.njit(nogil=True, cache=True)
+def _collect(accumulator, item, base, k, ranks, size, cut):
+    """Take an item out of the accumulator: the number of ranks collected by then, and what is good enough."""
+    gathered = accumulator[item]
+    accumulator[item] = np.float32(0.0)
+    total = gathered + base
+    # The only branch is one that a processor foretells well. Whether an item was met before is a coin toss, so it is no
+    # branch: its rank is written over.
+    if total < cut:
+        return size, cut
+    ranks[size] = _rank(total, np.int64(item))
+    size += gathered > np.float32(0.0)
+    if size == ranks.size:
+        _keep_best(ranks, size, k)
+        size = k
+        cut = _score(ranks[k - 1])
+    return size, cut
+
+
+@numba.njit(nogil=True, cache=True)
 def _search(
     first,
     last,
@@ -161,6 +196,8 @@ def _search(
     floors,
     lows,
     steps,
+    rows_at,
+    table,
     n_blocks,
     n_items,
     accumulator,
@@ -169,7 +206,8 @@ def _search(
 ):
     """Answer queries first..last-1: (status, query, bad value). Leaves the accumulator all zero.
 
-    Where lows is None, scores are floats and taken as they are (numba drops the other branch).
+    Where lows is None, scores are floats and taken as they are, and no list is a dense row (numba drops the other
+    branches).
     """
     k = out_ids.shape[1]
     rows = np.empty(query_codes.shape[1], np.int64)
@@ -184,6 +222,7 @@ def _search(
                 return ITEM_OUT_OF_RANGE, query, np.int64(seen_values[p])
 
         base = 0.0
+        any_row = False
         for j in range(n_rows):
             row = rows[j]
             weight = np.float32(weights[j])
@@ -191,6 +230,11 @@ def _search(
             low = step = np.float32(0.0)
             if lows is not None:
                 low, step = lows[row], steps[row]
+                if rows_at[row] >= 0:
+                    any_row = True
+                    start = rows_at[row] * n_items
+                    _add_row(table[start : start + n_items], weight, low, step, accumulator)
+                    continue
             for block in range(n_blocks):
                 start = np.uint64(block) << BLOCK_BITS  # unsigned: no check for negative indices
                 list_at = row * n_blocks + block
@@ -207,25 +251,17 @@ def _search(
 
         size = 0
         cut = np.float32(-np.inf)
-        for j in range(n_rows):
-            for block in range(n_blocks):
-                start = np.uint64(block) << BLOCK_BITS
-                list_at = rows[j] * n_blocks + block
-                for p in range(offsets[list_at], offsets[list_at + 1]):
-                    item = start + np.uint64(items[p])
-                    gathered = accumulator[item]
-                    accumulator[item] = np.float32(0.0)
-                    total = gathered + base32
-                    # The only branch is one that a processor foretells well. Whether an item was met before is a coin
-                    # toss, so it is no branch: its rank is written over.
-                    if total < cut:
-                        continue
-                    ranks[size] = _rank(total, np.int64(item))
-                    size += gathered > np.float32(0.0)
-                    if size == ranks.size:
-                        _keep_best(ranks, size, k)
-                        size = k
-                        cut = _score(ranks[k - 1])
+        if any_row:
+            for item in range(1, accumulator.size):
+                size, cut = _collect(accumulator, item, base32, k, ranks, size, cut)
+        else:
+            for j in range(n_rows):
+                for block in range(n_blocks):
+                    start = np.uint64(block) << BLOCK_BITS
+                    list_at = rows[j] * n_blocks + block
+                    for p in range(offsets[list_at], offsets[list_at + 1]):
+                        item = start + np.uint64(items[p])
+                        size, cut = _collect(accumulator, item, base32, k, ranks, size, cut)
 
         if size > k:
             _keep_best(ranks, size, k)
@@ -248,7 +284,7 @@ class Searcher:
         codes, offsets, items, scores, floors: as in `SparseInvertedIndex`, which has checked them: the kernel trusts
             codes, offsets and items blindly.
         n_items: ids are 1..n_items.
-        lows, steps: as in `CompactIndex`; None for scores that are floats.
+        lows, steps, dense, table: as in `CompactIndex`; None for scores that are floats.
         n_blocks: lists per code; list b holds ids less b * 2^16.
     """
 
@@ -262,9 +298,12 @@ class Searcher:
         n_items: int,
         lows: np.ndarray | None = None,
         steps: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
+        table: np.ndarray | None = None,
         n_blocks: int = 1,
     ):
-        self._arrays = (codes, offsets, items, scores, floors, lows, steps, n_blocks)
+        rows_at = None if dense is None else rows_of(dense)
+        self._arrays = (codes, offsets, items, scores, floors, lows, steps, rows_at, table, n_blocks)
         self._n_items = n_items
         self._accumulators: list[np.ndarray] = []  # spare ones, all zero; list.pop and append are atomic
 
@@ -325,6 +364,11 @@ class Searcher:
             raise ValueError(
                 f"The history of query {query} holds item {value}; this index knows the items 1..{self._n_items}."
             )
+
+
+def rows_of(dense: np.ndarray) -> np.ndarray:
+    """Which row of the table is that of a code, -1 where its list is none: dense uint8 (C,) -> int64 (C,)."""
+    return np.where(dense > 0, np.cumsum(dense, dtype=np.int64) - 1, -1)
 
 
 def available_cores() -> int:

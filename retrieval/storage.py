@@ -22,7 +22,7 @@ import numpy as np
 import files
 
 FORMAT = "sparcode inverted index"
-VERSION = 2
+VERSION = 3
 HEADER = "index.json"
 LARGEST_HEADER = 1 << 20
 

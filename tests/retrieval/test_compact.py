@@ -47,7 +47,7 @@ def random_index(rng, n_codes, n_items, per_code, lowest=0):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("n_items", [1, 9, 3000, 65_534, 65_535, 65_536, 65_537, 300_000])
+@pytest.mark.parametrize("n_items", [1, 9, 700, 3000, 65_534, 65_535, 65_536, 65_537, 300_000])
 def test_answers_are_those_of_the_rounded_scores(rng, format, n_items):
     index = random_index(rng, 30, n_items, min(n_items, 500) + 1, max(0, n_items - 200_000))
     compact = index.compact(format)
@@ -62,15 +62,36 @@ def test_answers_are_those_of_the_rounded_scores(rng, format, n_items):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_no_score_is_off_by_more_than_half_a_step(rng, format):
-    index = random_index(rng, 30, 3000, 500)
+def test_a_list_of_much_of_the_catalogue_is_a_row_of_it(rng, format):
+    index = random_index(rng, 30, 300, 300).remove_items([7])
+    compact = index.compact(format)
+    share = {"uint16": 2, "uint8": 3}[format]
+    np.testing.assert_array_equal(compact.dense, index.lengths() * share > 300)
+    assert 5 < compact.dense.sum() < 25
+    np.testing.assert_array_equal(compact.lengths(), index.lengths())
+    for code in range(30):
+        items, scores, floor = index.posting_list(code)
+        held, rounded, same_floor = compact.posting_list(code)
+        np.testing.assert_array_equal(held, items)
+        np.testing.assert_allclose(rounded, scores, atol=compact.statistics()["score_error"] * 1.001 + 1e-6)
+        assert floor == same_floor
+    queries, weights = rng.integers(0, 30, (40, 3)), rng.random((40, 3), np.float32)
+    ids, sums = compact.recommend(queries, 5, weights=weights)
+    np.testing.assert_allclose(compact.explain(queries, ids, weights).sum(2), sums, rtol=1e-5, atol=1e-5)
+    assert not (ids == 7).any()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("longest", [500, 3000])
+def test_no_score_is_off_by_more_than_half_a_step(rng, format, longest):
+    index = random_index(rng, 30, 3000, longest)
     compact = index.compact(format)
     rounded = compact.decode().scores
     for row in range(30):
         part = slice(index.offsets[row], index.offsets[row + 1])
         scores = index.scores[part]
         if len(scores):
-            half = (scores.max() - scores.min()) / LEVELS[format] / 2
+            half = (scores.max() - scores.min()) / (LEVELS[format] - compact.dense[row]) / 2
             assert np.abs(rounded[part] - scores).max() <= half * 1.001 + 1e-6
     worst = np.abs(rounded - index.scores).max()
     assert worst <= compact.statistics()["score_error"] * 1.001 + 1e-6
@@ -88,9 +109,9 @@ def test_lists_of_one_or_equal_scores_are_not_rounded(format):
 def test_bytes_are_as_announced(rng, format, n_items):
     index = random_index(rng, 20, n_items, 30).remove_items([5, 6])
     compact = index.compact(format)
-    sizes = (20, len(index.items), n_items)
-    assert index.statistics()["bytes"] == bytes_of(*sizes, n_removed=2)
-    assert compact.statistics()["bytes"] == bytes_of(*sizes, format, n_removed=2)
+    lengths = index.lengths()
+    assert index.statistics()["bytes"] == bytes_of(lengths, n_items, n_removed=2)
+    assert compact.statistics()["bytes"] == bytes_of(lengths, n_items, format, n_removed=2)
     assert compact.statistics()["format"] == format
     without = {"bytes", "format", "score_error"}
     kept = {k: v for k, v in index.statistics().items() if k not in without}
@@ -227,12 +248,19 @@ def test_damaged_compact_files_are_refused(rng, tmp_path):
         ("steps", lambda a: a - 1, "not a positive number"),
         ("steps", lambda a: a * np.float32(np.inf), "not a positive number"),
         ("steps", lambda a: a + np.float32(1e30), "not a positive number"),
+        ("dense", lambda a: a * np.uint8(0), "don't fit its codes"),
+        ("dense", lambda a: a * np.uint8(2), "don't fit its codes"),
+        ("dense", lambda a: a[::-1], "both a dense row and not"),
+        ("table", lambda a: a[:-1], "don't fit its codes"),
+        ("table", lambda a: a + np.uint16(1), "holds an item that was removed"),
+        ("table", lambda a: a.astype(np.uint8), "one row of uint16"),
     ],
 )
 def test_arrays_that_are_no_compact_index_are_refused(name, change, message):
-    index = build(np.arange(1, 13).reshape(2, 6)).compact("uint16")
+    table = np.arange(1, 19).reshape(3, 6) * [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1]]
+    index = build(table).remove_items([4]).compact("uint16")  # the last list is a dense row
     arrays = {one: getattr(index, one) for one in index.dtypes}
-    assert len(CompactIndex(**arrays, n_items=6)) == 2
+    assert len(CompactIndex(**arrays, n_items=6)) == 3
     with pytest.raises(ValueError, match=message):
         CompactIndex(**{**arrays, name: change(arrays[name])}, n_items=6)
 
@@ -242,12 +270,14 @@ def test_unknown_formats_are_refused():
         with pytest.raises(ValueError, match=re.escape(f"Unknown compact format {format!r}")):
             build([[1, 2]]).compact(format)
     with pytest.raises(ValueError, match="Unknown posting format"):
-        bytes_of(1, 1, 1, "float16")
+        bytes_of([1], 1, "float16")
 
 
-def test_fuzz_of_compact_arrays_never_gets_past_the_checks_unsound(rng):
+@pytest.mark.parametrize(("n_items", "per_code"), [(70_000, 12), (60, 40)])
+def test_fuzz_of_compact_arrays_never_gets_past_the_checks_unsound(rng, n_items, per_code):
     """Random numbers in place of any array: refused, or an index that answers within bounds."""
-    good = random_index(rng, 4, 70_000, 12).compact("uint8")
+    good = random_index(rng, 6, n_items, per_code).compact("uint8")
+    assert good.dense.any() == (n_items == 60)
     arrays = {one: getattr(good, one) for one in good.dtypes}
     refused = 0
     for trial in range(300):
@@ -256,11 +286,11 @@ def test_fuzz_of_compact_arrays_never_gets_past_the_checks_unsound(rng):
         wild = rng.integers(0, 256, old.nbytes, np.uint8).view(old.dtype)
         some = np.where(rng.random(old.size) < 0.3, wild, old).astype(old.dtype)
         try:
-            index = CompactIndex(**{**arrays, name: some}, n_items=70_000)
+            index = CompactIndex(**{**arrays, name: some}, n_items=n_items)
         except ValueError:
             refused += 1
             continue
         ids, scores = index.recommend(index.codes[None, :], 50)
-        assert ids.min() >= 0 and ids.max() <= 70_000 and not np.isnan(scores).any()
+        assert ids.min() >= 0 and ids.max() <= n_items and not np.isnan(scores).any()
         assert (scores[:, 1:] <= scores[:, :-1]).all()
     assert 100 < refused < 300

@@ -142,7 +142,7 @@ def put(path, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(["version"], 3), "has format version 3 and this program reads 2"),
+        (put(["version"], 4), "has format version 4 and this program reads 3"),
         (put(["version"], "1"), "has format version '1'"),
         (put(["format"], "parquet"), "is not the header of a sparcode inverted index"),
         (put(["about"], 3), "does not describe an index"),
