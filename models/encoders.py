@@ -12,6 +12,7 @@ from mindspore import nn, ops
 
 from models.gru4rec import GRU4Rec
 from models.layers import MLP, Dense, MaskedMean, dropout
+from models.ligr import LiGR
 from models.sasrec import SASRec
 
 
@@ -137,6 +138,7 @@ ENCODERS = {
     "YoutubeDNN": YoutubeDNN,
     "GRU4Rec": GRU4Rec,
     "SASRec": SASRec,
+    "LiGR": LiGR,
     "DSSM": DSSM,
     "SimpleX": SimpleX,
 }

@@ -11,6 +11,64 @@ from models.layers import Dense, dropout
 FORBIDDEN = -1e9  # added to the logit of a key that a query must not see
 
 
+class Block(nn.Cell):
+    """Attention and a feed-forward network of one hidden layer, each beside a shortcut.
+
+    Args:
+        width: E.
+        num_heads, dropout: as of `SASRec`.
+    """
+
+    def __init__(self, width, num_heads, dropout):
+        super().__init__()
+        self.width, self.heads, self.share = width, num_heads, dropout
+        self.first_norm, self.second_norm = nn.LayerNorm((width,)), nn.LayerNorm((width,))
+        self.query, self.key, self.value, self.merge = (Dense(width, width) for _ in range(4))
+        self.hidden, self.out = Dense(width, width), Dense(width, width)
+
+    def construct(self, x, allowed, noise):
+        """x (B * L, E), allowed (B, L, L), noise (B * L,) and (2 E,) or None -> (B * L, E)."""
+        found = self.attention(self.first_norm(x), allowed)
+        x = x + dropout(found, columns(noise, 0, self.width), self.share)
+        inner = self.feed_forward(self.second_norm(x))
+        return x + dropout(inner, columns(noise, self.width, self.width), self.share)
+
+    def attention(self, x, allowed):
+        """x (B * L, E), allowed (B, L, L) -> (B * L, E)."""
+        batch, length, _ = allowed.shape
+        query, key, value = (
+            layer(x).reshape(batch, length, self.heads, -1).swapaxes(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )  # each (B, heads, L, E / heads)
+        logits = ops.BatchMatMul(transpose_b=True)(query, key) * (1 / math.sqrt(self.width // self.heads))
+        weights = ops.softmax(logits + allowed.expand_dims(1), -1)  # (B, heads, L, L)
+        return self.merge(ops.BatchMatMul()(weights, value).swapaxes(1, 2).reshape(-1, self.width))
+
+    def feed_forward(self, x):
+        """(B * L, E) -> (B * L, E)."""
+        return self.out(ops.relu(self.hidden(x)))
+
+    def onnx(self, graph, x, allowed):
+        """As `construct`, x (B, L, E)."""
+        x = graph("Add", x, self.onnx_attention(graph, onnx_norm(graph, self.first_norm, x), allowed))
+        return graph("Add", x, self.onnx_feed_forward(graph, onnx_norm(graph, self.second_norm, x)))
+
+    def onnx_attention(self, graph, x, allowed):
+        """As `attention`, (B, L, E)."""
+        parts = []
+        for layer, order in ((self.query, [0, 2, 1, 3]), (self.key, [0, 2, 3, 1]), (self.value, [0, 2, 1, 3])):
+            split = graph("Reshape", layer.onnx(graph, x), [0, 0, self.heads, -1])
+            parts.append(graph("Transpose", split, perm=order))
+        logits = graph("Mul", graph("MatMul", parts[0], parts[1]), np.float32(1 / math.sqrt(self.width // self.heads)))
+        weights = graph("Softmax", graph("Add", logits, graph("Unsqueeze", allowed, [1])), axis=-1)
+        found = graph("Transpose", graph("MatMul", weights, parts[2]), perm=[0, 2, 1, 3])
+        return self.merge.onnx(graph, graph("Reshape", found, [0, 0, self.width]))
+
+    def onnx_feed_forward(self, graph, x):
+        """As `feed_forward`, (B, L, E)."""
+        return self.out.onnx(graph, graph("Relu", self.hidden.onnx(graph, x)))
+
+
 class SASRec(nn.Cell):
     """Self-attentive sequential recommendation (Kang and McAuley, 2018), with layer norm before each block's halves.
 
@@ -30,7 +88,7 @@ class SASRec(nn.Cell):
         ValueError: num_heads does not divide embedding_size.
     """
 
-    causal = True
+    causal, block = True, Block
 
     def __init__(self, embedding_size, seq_len, att_layer, num_heads, dropout, rng):
         super().__init__()
@@ -39,7 +97,7 @@ class SASRec(nn.Cell):
         self.width, self.length, self.share = embedding_size, seq_len, dropout
         positions = rng.normal(0, 0.1, (seq_len, embedding_size)).astype(np.float32)
         self.positions = ms.Parameter(ms.Tensor(positions), name="positions")  # (L, E)
-        self.blocks = nn.CellList([_Block(embedding_size, num_heads, dropout) for _ in range(att_layer)])
+        self.blocks = nn.CellList([self.block(embedding_size, num_heads, dropout) for _ in range(att_layer)])
         self.norm = nn.LayerNorm((embedding_size,))
         self.noise_width = embedding_size * (1 + 2 * att_layer)
 
@@ -49,10 +107,10 @@ class SASRec(nn.Cell):
         # The last positions, for a tokeniser may ask for parts of a history.
         positions = self.positions[self.length - length :].expand_dims(0)
         x = (embeddings * math.sqrt(width) + positions).reshape(-1, width)  # (B * L, E)
-        x = dropout(x, _columns(noise, 0, width), self.share)
+        x = dropout(x, columns(noise, 0, width), self.share)
         allowed = self.allowed(mask, length)
         for number, block in enumerate(self.blocks):
-            x = block(x, allowed, _columns(noise, (1 + 2 * number) * width, 2 * width))
+            x = block(x, allowed, columns(noise, (1 + 2 * number) * width, 2 * width))
         return self.norm(x).reshape(batch, length, width)
 
     def allowed(self, mask, length):
@@ -69,53 +127,15 @@ class SASRec(nn.Cell):
         allowed = graph("Mul", graph("Sub", np.float32(1), seen), np.float32(FORBIDDEN))
         for block in self.blocks:
             x = block.onnx(graph, x, allowed)
-        return graph("Gather", _onnx_norm(graph, self.norm, x), np.int64(-1), axis=1)  # (B, E)
+        return graph("Gather", onnx_norm(graph, self.norm, x), np.int64(-1), axis=1)  # (B, E)
 
 
-class _Block(nn.Cell):
-    """Attention and a feed-forward network of one hidden layer, each beside a shortcut."""
-
-    def __init__(self, width, num_heads, dropout):
-        super().__init__()
-        self.width, self.heads, self.share = width, num_heads, dropout
-        self.first_norm, self.second_norm = nn.LayerNorm((width,)), nn.LayerNorm((width,))
-        self.query, self.key, self.value, self.merge = (Dense(width, width) for _ in range(4))
-        self.hidden, self.out = Dense(width, width), Dense(width, width)
-
-    def construct(self, x, allowed, noise):
-        """x (B * L, E), allowed (B, L, L), noise (B * L,) and (2 E,) or None -> (B * L, E)."""
-        batch, length, _ = allowed.shape
-        normed = self.first_norm(x)
-        query, key, value = (
-            layer(normed).reshape(batch, length, self.heads, -1).swapaxes(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )  # each (B, heads, L, E / heads)
-        logits = ops.BatchMatMul(transpose_b=True)(query, key) * (1 / math.sqrt(self.width // self.heads))
-        weights = ops.softmax(logits + allowed.expand_dims(1), -1)  # (B, heads, L, L)
-        found = ops.BatchMatMul()(weights, value).swapaxes(1, 2).reshape(-1, self.width)
-        x = x + dropout(self.merge(found), _columns(noise, 0, self.width), self.share)
-        inner = self.out(ops.relu(self.hidden(self.second_norm(x))))
-        return x + dropout(inner, _columns(noise, self.width, self.width), self.share)
-
-    def onnx(self, graph, x, allowed):
-        """As `construct`, x (B, L, E)."""
-        normed, parts = _onnx_norm(graph, self.first_norm, x), []
-        for layer, order in ((self.query, [0, 2, 1, 3]), (self.key, [0, 2, 3, 1]), (self.value, [0, 2, 1, 3])):
-            split = graph("Reshape", layer.onnx(graph, normed), [0, 0, self.heads, -1])
-            parts.append(graph("Transpose", split, perm=order))
-        logits = graph("Mul", graph("MatMul", parts[0], parts[1]), np.float32(1 / math.sqrt(self.width // self.heads)))
-        weights = graph("Softmax", graph("Add", logits, graph("Unsqueeze", allowed, [1])), axis=-1)
-        found = graph("Transpose", graph("MatMul", weights, parts[2]), perm=[0, 2, 1, 3])
-        x = graph("Add", x, self.merge.onnx(graph, graph("Reshape", found, [0, 0, self.width])))
-        hidden = graph("Relu", self.hidden.onnx(graph, _onnx_norm(graph, self.second_norm, x)))
-        return graph("Add", x, self.out.onnx(graph, hidden))
-
-
-def _columns(noise, first, width):
+def columns(noise, first, width):
     """The part of the noise for `width` columns from `first` on; see `layers.dropout`."""
     return None if noise is None else (noise[0], noise[1][first : first + width])
 
 
-def _onnx_norm(graph, norm, x):
+def onnx_norm(graph, norm, x):
+    """A layer norm as a node of an ONNX graph."""
     scale, bias = norm.gamma.asnumpy(), norm.beta.asnumpy()
     return graph("LayerNormalization", x, scale, bias, axis=-1, epsilon=float(norm.epsilon))
