@@ -30,7 +30,7 @@ class Hyperparameters:
     model: str = _parameter(
         "DQMatch", "model", "the model; DQMatch is SparCode", choices="models:MODELS+baselines:BASELINES"
     )
-    encoder: str = _parameter("SASRec", "model", "user encoder", choices="models.encoders:ENCODERS")
+    encoder: str = _parameter("LiGR", "model", "user encoder", choices="models.encoders:ENCODERS")
     encoder_shortcut: bool = _parameter(True, "model", "1: the DNN encoder adds the mean of the history to its output")
     tokeniser: str | None = _parameter(
         None,
@@ -52,8 +52,8 @@ class Hyperparameters:
     hidden: tuple = _parameter(
         (256, 256, 256), "model", "hidden layers of the user encoder, as in 256,256,256", least=1
     )
-    att_layer: int = _parameter(2, "model", "blocks of the SASRec encoder", least=1)
-    num_heads: int = _parameter(1, "model", "attention heads of the SASRec encoder", least=1)
+    att_layer: int = _parameter(2, "model", "blocks of the LiGR and SASRec encoders", least=1)
+    num_heads: int = _parameter(1, "model", "attention heads of the LiGR and SASRec encoders", least=1)
     dropout: float | None = _parameter(
         None,
         "model",

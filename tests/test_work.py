@@ -205,7 +205,7 @@ def test_a_device_that_mindspore_lacks_is_said_before_any_data_is_read(target, t
 def test_a_number_of_tokens_that_changes_nothing_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--dataset", "sample", "--K_u", "8"]) == 2
-    assert "--K_u 8 changes nothing: DQMatch with SASRec has one token" in capsys.readouterr().err
+    assert "--K_u 8 changes nothing: DQMatch with LiGR has one token" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

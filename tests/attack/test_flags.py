@@ -15,7 +15,7 @@ ODD = ["", "0", "-1", "1", "2", "4.0", "0.5", "nan", "inf", "-inf", "1e309", "-1
 ODD += ["0,1", "1,,2", "9" * 30, "4294967296", "-0", "1e-320", "True", "../x", "a b", "\x00", "\x1b[2J", "²", "٣"]
 REAL = {  # values that may be valid together or may not
     "model": ["DQMatch", "AllToAll", "TwoTower", "GlobalHot", "ItemCF", "EASE"],
-    "encoder": ["DNN", "SASRec", "GRU4Rec"],
+    "encoder": ["DNN", "LiGR", "SASRec", "GRU4Rec"],
     "tokeniser": ["none", "segments", "windows", "heads", "whole"],
     "interaction": ["DNN", "MoL", "cosine", "CrossNet"],
     "interaction_hidden": ["4", "4,4", ""],

@@ -150,8 +150,9 @@ def test_the_loss_is_small_and_reported(rng):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_extend_equals_compacting_the_whole(rng, format):
-    table = np.maximum(rng.normal(size=(12, 70_000)) - 2, 0).astype(np.float32)
+@pytest.mark.parametrize("share", [0.02, 0.5])  # of the items in a list; by halves, some are dense rows
+def test_extend_equals_compacting_the_whole(rng, format, share):
+    table = np.maximum(rng.random((12, 70_000)) - 1 + share, 0).astype(np.float32)
     some, more = np.array([1, 4, 5, 11]), np.array([0, 2, 7])
     parts = [build_index(Table(table), codes, 70_000, relu=True, progress=False) for codes in (some, more)]
     whole = parts[0].extend(parts[1]).compact(format)
