@@ -69,7 +69,7 @@ class CompactIndex(Postings):
         if self._rows()[:, self.removed - 1].any():
             raise ValueError("A dense row is wrong: it holds an item that was removed.")
         self._lengths = listed
-        self._lengths[self.dense > 0] = np.count_nonzero(self._rows(), axis=1)
+        self._lengths[self.dense > 0] = [np.count_nonzero(row) for row in self._rows()]
         used = self._lengths > 0
         highest = self.lows + self.steps.astype(np.float64) * np.iinfo(self.format).max
         if not np.all(self.lows[used] > 0) or not np.all((self.steps >= 0) & (highest <= 2 * LARGEST_SCORE)):

@@ -53,6 +53,16 @@ def index(matcher):
     return matcher.build(np.arange(16), None)[0]
 
 
+def test_a_cap_that_saves_nothing_is_not_tried(matcher):
+    """In uint8, lists of more than a third of the items are rows of the catalogue, whatever they hold."""
+    held = Ragged(np.arange(61), np.arange(60) % N_ITEMS + 1)
+    judges = Queries(walks(60), held)
+    for form, first in ((None, N_ITEMS), ("float32", 25)):
+        matcher.settings = replace(SMALL, index_loss=0.9, index_format=form)
+        _, tried = matcher.build(np.arange(16), judges)
+        assert tried[0]["max_postings"] == first
+
+
 NEWCOMER = Ragged.from_rows([[8, 9, 10, 41, 11, 12]] * 12)  # item 41 stands between 10 and 11
 
 
