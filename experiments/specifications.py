@@ -27,6 +27,7 @@ PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # 
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
 WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
 WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # lists that nothing shortens
+ENCODERS = ("DNN", "YoutubeDNN", "GRU4Rec", "SASRec", "LiGR")
 MASKS = {"": {}, ", seen items too": {"exclude_seen": 0}}
 DSSM = {"model": "TwoTower", "encoder": "DSSM", "interaction": "tower", "hidden": (512, 256), "seq_len": 10}
 DSSM |= {"interaction_hidden": (512, 256), "interaction_temperature": 0.05, "embedding_size": 128}
@@ -107,6 +108,13 @@ EXPERIMENTS = {
         },
         source="SparCode's earlier version (WWW'23 submission): R / N / P@50 in percent on MovieLens-10M, a split that "
         "it does not state; other data than ml-1m, so only the order of the rows compares.",
+    ),
+    "encoders": Experiment(
+        "Which encoder pays, in a two-tower model without the table",
+        {name: {"model": "TwoTower", "encoder": name, "wide": 1} for name in ENCODERS},
+        {name: tuple(other for other in ("SASRec", "DNN") if other != name) for name in ENCODERS if name != "DNN"},
+        facts=("seconds",),
+        paths=dict.fromkeys(ENCODERS, "deep alone"),
     ),
     "interactions": Experiment(
         "Which interaction pays, on the same tokens as the dot product",
