@@ -23,6 +23,7 @@ EMPTY_SLOT = -1  # the code of a query's slot that holds no key
 QUERIES_PER_TASK = 64  # a pool task must be long against its hand-over, and short against the batch
 BLOCK_BITS = np.uint64(16)  # blocked ids count within 65,536 items
 LAST_ID = 2**31 - 1  # ids count downwards from here in a rank
+CHUNK = 16  # sums that are looked at together
 OK, CODE_MISSING, ITEM_OUT_OF_RANGE = 0, 1, 2
 
 
@@ -163,22 +164,40 @@ def _add_row(row, weight, low, step, accumulator):
 
 
 @numba.njit(nogil=True, cache=True)
-def _collect(accumulator, item, base, k, ranks, size, cut):
-    """Take an item out of the accumulator: the number of ranks collected by then, and what is good enough."""
-    gathered = accumulator[item]
-    accumulator[item] = np.float32(0.0)
-    total = gathered + base
-    # The only branch is one that a processor foretells well. Whether an item was met before is a coin toss, so it is no
-    # branch: its rank is written over.
-    if total < cut:
-        return size, cut
-    ranks[size] = _rank(total, np.int64(item))
-    size += gathered > np.float32(0.0)
-    if size == ranks.size:
-        _keep_best(ranks, size, k)
-        size = k
-        cut = _score(ranks[k - 1])
-    return size, cut
+def _collect_all(sums, base, k, ranks, highest):
+    """Take the best k of all items out of their sums (n_items,), which are zeros then; how many ranks were written.
+
+    In passes that run on vectors: the highest sum of every G-th item, G the length of `highest`; the kth largest of
+    these, which k items reach at least; and the few ranks of those that do.
+    """
+    n_groups = highest.size
+    highest[:] = np.float32(0.0)
+    for first in range(0, sums.size, n_groups):
+        part = sums[first : first + n_groups]
+        for at in range(part.size):
+            highest[at] = part[at] if part[at] > highest[at] else highest[at]
+    cut = base  # no sum is below 0
+    if n_groups > k:
+        cut += np.partition(highest, n_groups - k)[n_groups - k]
+    size = 0
+    for first in range(0, sums.size, CHUNK):
+        part = sums[first : first + CHUNK]
+        reached = 0
+        for at in range(part.size):
+            reached += part[at] + base >= cut
+        if reached == 0:
+            continue
+        for at in range(part.size):
+            total = part[at] + base
+            if total >= cut and part[at] > np.float32(0.0):
+                ranks[size] = _rank(total, first + at + 1)
+                size += 1
+                if size == ranks.size:  # equal scores, or nothing but zeros to go by
+                    _keep_best(ranks, size, k)
+                    size = k
+                    cut = _score(ranks[k - 1])
+    sums[:] = np.float32(0.0)
+    return size
 
 
 @numba.njit(nogil=True, cache=True)
@@ -213,6 +232,7 @@ def _search(
     rows = np.empty(query_codes.shape[1], np.int64)
     weights = np.empty(query_codes.shape[1], np.float64)
     ranks = np.empty(max(2 * k, 256), np.int64)
+    highest = np.empty(min(max(n_items // 16, 4 * k), n_items), np.float32)
     for query in range(first, last):
         n_rows = look_up(codes, query_codes[query], query_weights[query], rows, weights)
         if n_rows < 0:
@@ -252,16 +272,27 @@ def _search(
         size = 0
         cut = np.float32(-np.inf)
         if any_row:
-            for item in range(1, accumulator.size):
-                size, cut = _collect(accumulator, item, base32, k, ranks, size, cut)
-        else:
-            for j in range(n_rows):
-                for block in range(n_blocks):
-                    start = np.uint64(block) << BLOCK_BITS
-                    list_at = rows[j] * n_blocks + block
-                    for p in range(offsets[list_at], offsets[list_at + 1]):
-                        item = start + np.uint64(items[p])
-                        size, cut = _collect(accumulator, item, base32, k, ranks, size, cut)
+            size = _collect_all(accumulator[1:], base32, k, ranks, highest)
+            n_rows = 0  # whose lists are walked below
+        for j in range(n_rows):
+            for block in range(n_blocks):
+                start = np.uint64(block) << BLOCK_BITS
+                list_at = rows[j] * n_blocks + block
+                for p in range(offsets[list_at], offsets[list_at + 1]):
+                    item = start + np.uint64(items[p])
+                    gathered = accumulator[item]
+                    accumulator[item] = np.float32(0.0)
+                    total = gathered + base32
+                    # The only branch is one that a processor foretells well. Whether an item was met before is a coin
+                    # toss, so it is no branch: its rank is written over.
+                    if total < cut:
+                        continue
+                    ranks[size] = _rank(total, np.int64(item))
+                    size += gathered > np.float32(0.0)
+                    if size == ranks.size:
+                        _keep_best(ranks, size, k)
+                        size = k
+                        cut = _score(ranks[k - 1])
 
         if size > k:
             _keep_best(ranks, size, k)
