@@ -54,6 +54,23 @@ def test_a_causal_encoder_sees_nothing_behind_a_position(encoder, make_model):
 
 
 @pytest.mark.parametrize("encoder", CAUSAL)
+def test_every_dropout_draws_from_noise_of_its_own(encoder, make_model):
+    model = make_model("TwoTower", encoder=encoder, dropout=0.5, history_dropout=0.5)
+    embeddings, mask = model.items.history(ms.Tensor(np.array([[0, 3, 9, 27, 5, 8]], np.int32)))
+    encoder = model.tokeniser.encoder.set_train(True)
+    noise = np.random.default_rng(2).random(6 + encoder.noise_width, np.float32)
+
+    def vectors(noise):
+        return encoder(embeddings, mask, (ms.Tensor(noise[:6]), ms.Tensor(noise[6:]))).asnumpy()
+
+    before = vectors(noise)
+    for first in range(6, len(noise), embeddings.shape[2]):
+        other = noise.copy()
+        other[first : first + embeddings.shape[2]] += 0.5  # of one place alone, others fall away
+        assert np.abs(vectors(other) - before).max() > 1e-5, first
+
+
+@pytest.mark.parametrize("encoder", CAUSAL)
 def test_tokens_of_every_position_end_with_those_of_the_whole_history(encoder, make_model):
     model = make_model("AllToAll", encoder=encoder, tokeniser="heads")
     model.set_train(False)
