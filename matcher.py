@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 
 import models
@@ -24,7 +26,7 @@ from retrieval.build import build_pruned
 from retrieval.keys import ItemKeys
 from retrieval.sizes import dense_lists
 
-# Most postings of a list, tried from the shortest on.
+# Most postings of a list that are tried.
 CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600, 12800)
 CAP_USERS = 20000  # most queries on which they are tried; 2,000 could not see a loss of 2 % on Amazon Toys
 POSTINGS = 2**27  # most postings of an index whose length is chosen: 1 GB while it is built
@@ -192,6 +194,8 @@ class Matcher:
     def _choose_limits(self, judges, n_codes, form):
         """The shortest lists and then the smallest format whose loss on the judges is small and not significant.
 
+        Longer lists lose no more, so half of the lengths that are left fall away with each one tried.
+
         Args:
             judges: `Queries`; of many, CAP_USERS at even distances are asked.
             n_codes: of the index; as many lists of the length chosen hold POSTINGS at most.
@@ -227,13 +231,19 @@ class Matcher:
             tried.append({"max_postings": cap, "format": form} | row)
             return nothing
 
-        for cap in caps:
-            exact = measured(cap, "float32")
-            if loses_nothing(cap, "float32", exact, whole):
-                break
+        exact = {}
+
+        def long_enough(cap) -> bool:
+            exact[cap] = measured(cap, "float32")
+            return loses_nothing(cap, "float32", exact[cap], whole)
+
+        cap = caps[bisect_left(caps, True, hi=len(caps) - 1, key=long_enough)]
+        if cap not in exact:  # the longest, when all others lose something
+            long_enough(cap)
         if form is None:  # rounding is judged by what it adds
             rounded = ("uint8", "uint16")
-            form = next((form for form in rounded if loses_nothing(cap, form, measured(cap, form), exact)), "float32")
+            judged = (form for form in rounded if loses_nothing(cap, form, measured(cap, form), exact[cap]))
+            form = next(judged, "float32")
         return cap, form, tried
 
 

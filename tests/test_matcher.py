@@ -63,6 +63,21 @@ def test_a_cap_that_saves_nothing_is_not_tried(matcher):
         assert tried[0]["max_postings"] == first
 
 
+@pytest.mark.parametrize("rank", range(5))
+def test_the_shortest_lists_that_lose_nothing_are_found_by_halving(rank, matcher, monkeypatch):
+    monkeypatch.setattr("matcher.CAPS", tuple(range(1, N_ITEMS)))
+    matcher.wide = matcher.item_keys = None  # the codes alone
+    ring = walks(60)
+    best = matcher.exhaustive().recommend(Queries.without_targets(ring), 5)[0]
+    judges = Queries(ring, Ragged(np.arange(61), best[:, rank]))
+    matcher.settings = replace(SMALL, index_loss=0.05, index_format="float32")
+    index, tried = matcher.build(np.arange(16), judges)
+    cap = index.lengths().max()
+    passed = {each["max_postings"]: each["loses nothing"] for each in tried}
+    assert passed[cap] and not passed[cap - 1]
+    assert len(tried) <= 7  # of 40
+
+
 NEWCOMER = Ragged.from_rows([[8, 9, 10, 41, 11, 12]] * 12)  # item 41 stands between 10 and 11
 
 
