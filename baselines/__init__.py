@@ -16,7 +16,7 @@ from baselines.swing import Swing
 from data.ragged import Ragged
 from errors import UserError
 
-__all__ = ["BASELINES", "fit", "missing"]
+__all__ = ["BASELINES", "arguments", "fit", "missing"]
 
 BASELINES = {
     "GlobalHot": GlobalHot,
@@ -36,6 +36,12 @@ def missing(name: str) -> str:
     return BASELINES[name].missing() if hasattr(BASELINES[name], "missing") else ""
 
 
+def arguments(name: str, settings: dict) -> dict:
+    """What the constructor of a baseline gets: the settings that it has by name, and its own defaults."""
+    taken = {p.name: settings.get(p.name, p.default) for p in inspect.signature(BASELINES[name]).parameters.values()}
+    return {key: value for key, value in taken.items() if value is not inspect.Parameter.empty}
+
+
 def fit(name: str, sequences: Ragged, n_items: int, **settings):
     """The baseline of that name, fitted.
 
@@ -53,9 +59,8 @@ def fit(name: str, sequences: Ragged, n_items: int, **settings):
     """
     if name not in BASELINES:
         raise UserError(f"unknown baseline {name!r}; choose one of {', '.join(BASELINES)}.")
-    known = inspect.signature(BASELINES[name]).parameters
     try:
-        baseline = BASELINES[name](**{key: value for key, value in settings.items() if key in known})
+        baseline = BASELINES[name](**arguments(name, settings))
     except ValueError as error:
         raise UserError(f"{name} cannot be fitted: {error}") from error
     return baseline.fit(sequences, n_items)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 import work
-from baselines import BASELINES
+from baselines import BASELINES, arguments
 from data.prepare import Prepared, prepare
 from errors import UserError
 from experiments.experiment import Flags
@@ -63,7 +63,7 @@ def finished(flags: Flags, varied: Flags) -> Finished:
     settings, command, _ = work.parse(arguments_of(now))
     prepared, data = prepared_data(settings, command)
     about = {"format": FORMAT, "data": data, "device": command.device_target}
-    key = _key(about | {"settings": dataclasses.asdict(settings)})
+    key = _key(about | {"settings": _decisive(settings)})
     stem = f"{settings.model}-{prepared.dataset}-seed{settings.seed}-"
     folder = Path("runs") / (stem + key[:12])
     record = _carry_out(folder, key, arguments_of(now))
@@ -77,6 +77,15 @@ def finished(flags: Flags, varied: Flags) -> Finished:
     return Finished(
         test, folder, _carry_out(test, key, arguments) | {name: record[name] for name in ("seconds", "resumed")}
     )
+
+
+def _decisive(settings) -> dict:
+    """The settings that a run's numbers depend on: of a baseline those of the evaluation and of its constructor."""
+    every = dataclasses.asdict(settings)
+    if settings.model not in BASELINES:
+        return every
+    evaluation = {f.name for f in dataclasses.fields(settings) if f.metadata["group"] == "evaluation"}
+    return {name: every[name] for name in ("model", *evaluation)} | arguments(settings.model, every)
 
 
 def prepared_data(settings, command) -> tuple[Prepared, str]:

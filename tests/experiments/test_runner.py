@@ -137,6 +137,13 @@ def test_a_baseline_is_fitted_anew_for_another_evaluation(trains):
     assert runs[0].folder != runs[1].folder and all("--checkpoint" not in call for call in trains.calls)
 
 
+def test_a_baseline_is_not_fitted_anew_for_settings_that_it_does_not_read(trains):
+    runs = [
+        store.finished(flags, {"model": "ALS"}) for flags in ({}, {"lr": 0.1, "K_u": 2}, {"seed": 1}, {"topk": "5"})
+    ]
+    assert runs[0] == runs[1] and len({run.folder for run in runs}) == 3 == len(trains.calls)
+
+
 def test_a_run_that_was_killed_goes_on(trains):
     trains.dies = 1
     with pytest.raises(UserError, match="status 137"):
