@@ -121,7 +121,7 @@ class Hyperparameters:
     batch_size: int | None = _parameter(
         None,
         "training",
-        "rows per step; none: 512 positions, or for causal encoders 128 whole sequences",
+        "rows per step; none: 512 positions, or for causal encoders as many whole sequences as have 2,560",
         least=2,
     )
     epoch: int = _parameter(40, "training", "epochs", least=1)
@@ -138,7 +138,7 @@ class Hyperparameters:
     positions_per_user: int | None = _parameter(
         None,
         "training",
-        "target positions drawn per user and epoch; none: 20, or for causal encoders 60, in whole sequences",
+        "target positions drawn per user and epoch; none: 20, or for causal encoders 60 or seq_len, whole sequences",
         least=1,
     )
     ccl_weight: float = _parameter(10.0, "training", "weight of the negatives in the CCL loss", above=0)
@@ -161,7 +161,13 @@ class Hyperparameters:
     )
     seed: int = _parameter(0, "training", "of everything random in training", least=0, below=2**32)
 
-    seq_len: int = _parameter(20, "data", "the last items of a history that the encoder reads", least=1)
+    seq_len: int | None = _parameter(
+        None,
+        "data",
+        "the last items of a history that the encoder reads; none: 20, for causal encoders up to 100 where one history "
+        "in ten has them",
+        least=1,
+    )
     dataset: str = _parameter("ml-1m", "data", "ml-1m, ml-10m, sample, or a name for --source")
     split: str = _parameter("user", "data", "how users or their histories are cut", choices="data.split:SPLITS")
     split_seed: int = _parameter(0, "data", "of the shuffle that splits the users", least=0, below=2**32)

@@ -28,6 +28,7 @@ DEEP = {"wide": 0}  # a part of the deep score is studied without the table besi
 WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
 WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # lists that nothing shortens
 ENCODERS = ("DNN", "YoutubeDNN", "GRU4Rec", "SASRec", "LiGR")
+CAUSAL = {name: {"seq_len": 20} for name in ("GRU4Rec", "SASRec", "LiGR")}  # as many items as the others read
 MASKS = {"": {}, ", seen items too": {"exclude_seen": 0}}
 DSSM = {"model": "TwoTower", "encoder": "DSSM", "interaction": "tower", "hidden": (512, 256), "seq_len": 10}
 DSSM |= {"interaction_hidden": (512, 256), "interaction_temperature": 0.05, "embedding_size": 128}
@@ -111,10 +112,12 @@ EXPERIMENTS = {
     ),
     "encoders": Experiment(
         "Which encoder pays, in a two-tower model without the table",
-        {name: {"model": "TwoTower", "encoder": name, "wide": 1} for name in ENCODERS},
-        {name: tuple(other for other in ("SASRec", "DNN") if other != name) for name in ENCODERS if name != "DNN"},
+        {name: {"model": "TwoTower", "encoder": name, "wide": 1} | CAUSAL.get(name, {}) for name in ENCODERS}
+        | {"LiGR, longer histories": {"model": "TwoTower", "wide": 1}},
+        {name: tuple(other for other in ("SASRec", "DNN") if other != name) for name in ENCODERS if name != "DNN"}
+        | {"LiGR, longer histories": ("LiGR", "SASRec")},
         facts=("seconds",),
-        paths=dict.fromkeys(ENCODERS, "deep alone"),
+        paths=dict.fromkeys((*ENCODERS, "LiGR, longer histories"), "deep alone"),
     ),
     "interactions": Experiment(
         "Which interaction pays, on the same tokens as the dot product",

@@ -56,8 +56,8 @@ def test_rare_items_hide_more_of_the_history_and_few_tokens_have_few_codewords()
 
 
 def test_what_was_given_is_left_alone():
-    given = settled(Hyperparameters(history_dropout=0.0, K_c=7), data(300, 150, 10))
-    assert (given.history_dropout, given.K_c) == (0.0, 7)
+    given = settled(Hyperparameters(history_dropout=0.0, K_c=7, seq_len=30, batch_size=9), data(300, 150, 10))
+    assert (given.history_dropout, given.K_c, given.seq_len, given.batch_size) == (0.0, 7, 30, 9)
 
 
 def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
@@ -67,6 +67,21 @@ def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
     assert (few.pretrain_epoch, pooled.pretrain_epoch) == (40, 20)
     assert (few.positions_per_user, pooled.positions_per_user) == (60, 20)
     assert (few.batch_size, few.K_c) == (128, 2 * 384 // 8)  # 300 windows of 20 make three batches
+
+
+@pytest.mark.parametrize(
+    ("each", "length", "batch", "positions"), [(9, 20, 128, 60), (40, 40, 64, 60), (300, 100, 26, 100)]
+)
+def test_a_causal_encoder_reads_as_much_as_histories_have(each, length, batch, positions):
+    causal = settled(Hyperparameters(), data(300, 100, each))
+    assert (causal.seq_len, causal.batch_size, causal.positions_per_user) == (length, batch, positions)
+    assert settled(Hyperparameters(encoder="DNN"), data(300, 100, each)).seq_len == 20
+
+
+def test_one_long_history_in_a_hundred_makes_no_longer_windows():
+    few = data(300, 99, 9)
+    few.training = TrainingSequences(few.training.sequences.joined(Ragged.from_rows([np.arange(1, 301)])), 300)
+    assert settled(Hyperparameters(), few).seq_len == 20
 
 
 def test_pursuit_quantises_what_adds_up_over_tokens():
