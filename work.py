@@ -164,8 +164,8 @@ class Hyperparameters:
     seq_len: int | None = _parameter(
         None,
         "data",
-        "the last items of a history that the encoder reads; none: 20, for causal encoders up to 100 where one history "
-        "in ten has them",
+        "the last items of a history that the encoder reads; none: 20, for causal encoders what holds nine in ten "
+        "histories whole, from 20 to 100",
         least=1,
     )
     dataset: str = _parameter("ml-1m", "data", "ml-1m, ml-10m, sample, or a name for --source")

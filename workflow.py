@@ -32,7 +32,7 @@ from training import QUANTISER_TOKENS, Trainer, silenced
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
-SEQ_LEN = 20, 100  # items of a history that a causal encoder reads: at least, at most
+SEQ_LEN = 20, 100  # items of a history that an encoder reads: at least, at most
 POSITIONS = 2560  # of whole sequences in a batch, targets or padding
 JUDGES = 6000  # queries at least on which limits of lists are judged, where the data has so many
 TRAINS_CODEWORDS = ("error_feedback", "ema_decay", "restart_below", "beta")  # settings that do, of some quantisers
@@ -161,14 +161,15 @@ def settled(h, data):
     on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. Causal
     encoders pool nothing, and have that as their `dropout`; they train on whole sequences. Where scores add up over
     tokens the quantiser is pursuit, put under the trained model: epochs with codewords made it no better. `K_c` is 2048
-    or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. A causal encoder reads
-    whole histories where one in ten is no longer, within SEQ_LEN: 100 items on MovieLens-1M, 20 on Amazon Toys.
+    or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. What trains on whole
+    sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 items on MovieLens-1M, 20 on Toys.
     """
     causal = models.PARTS["encoder"][h.encoder].causal
+    sequences = causal and models.PARTS["tokeniser"][models.tokeniser_of(h)].every_position
     if h.seq_len is None:
-        h = dataclasses.replace(h, seq_len=_usual_length(data.training) if causal else SEQ_LEN[0])
+        h = dataclasses.replace(h, seq_len=_usual_length(data.training) if sequences else SEQ_LEN[0])
     if h.batch_size is None:
-        h = dataclasses.replace(h, batch_size=max(round(POSITIONS / h.seq_len), 2) if causal else 512)
+        h = dataclasses.replace(h, batch_size=max(round(POSITIONS / h.seq_len), 2) if sequences else 512)
     if h.quantiser is None:
         adds_up = models.PARTS["interaction"][h.interaction].linear and h.score_bias is None
         h = dataclasses.replace(h, quantiser="pursuit" if adds_up and h.num_codebooks == 1 else "residual")
@@ -177,7 +178,7 @@ def settled(h, data):
     if h.pretrain_epoch is None:
         h = dataclasses.replace(h, pretrain_epoch=h.epoch if causal else h.epoch // 2)
     if h.positions_per_user is None:
-        h = dataclasses.replace(h, positions_per_user=max(60, h.seq_len) if causal else 20)
+        h = dataclasses.replace(h, positions_per_user=max(60, h.seq_len) if sequences else 20)
     if h.history_dropout is None:
         n = _taken(data.training).values.size / data.catalogue.n_items
         h = dataclasses.replace(h, history_dropout=round(1 / (1 + math.sqrt(n / 10)), 2))

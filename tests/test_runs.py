@@ -75,7 +75,9 @@ def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
 def test_a_causal_encoder_reads_as_much_as_histories_have(each, length, batch, positions):
     causal = settled(Hyperparameters(), data(300, 100, each))
     assert (causal.seq_len, causal.batch_size, causal.positions_per_user) == (length, batch, positions)
-    assert settled(Hyperparameters(encoder="DNN"), data(300, 100, each)).seq_len == 20
+    for pools in ({"encoder": "DNN"}, {"tokeniser": "windows"}):  # one target per row
+        rows = settled(Hyperparameters(**pools), data(300, 100, each))
+        assert (rows.seq_len, rows.batch_size, rows.positions_per_user) == (20, 512, 20)
 
 
 def test_one_long_history_in_a_hundred_makes_no_longer_windows():
