@@ -164,10 +164,12 @@ def settled(h, data):
     or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. What trains on whole
     sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 items on MovieLens-1M, 20 on Toys.
     """
-    causal = models.PARTS["encoder"][h.encoder].causal
+    encoder = models.PARTS["encoder"][h.encoder]
+    causal = encoder.causal
     sequences = causal and models.PARTS["tokeniser"][models.tokeniser_of(h)].every_position
     if h.seq_len is None:
-        h = dataclasses.replace(h, seq_len=_usual_length(data.training) if sequences else SEQ_LEN[0])
+        parallel = sequences and getattr(encoder, "parallel", True)
+        h = dataclasses.replace(h, seq_len=_usual_length(data.training) if parallel else SEQ_LEN[0])
     if h.batch_size is None:
         h = dataclasses.replace(h, batch_size=max(round(POSITIONS / h.seq_len), 2) if sequences else 512)
     if h.quantiser is None:

@@ -78,6 +78,7 @@ def test_a_causal_encoder_reads_as_much_as_histories_have(each, length, batch, p
     for pools in ({"encoder": "DNN"}, {"tokeniser": "windows"}):  # one target per row
         rows = settled(Hyperparameters(**pools), data(300, 100, each))
         assert (rows.seq_len, rows.batch_size, rows.positions_per_user) == (20, 512, 20)
+    assert settled(Hyperparameters(encoder="GRU4Rec"), data(300, 100, each)).seq_len == 20
 
 
 def test_one_long_history_in_a_hundred_makes_no_longer_windows():
