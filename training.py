@@ -17,8 +17,6 @@ from mindspore import nn, ops
 from tqdm import tqdm
 
 import files
-from data.queries import Queries
-from data.ragged import Ragged
 from errors import UserError
 
 QUANTISER_TOKENS = 2**15  # that start the quantiser, or those of an epoch
@@ -238,16 +236,10 @@ class Trainer:
             tqdm.write(f"quantised  valid {self.settings.monitor} {progress.best:.4f}  *")
 
     def _start_quantiser(self):
-        s, histories, users = self.settings, [], []
-        for batch in self._batches(self.progress.epoch):
-            histories.extend(row[row > 0] for row in batch.history)
-            users.append(batch.user)
-            if len(histories) * self.model.coded_tokens >= QUANTISER_TOKENS:
-                break
-        users = None if users[0] is None else np.concatenate(users)
-        tokens = self.query_side.raw_tokens(Queries.without_targets(Ragged.from_rows(histories), users))
+        s = self.settings
+        queries = starting_queries(self.training_data, s, self.model.coded_tokens)
         rows = s.batch_size * (s.seq_len if self.model.every_position else 1)
-        self.model.start_quantiser(tokens, rows, s.seed)
+        self.model.start_quantiser(self.query_side.raw_tokens(queries), rows, s.seed)
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows
@@ -268,6 +260,13 @@ class Trainer:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def starting_queries(training_data, settings, coded):
+    """The training positions whose tokens, `coded` of each, start the quantiser: QUANTISER_TOKENS, or what an epoch
+    has, evenly over users."""
+    rng = np.random.default_rng([settings.seed, 3])
+    return training_data.queries(rng, settings.positions_per_user, QUANTISER_TOKENS // coded)
 
 
 def save_checkpoint(path, parameters, progress):

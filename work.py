@@ -207,7 +207,9 @@ class Hyperparameters:
 
     topk: tuple = _parameter((1, 5, 10, 20, 50), "evaluation", "cut-offs of the metrics", least=1, filled=True)
     exclude_seen: bool = _parameter(True, "evaluation", "whether items of the history are left out: 1 or 0")
-    inference_batch_size: int = _parameter(8192, "evaluation", "histories encoded at once", least=1)
+    inference_batch_size: int | None = _parameter(
+        None, "evaluation", "histories encoded at once; none: as many as have 163,840 items", least=1
+    )
 
 
 PRESETS = {  # what differs from the defaults above; flags override a preset

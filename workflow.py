@@ -28,12 +28,13 @@ from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
 from retrieval.sizes import bytes_of
 from runs import WIDE, Data, RunFolder, load_matcher, tie, uses_wide, write_config
-from training import QUANTISER_TOKENS, Trainer, silenced
+from training import Trainer, silenced, starting_queries
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
 SEQ_LEN = 20, 100  # items of a history that an encoder reads: at least, at most
 POSITIONS = 2560  # of whole sequences in a batch, targets or padding
+ENCODED = 163840  # items of histories, or padding, that are encoded at once
 JUDGES = 6000  # queries at least on which limits of lists are judged, where the data has so many
 TRAINS_CODEWORDS = ("error_feedback", "ema_decay", "restart_below", "beta")  # settings that do, of some quantisers
 NEEDS = {  # of MindSpore, by device
@@ -172,6 +173,8 @@ def settled(h, data):
         h = dataclasses.replace(h, seq_len=_usual_length(data.training) if parallel else SEQ_LEN[0])
     if h.batch_size is None:
         h = dataclasses.replace(h, batch_size=max(round(POSITIONS / h.seq_len), 2) if sequences else 512)
+    if h.inference_batch_size is None:
+        h = dataclasses.replace(h, inference_batch_size=max(ENCODED // h.seq_len, 1))
     if h.quantiser is None:
         adds_up = models.PARTS["interaction"][h.interaction].linear and h.score_bias is None
         h = dataclasses.replace(h, quantiser="pursuit" if adds_up and h.num_codebooks == 1 else "residual")
@@ -209,12 +212,9 @@ def _taken(training):
 
 def _starting_tokens(h, data):
     """How many tokens start the quantiser."""
-    tokeniser, encoder = models.PARTS["tokeniser"][models.tokeniser_of(h)], models.PARTS["encoder"][h.encoder]
-    every, coded = encoder.causal and tokeniser.every_position, getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one
-    if h.quantiser == "pursuit":
-        coded = 1
-    rows = data.training.steps(h.batch_size, h.positions_per_user, every, h.seq_len) * h.batch_size
-    return min(rows, math.ceil(QUANTISER_TOKENS / coded)) * coded
+    tokeniser = models.PARTS["tokeniser"][models.tokeniser_of(h)]
+    coded = 1 if h.quantiser == "pursuit" else getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one
+    return len(starting_queries(data.training, h, coded)) * coded
 
 
 def fit_baseline(h, command, data, given):

@@ -101,9 +101,17 @@ class TrainingSequences:
             return self._windows(rng, steps, batch_size, seq_len, positions_per_user, sampler)
         return self._targets(rng, steps, batch_size, seq_len, positions_per_user, sampler)
 
-    def queries(self, rng: np.random.Generator, positions_per_user: int) -> Queries:
-        """The targets of one epoch (one per row) and the whole histories before them, unshuffled."""
+    def queries(self, rng: np.random.Generator, positions_per_user: int, most: int | None = None) -> Queries:
+        """The targets of one epoch (one per row) and the whole histories before them, unshuffled.
+
+        Where `most` is given, fewer of every user, and of what is still too much a part at random.
+        """
+        if most is not None:
+            positions_per_user = min(positions_per_user, -(-most // max(len(self.sequences), 1)))
         start, target = self._draw(rng, positions_per_user)
+        if most is not None and len(target) > most:
+            kept = _some(rng, len(target), most)
+            start, target = start[kept], target[kept]
         histories = self.sequences.slices(self.sequences.row_of_value()[target], start, target)
         return _queries(histories, self.sequences.values[target], self._users_at(target))
 
@@ -214,9 +222,10 @@ class TrainingRows:
         steps = self.steps(batch_size, positions_per_user)
         return self._batches(rng, steps, batch_size, seq_len, neg_num, all_positions)
 
-    def queries(self, rng: np.random.Generator, positions_per_user: int) -> Queries:
-        """All rows: what stood before each target."""
-        return _queries(self._histories, self.positives, self.users)
+    def queries(self, rng: np.random.Generator, positions_per_user: int, most: int | None = None) -> Queries:
+        """All rows, or `most` of them at random: what stood before each target."""
+        found = _queries(self._histories, self.positives, self.users)
+        return found if most is None or len(found) <= most else found.take(_some(rng, len(found), most))
 
     def _batches(self, rng, steps, batch_size, seq_len, neg_num, all_positions) -> Iterator[Batch]:
         offsets = self._histories.offsets
@@ -234,6 +243,11 @@ class TrainingRows:
 
 def _queries(histories: Ragged, positives: np.ndarray, users: np.ndarray | None) -> Queries:
     return Queries(histories, Ragged.from_lengths(np.ones(len(positives), np.int64), positives), users)
+
+
+def _some(rng: np.random.Generator, count: int, most: int) -> np.ndarray:
+    """`most` of the numbers below `count`, ascending."""
+    return np.sort(rng.choice(count, most, replace=False))
 
 
 def _most_windows(positions_per_user: int, seq_len: int) -> int:

@@ -80,12 +80,11 @@ def finished(flags: Flags, varied: Flags) -> Finished:
 
 
 def _decisive(settings) -> dict:
-    """The settings that a run's numbers depend on: of a baseline those of the evaluation and of its constructor."""
+    """The settings that a run's numbers depend on: of a baseline the measures and what builds it."""
     every = dataclasses.asdict(settings)
     if settings.model not in BASELINES:
         return every
-    evaluation = {f.name for f in dataclasses.fields(settings) if f.metadata["group"] == "evaluation"}
-    return {name: every[name] for name in ("model", *evaluation)} | arguments(settings.model, every)
+    return {name: every[name] for name in ("model", "topk", "exclude_seen")} | arguments(settings.model, every)
 
 
 def prepared_data(settings, command) -> tuple[Prepared, str]:

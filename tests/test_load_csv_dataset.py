@@ -141,6 +141,16 @@ def test_queries_are_those_of_the_batches_uncut(sequences):
     assert np.array_equal(whole.users[:, 0], (found[:, -1] - 1) // 30)
 
 
+@pytest.mark.parametrize("most", [1, 37, 200, 700])
+def test_fewer_queries_are_of_as_many_users(sequences, most):
+    users = (sequences.sequences.lengths() > 1).sum()
+    some = sequences.queries(np.random.default_rng(0), 4, most)
+    every = len(sequences.queries(np.random.default_rng(0), 4))
+    assert 0.8 * min(most, every) <= len(some) <= min(most, every)  # some users have fewer than their share
+    owners = np.unique((some.targets.values - 1) // 30)
+    assert len(owners) > 0.9 * min(most, users)
+
+
 def test_positions_are_drawn_without_replacement_all_if_few(sequences):
     _, _, targets = epoch(sequences, batch_size=1)
     assert len(np.unique(targets)) == len(targets)
@@ -213,6 +223,7 @@ def test_release_rows_lose_their_padding(release_rows):
         [5, 4],
         [1, 2, 3, 4],
     ]
+    assert len(release_rows.queries(np.random.default_rng(0), 1, 2)) == 2
     assert release_rows.positives.tolist() == [3, 1, 5]
     assert release_rows.negatives.tolist() == [[4, 5], [2, 3], [6, 6]]
     assert release_rows.positives.dtype == release_rows.negatives.dtype == np.int32

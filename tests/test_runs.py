@@ -52,7 +52,7 @@ def test_rare_items_hide_more_of_the_history_and_few_tokens_have_few_codewords()
     rare, common = (settled(Hyperparameters(encoder="DNN"), data(300, users, 10)) for users in (150, 3000))
     assert rare.history_dropout == pytest.approx(1 / (1 + 0.5**0.5), abs=0.01)  # 5 interactions per item
     assert common.history_dropout == pytest.approx(1 / (1 + 10**0.5), abs=0.01)  # 100 of them
-    assert rare.K_c == 2 * 2 * 512 // 8 and common.K_c == 2048  # 1,350 targets make two batches
+    assert rare.K_c == 2 * 150 * 9 // 8 and common.K_c == 2048
 
 
 def test_what_was_given_is_left_alone():
@@ -66,7 +66,7 @@ def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
     assert few.dropout == few.history_dropout and pooled.dropout == 0.1
     assert (few.pretrain_epoch, pooled.pretrain_epoch) == (40, 20)
     assert (few.positions_per_user, pooled.positions_per_user) == (60, 20)
-    assert (few.batch_size, few.K_c) == (128, 2 * 384 // 8)  # 300 windows of 20 make three batches
+    assert (few.batch_size, few.K_c) == (128, 2 * 300 * 9 // 8)  # the quantiser starts from every position
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,7 @@ def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
 def test_a_causal_encoder_reads_as_much_as_histories_have(each, length, batch, positions):
     causal = settled(Hyperparameters(), data(300, 100, each))
     assert (causal.seq_len, causal.batch_size, causal.positions_per_user) == (length, batch, positions)
+    assert causal.inference_batch_size * length == pytest.approx(163840, abs=length)
     for pools in ({"encoder": "DNN"}, {"tokeniser": "windows"}):  # one target per row
         rows = settled(Hyperparameters(**pools), data(300, 100, each))
         assert (rows.seq_len, rows.batch_size, rows.positions_per_user) == (20, 512, 20)
@@ -90,8 +91,8 @@ def test_one_long_history_in_a_hundred_makes_no_longer_windows():
 def test_pursuit_quantises_what_adds_up_over_tokens():
     """A network does not: its four tokens have codes of their own."""
     adds, network = (settled(Hyperparameters(encoder="DNN", **flags), data(300, 150, 10)) for flags in FORMULAS)
-    assert (adds.quantiser, adds.token_lookups, adds.K_c) == ("pursuit", 8, 2 * 1024 // 8)
-    assert (network.quantiser, network.token_lookups, network.K_c) == ("residual", 4, 4 * 1024 // 8)
+    assert (adds.quantiser, adds.token_lookups, adds.K_c) == ("pursuit", 8, 2 * 1350 // 8)
+    assert (network.quantiser, network.token_lookups, network.K_c) == ("residual", 4, 4 * 1350 // 8)
     for flags in ({"score_bias": -1.0}, {"num_codebooks": 2}):
         assert settled(Hyperparameters(**flags), data(300, 150, 10)).quantiser == "residual"
 
