@@ -63,8 +63,8 @@ EXPERIMENTS = {
             "DSSM BCE, 100 negatives": DSSM | {"loss": "BCE", "neg_num": 100},
             "DSSM softmax in batch": DSSM | {"negatives": "in-batch"},
             "SimpleX CCL, 100 negatives": SIMPLEX | {"neg_num": 100},
-            "TwoTower": {"model": "TwoTower"},
-            "DQMatch": {"model": "DQMatch"},
+            "TwoTower": {"model": "TwoTower", "seq_len": 20},  # its rivals read ten items
+            "DQMatch": {"model": "DQMatch", "seq_len": 20},
         },
         {"DQMatch": ("TwoTower", "Item CF I2I", "DSSM softmax in batch")},
         flags={"split": "last-3", "exclude_seen": 0, "topk": (1, 5, 10, 20, 50), "monitor": "recall@20"},
