@@ -132,7 +132,7 @@ class Hyperparameters:
         least=0,
     )
     patience: int = _parameter(
-        8, "training", "epochs without a better value of the monitor before a phase of training ends", least=1
+        12, "training", "epochs without a better value of the monitor before a phase of training ends", least=1
     )
     monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
     positions_per_user: int | None = _parameter(
