@@ -165,9 +165,8 @@ def settled(h, data):
     or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. What trains on whole
     sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 items on MovieLens-1M, 20 on Toys.
     """
-    encoder = models.PARTS["encoder"][h.encoder]
+    encoder, sequences = models.PARTS["encoder"][h.encoder], _trains_on_sequences(h)
     causal = encoder.causal
-    sequences = causal and models.PARTS["tokeniser"][models.tokeniser_of(h)].every_position
     if h.seq_len is None:
         parallel = sequences and getattr(encoder, "parallel", True)
         h = dataclasses.replace(h, seq_len=_usual_length(data.training) if parallel else SEQ_LEN[0])
@@ -194,6 +193,12 @@ def settled(h, data):
         words = min(2048, _starting_tokens(h, data) * halves // TOKENS_PER_CODEWORD)
         h = dataclasses.replace(h, K_c=max(words, 1))
     return h
+
+
+def _trains_on_sequences(h):
+    """Whether a training row is a whole sequence with a target at every position; see `BaseModel.every_position`."""
+    tokeniser = models.PARTS["tokeniser"][models.tokeniser_of(h)]
+    return models.PARTS["encoder"][h.encoder].causal and tokeniser.every_position
 
 
 def _usual_length(training):
@@ -394,7 +399,10 @@ def _check_sizes(h, data):
     """What the data must be large enough for, said before training and not after."""
     if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
         raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
-    if h.model in BASELINES or not models.MODELS[h.model].has_quantiser:
+    if h.model in BASELINES:
+        return
+    data.training.steps(h.batch_size, h.positions_per_user, _trains_on_sequences(h), h.seq_len)  # refuses too few rows
+    if not models.MODELS[h.model].has_quantiser:
         return
     if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:
         raise UserError(f"--index_codes all means {h.K_c}^{h.num_codebooks} codes, too many; choose used.")

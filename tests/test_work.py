@@ -222,3 +222,11 @@ def test_what_pursuit_cannot_be_is_refused(flags, said, tmp_path, monkeypatch, c
     assert main(["--dataset", "sample", *flags]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("model", ["DQMatch", "TwoTower", "AllToAll"])
+def test_too_few_samples_are_said_before_a_run_folder_is_made(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dataset", "sample", "--encoder", "DNN", "--model", model, "--batch_size", "1000000"]) == 2
+    assert "less than one batch" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
