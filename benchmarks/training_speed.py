@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import mindspore as ms
 import numpy as np
+from mindspore import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import models  # noqa: E402
 from benchmarks.measuring import show  # noqa: E402
 from benchmarks.trained import on_cpu  # noqa: E402
 from data.ragged import Ragged  # noqa: E402
 from load_csv_dataset import TrainingSequences  # noqa: E402
+from training import TrainStep  # noqa: E402
 from work import Hyperparameters  # noqa: E402
 from workflow import settled  # noqa: E402
 
@@ -75,6 +80,7 @@ def histories():
 
 
 def batches_of(h, data, count):
+    """The first batches of an epoch."""
     whole = h.encoder != "DNN"
     rng = np.random.default_rng(0)
     epoch = data.training.epoch(
@@ -85,12 +91,6 @@ def batches_of(h, data, count):
 
 def mindspore_step(h, data):
     """A step of ours, as `training.Trainer` takes it."""
-    import mindspore as ms
-    from mindspore import nn
-
-    import models
-    from training import TrainStep
-
     model = models.build(h, data.catalogue)
     step = TrainStep(model, nn.Adam(model.trainable_params(), learning_rate=h.lr))
     step.set_train(True)
@@ -106,8 +106,6 @@ def mindspore_step(h, data):
 
 def torch_step(h):
     """The same of PyTorch."""
-    import os
-
     import torch
 
     from benchmarks.torch_models import TorchModel

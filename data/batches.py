@@ -104,7 +104,7 @@ class TrainingSequences:
     def queries(self, rng: np.random.Generator, positions_per_user: int, most: int | None = None) -> Queries:
         """The targets of one epoch (one per row) and the whole histories before them, unshuffled.
 
-        Where `most` is given, fewer of every user, and of what is still too much a part at random.
+        At most `most` of them, evenly over users: fewer are drawn of each, and of what is left over a part at random.
         """
         if most is not None:
             positions_per_user = min(positions_per_user, -(-most // max(len(self.sequences), 1)))

@@ -1,23 +1,25 @@
 """The benchmark of training against PyTorch compares the same models."""
 
+import sys
+
 import numpy as np
 import pytest
 
+import models
 from benchmarks import training_speed
 from work import Hyperparameters
 from workflow import settled
 
 
 def test_a_missing_torch_is_told_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(SystemExit, match="pip install torch"):
         training_speed.main([])
 
 
 @pytest.mark.parametrize("name", training_speed.MODELS)
-def test_both_learn_from_a_batch_and_have_as_many_weights(name, graph_mode):
-    torch = pytest.importorskip("torch")
-    import models
+def test_the_model_in_torch_has_as_many_weights_as_ours_and_learns(name, graph_mode):
+    pytest.importorskip("torch", reason="torch is not installed: pip install torch")
     from benchmarks.torch_models import TorchModel
 
     data = training_speed.histories()
@@ -28,4 +30,3 @@ def test_both_learn_from_a_batch_and_have_as_many_weights(name, graph_mode):
     step = training_speed.torch_step(h)
     losses = [step(batch) for _ in range(5)]
     assert losses[-1] < losses[0] and losses[0] == pytest.approx(np.log(training_speed.N_ITEMS), abs=1.5)
-    torch.set_num_threads(1)
