@@ -208,7 +208,7 @@ class Hyperparameters:
     topk: tuple = _parameter((1, 5, 10, 20, 50), "evaluation", "cut-offs of the metrics", least=1, filled=True)
     exclude_seen: bool = _parameter(True, "evaluation", "whether items of the history are left out: 1 or 0")
     inference_batch_size: int | None = _parameter(
-        None, "evaluation", "histories encoded at once; none: as many as have 163,840 items", least=1
+        None, "evaluation", "histories encoded at once; none: as many as have 16,384 items", least=1
     )
 
 

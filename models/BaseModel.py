@@ -93,8 +93,8 @@ class BaseModel(nn.Cell):
         has_target = (target.squeeze(1) > 0).astype(ms.float32)  # (R,)
         if quantised:
             tokens, penalty = self.quantise(tokens, has_target)
-        collision = ops.equal(target, negative)  # (R, N)
-        losses = self.loss(self.score(tokens, target), self.score(tokens, negative), log_expected, collision)  # (R,)
+        scores = self.score(tokens, target), self.score(tokens, negative)  # (R, 1), (R, N)
+        losses = self.loss(*scores, log_expected, target, negative)  # (R,)
         if self.every_position:
             ranking = (losses * has_target).sum() / ops.clamp(has_target.sum(), min=1.0)
         else:

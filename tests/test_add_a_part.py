@@ -12,7 +12,7 @@ from baselines import BASELINES
 from experiments import EXPERIMENTS
 from experiments.experiment import Experiment
 from models.encoders import DNN, ENCODERS
-from models.losses import LOSSES
+from models.losses import LOSSES, collision
 from models.tokenisers import TOKENISERS, Heads
 from retrieval.interactions import INTERACTIONS, Interaction
 from retrieval.served import open_served
@@ -60,9 +60,9 @@ class Mirrored(Heads):
         return self.onnx_heads(graph, graph("Mul", signs, graph("Unsqueeze", vector, [0])))
 
 
-def pairwise(positive, negative, log_expected, collision):
+def pairwise(positive, negative, log_expected, target, drawn):
     """BPR: the positive should beat each negative (Rendle et al., 2009)."""
-    margin = ops.masked_fill(negative - positive, collision, -1e9)
+    margin = ops.masked_fill(negative - positive, collision(target, drawn), -1e9)
     return ops.relu(margin).mean(1) + ops.log1p(ops.exp(-ops.abs(margin))).mean(1)
 
 

@@ -75,7 +75,7 @@ def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
 def test_a_causal_encoder_reads_as_much_as_histories_have(each, length, batch, positions):
     causal = settled(Hyperparameters(), data(300, 100, each))
     assert (causal.seq_len, causal.batch_size, causal.positions_per_user) == (length, batch, positions)
-    assert causal.inference_batch_size * length == pytest.approx(163840, abs=length)
+    assert causal.inference_batch_size * length == pytest.approx(16384, abs=length)
     for pools in ({"encoder": "DNN"}, {"tokeniser": "windows"}):  # one target per row
         rows = settled(Hyperparameters(**pools), data(300, 100, each))
         assert (rows.seq_len, rows.batch_size, rows.positions_per_user) == (20, 512, 20)

@@ -3,33 +3,34 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import nn, ops
 
 from models.losses import CCL, GBCE, LOSSES, SampledSoftmax, bce
 
 POSITIVE = np.array([[0.5], [-3.0], [0.95]], np.float32)
-NEGATIVE = np.array([[0.2, 0.95, -0.4], [2.0, 1.0, -1.0], [0.91, 0.3, 0.95]], np.float32)
+NEGATIVE = np.array([[0.2, 0.95, -0.4], [-3.0, 1.0, -1.0], [0.91, 0.3, 0.95]], np.float32)
+TARGET = np.array([[7], [5], [4]], np.int32)
+DRAWN = np.array([5, 6, 4], np.int32)
 COLLISION = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 1]], bool)
 
 
-def found(loss, log_expected=None):
+def found(loss, log_expected=None, drawn=DRAWN):
     log_expected = np.zeros(3, np.float32) if log_expected is None else log_expected
-    return loss(*map(ms.Tensor, (POSITIVE, NEGATIVE, log_expected, COLLISION))).asnumpy()
+    return loss(*map(ms.Tensor, (POSITIVE, NEGATIVE, log_expected, TARGET, drawn))).asnumpy()
 
 
 def log_sigmoid(x):
     return -np.log1p(np.exp(-x.astype(np.float64)))
 
 
-def test_softmax_over_all_items_is_the_cross_entropy_of_the_catalogue():
-    powers = np.where(COLLISION, 0, np.exp(NEGATIVE.astype(np.float64))).sum(1) + np.exp(POSITIVE[:, 0])
-    np.testing.assert_allclose(found(SampledSoftmax()), np.log(powers) - POSITIVE[:, 0], rtol=1e-5)
-
-
-def test_softmax_divides_a_negative_by_how_often_it_is_expected():
-    often = np.array([2.0, 3.0, 0.5], np.float32)
+@pytest.mark.parametrize("often", [[1.0, 1.0, 1.0], [2.0, 3.0, 0.5]])
+def test_softmax_divides_a_negative_by_how_often_it_is_expected(often):
+    often = np.array(often, np.float32)
     powers = np.where(COLLISION, 0, np.exp(NEGATIVE) / often).sum(1) + np.exp(POSITIVE[:, 0])
-    np.testing.assert_allclose(found(SampledSoftmax(), np.log(often)), np.log(powers) - POSITIVE[:, 0], rtol=1e-5)
+    expected = np.log(powers) - POSITIVE[:, 0]
+    np.testing.assert_allclose(found(SampledSoftmax(9), np.log(often)), expected, rtol=1e-5)
+    each = [np.tile(row, (3, 1)) for row in (np.log(often), DRAWN)]  # negatives of each target its own
+    np.testing.assert_allclose(found(SampledSoftmax(9), *each), expected, rtol=1e-5)
 
 
 def test_binary_cross_entropy():
@@ -54,31 +55,47 @@ def test_scores_far_from_zero_overflow_in_no_loss(loss, make_model):
     model = make_model("TwoTower", loss=loss)
     scores = ms.Tensor(np.full((1, 2), 1e4, np.float32))
     for sign in (1, -1):
-        values = model.loss(sign * scores[:, :1], -sign * scores, ms.Tensor(np.zeros(2, np.float32)), scores < 0)
+        ids = ms.Tensor([[1]], ms.int32), ms.Tensor([2, 3], ms.int32)
+        values = model.loss(sign * scores[:, :1], -sign * scores, ms.Tensor(np.zeros(2, np.float32)), *ids)
         assert np.isfinite(values.asnumpy()).all()
 
 
 class Summed(nn.Cell):
-    """A weighted sum of the loss over rows, for gradients."""
+    """A weighted sum of the loss over rows, of scores by item: a negative that is the positive has its score."""
 
     def __init__(self, loss):
         super().__init__()
         self.loss = loss
 
-    def construct(self, positive, negative, often, collision):
-        return (self.loss(positive, negative, often, collision) * ms.Tensor(WEIGHTS)).sum()
+    def construct(self, scores, often, target, drawn):
+        columns = drawn if drawn.ndim == 2 else ops.tile(drawn.expand_dims(0), (3, 1))
+        positive, negative = ops.gather_elements(scores, 1, target), ops.gather_elements(scores, 1, columns)
+        return (self.loss(positive, negative, often, target, drawn) * ms.Tensor(WEIGHTS)).sum()
 
 
 WEIGHTS = np.array([1.0, 0.3, -2.0], np.float32)
 
 
-def test_the_gradient_of_softmax_is_that_of_its_formula():
-    often = np.array([0.5, 0.0, -1.0], np.float32)
-    step = ms.grad(Summed(SampledSoftmax()), (0, 1))
-    ours = step(*map(ms.Tensor, (POSITIVE, NEGATIVE, often, COLLISION)))
-    logits = np.concatenate([POSITIVE, np.where(COLLISION, -1e9, NEGATIVE - often)], 1).astype(np.float64)
+@pytest.mark.parametrize("own", [False, True])
+def test_the_gradient_of_softmax_is_that_of_its_formula(own):
+    often, drawn = np.array([0.5, 0.0, -1.0, 0.5], np.float32), np.array([5, 6, 4, 5], np.int32)  # 5 is drawn twice
+    scores = np.random.default_rng(3).normal(size=(3, 9)).astype(np.float32) * 3
+    logits = np.where(drawn == TARGET, -1e9, scores[:, drawn] - often)
+    logits = np.concatenate([np.take_along_axis(scores, TARGET, 1), logits], 1).astype(np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     shares[:, 0] -= 1
-    expected = shares * WEIGHTS[:, None]
-    np.testing.assert_allclose(ours[0].asnumpy(), expected[:, :1], atol=1e-6)
-    np.testing.assert_allclose(ours[1].asnumpy(), expected[:, 1:], atol=1e-6)
+    expected = np.zeros(scores.shape)
+    for row, items in enumerate(np.concatenate([TARGET, np.tile(drawn, (3, 1))], 1)):
+        np.add.at(expected[row], items, shares[row] * WEIGHTS[row])
+    if own:
+        often, drawn = np.tile(often, (3, 1)), np.tile(drawn, (3, 1))
+    step = ms.grad(Summed(SampledSoftmax(8)))
+    ours = step(*map(ms.Tensor, (scores, often, TARGET, drawn))).asnumpy()
+    np.testing.assert_allclose(ours, expected, atol=2e-6)
+
+
+def test_a_positive_that_all_negatives_are_has_no_loss():
+    same = ms.Tensor(np.full((1, 3), 2.0, np.float32))
+    ids = ms.Tensor([[4]], ms.int32), ms.Tensor([4, 4, 4], ms.int32)
+    loss = SampledSoftmax(9)(same[:, :1], same, ms.Tensor(np.log([2.7, 2.7, 2.7]).astype(np.float32)), *ids)
+    assert abs(loss.asnumpy()[0]) < 1e-6
