@@ -29,7 +29,7 @@ from retrieval.sizes import dense_lists
 # Most postings of a list that are tried.
 CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600, 12800)
 CAP_USERS = 20000  # most queries on which they are tried; 2,000 could not see a loss of 2 % on Amazon Toys
-READ = 2**22  # items that are read, of histories at their greatest length, to see which codes are in use
+READ = 2**21  # items that are read, of histories at their greatest length, to see which codes are in use
 POSTINGS = 2**27  # most postings of an index whose length is chosen: 1 GB while it is built
 
 

@@ -25,6 +25,13 @@ FAIR = {
 }
 PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # its names for our models
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
+# An interaction is trained without codes, which would hide what it gains.
+ACROSS = {"model": "AllToAll", "neg_num": 128, "epoch": 20, **DEEP}
+ACROSS_ROWS = {  # networks beside a dot product, and alone
+    f"{name}{beside}": {"interaction": name, "interaction_dot": dot}
+    for name, formula in INTERACTIONS.items()
+    for beside, dot in ({"": 0, " + dot": 1} if formula.takes_dot else {"": 1}).items()
+}
 WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
 WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # lists that nothing shortens
 ENCODERS = ("DNN", "YoutubeDNN", "GRU4Rec", "SASRec", "LiGR")
@@ -122,36 +129,31 @@ EXPERIMENTS = {
     "interactions": Experiment(
         "Which interaction pays, on the same tokens as the dot product",
         {
-            f"{name}{beside}{mask}": {"interaction": name, "interaction_dot": dot, "neg_num": 256, **WINDOWS, **flags}
-            for name in INTERACTIONS
-            for beside, dot in ({"": 0} if name == "dot" else {"": 0, " + dot": 1}).items()
-            for mask, flags in MASKS.items()
+            f"{name}{mask}": ACROSS | flags | later
+            for name, flags in ACROSS_ROWS.items()
+            for mask, later in MASKS.items()
         },
-        {
-            f"{name}{beside}{mask}": (f"dot{mask}",)
-            for name in INTERACTIONS
-            for beside in ("", " + dot")
-            for mask in MASKS
-            if name != "dot"
-        },
-        facts=("seconds", "build_seconds"),
+        {f"{name}{mask}": (f"dot{mask}",) for name in ACROSS_ROWS if name != "dot" for mask in MASKS},
+        facts=("epochs", "seconds"),
     ),
     "codebooks": Experiment(
-        "How many codebooks (M) of how many codewords (N)",
-        {
-            f"M = {books}, N = {words}": {"quantiser": "residual", "num_codebooks": books, "K_c": words, **WINDOWS}
-            for books in (1, 2, 4)
-            for words in (64, 256, 1024)
+        "How many codebooks (M) of how many codewords (N), under the same trained model",
+        {"no codes": {"model": "TwoTower", "wide": 1}}
+        | {
+            f"M = {books}, N = {words}": {"quantiser": "residual", "num_codebooks": books, "K_c": words, **DEEP}
+            for books, words in ((1, 64), (1, 256), (1, 1024), (2, 64), (2, 256), (4, 16))
         }
-        | {f"pursuit, N = {words}": {"K_c": words, **WINDOWS} for words in (64, 256, 1024)},
+        | {f"pursuit, N = {words}": {"K_c": words, **DEEP} for words in (64, 256, 1024, 2048)}
+        | {f"pursuit, {most} look-ups": {"token_lookups": most, **DEEP} for most in (2, 4, 16)},
         {
-            f"M = {books}, N = {words}": ("M = 2, N = 256",)
-            for books in (1, 2, 4)
-            for words in (64, 256, 1024)
-            if (books, words) != (2, 256)
+            "M = 1, N = 256": ("no codes", "M = 2, N = 256"),
+            "M = 2, N = 256": ("no codes",),
+            "M = 4, N = 16": ("no codes", "M = 2, N = 256"),
+            "pursuit, N = 2048": ("no codes", "M = 2, N = 256"),
+            "pursuit, 16 look-ups": ("no codes", "pursuit, N = 2048"),
         },
         facts=("codes", "bytes", "missing_share"),
-        x="K_c",
+        paths={"no codes": "deep alone"},
     ),
     "tokens": Experiment(
         "How many tokens of the user (K_u) and of the item (K_i)",

@@ -23,7 +23,8 @@ class GRU4Rec(nn.Cell):
         self.gru = nn.GRU(embedding_size, embedding_size, batch_first=True)
         self.noise_width = embedding_size
 
-    def construct(self, embeddings, mask, noise):
-        """embeddings (B, L, E), mask (B, L), noise (B * L,) and (noise_width,) or None -> (B, L, E) float32."""
+    def construct(self, embeddings, mask, noise, every):
+        """embeddings (B, L, E), mask (B, L), noise (B * L,) and (noise_width,) or None -> (B, L, E) float32, whether
+        `every` is asked for or the last position."""
         x = dropout(embeddings.reshape(-1, embeddings.shape[2]), noise, self.share).reshape(embeddings.shape)
         return self.gru(x)[0]

@@ -3,7 +3,7 @@
 from mindspore import ops
 
 from models.layers import Dense, dropout
-from models.sasrec import Block, SASRec, columns, onnx_norm
+from models.sasrec import Block, SASRec, columns, newest, onnx_newest, onnx_norm
 
 
 class GatedBlock(Block):
@@ -17,25 +17,28 @@ class GatedBlock(Block):
 
     def construct(self, x, allowed, noise):
         """As of `Block`."""
-        found = self.attention(self.first_norm(x), allowed) * ops.sigmoid(self.first_gate(x))
+        found = self.attention(self.first_norm(x), allowed)
+        x = newest(x, allowed)
+        found = found * ops.sigmoid(self.first_gate(x))
         x = x + dropout(found, columns(noise, 0, self.width), self.share)
         inner = self.feed_forward(self.second_norm(x)) * ops.sigmoid(self.second_gate(x))
         return x + dropout(inner, columns(noise, self.width, self.width), self.share)
 
     def feed_forward(self, x):
-        """(B * L, E) -> (B * L, E)."""
+        """(R, E) -> (R, E)."""
         opened = self.open(x)
         return self.out(self.hidden(x) * opened * ops.sigmoid(opened))
 
-    def onnx(self, graph, x, allowed):
+    def onnx(self, graph, x, allowed, places):
         """As of `Block`."""
-        found = self.onnx_attention(graph, onnx_norm(graph, self.first_norm, x), allowed)
+        found = self.onnx_attention(graph, onnx_norm(graph, self.first_norm, x), allowed, places)
+        x = onnx_newest(graph, x, places)
         x = graph("Add", x, graph("Mul", found, graph("Sigmoid", self.first_gate.onnx(graph, x))))
         inner = self.onnx_feed_forward(graph, onnx_norm(graph, self.second_norm, x))
         return graph("Add", x, graph("Mul", inner, graph("Sigmoid", self.second_gate.onnx(graph, x))))
 
     def onnx_feed_forward(self, graph, x):
-        """As `feed_forward`, (B, L, E)."""
+        """As `feed_forward`, (B, Q, E)."""
         opened = self.open.onnx(graph, x)
         silu = graph("Mul", opened, graph("Sigmoid", opened))
         return self.out.onnx(graph, graph("Mul", self.hidden.onnx(graph, x), silu))

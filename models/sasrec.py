@@ -27,37 +27,41 @@ class Block(nn.Cell):
         self.hidden, self.out = Dense(width, width), Dense(width, width)
 
     def construct(self, x, allowed, noise):
-        """x (B * L, E), allowed (B, L, L), noise (B * L,) and (2 E,) or None -> (B * L, E)."""
+        """x (B * L, E), allowed (B, Q, L) of Q newest positions, noise (B * Q,) and (2 E,) or None -> (B * Q, E)."""
         found = self.attention(self.first_norm(x), allowed)
-        x = x + dropout(found, columns(noise, 0, self.width), self.share)
+        x = newest(x, allowed) + dropout(found, columns(noise, 0, self.width), self.share)
         inner = self.feed_forward(self.second_norm(x))
         return x + dropout(inner, columns(noise, self.width, self.width), self.share)
 
     def attention(self, x, allowed):
-        """x (B * L, E), allowed (B, L, L) -> (B * L, E)."""
-        batch, length, _ = allowed.shape
+        """x (B * L, E), allowed (B, Q, L) -> (B * Q, E)."""
         query, key, value = (
-            layer(x).reshape(batch, length, self.heads, -1).swapaxes(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )  # each (B, heads, L, E / heads)
+            layer(rows).reshape(len(allowed), -1, self.heads, self.width // self.heads).swapaxes(1, 2)
+            for layer, rows in ((self.query, newest(x, allowed)), (self.key, x), (self.value, x))
+        )  # (B, heads, Q, E / heads), (B, heads, L, E / heads) twice
         logits = ops.BatchMatMul(transpose_b=True)(query, key) * (1 / math.sqrt(self.width // self.heads))
-        weights = ops.softmax(logits + allowed.expand_dims(1), -1)  # (B, heads, L, L)
+        weights = ops.softmax(logits + allowed.expand_dims(1), -1)  # (B, heads, Q, L)
         return self.merge(ops.BatchMatMul()(weights, value).swapaxes(1, 2).reshape(-1, self.width))
 
     def feed_forward(self, x):
-        """(B * L, E) -> (B * L, E)."""
+        """(R, E) -> (R, E)."""
         return self.out(ops.relu(self.hidden(x)))
 
-    def onnx(self, graph, x, allowed):
-        """As `construct`, x (B, L, E)."""
-        x = graph("Add", x, self.onnx_attention(graph, onnx_norm(graph, self.first_norm, x), allowed))
+    def onnx(self, graph, x, allowed, places):
+        """As `construct`, x (B, L, E), Q = places."""
+        found = self.onnx_attention(graph, onnx_norm(graph, self.first_norm, x), allowed, places)
+        x = graph("Add", onnx_newest(graph, x, places), found)
         return graph("Add", x, self.onnx_feed_forward(graph, onnx_norm(graph, self.second_norm, x)))
 
-    def onnx_attention(self, graph, x, allowed):
-        """As `attention`, (B, L, E)."""
-        parts = []
-        for layer, order in ((self.query, [0, 2, 1, 3]), (self.key, [0, 2, 3, 1]), (self.value, [0, 2, 1, 3])):
-            split = graph("Reshape", layer.onnx(graph, x), [0, 0, self.heads, -1])
+    def onnx_attention(self, graph, x, allowed, places):
+        """As `attention`, (B, L, E) -> (B, Q, E)."""
+        parts, last = [], onnx_newest(graph, x, places)
+        for layer, rows, order in (
+            (self.query, last, [0, 2, 1, 3]),
+            (self.key, x, [0, 2, 3, 1]),
+            (self.value, x, [0, 2, 1, 3]),
+        ):
+            split = graph("Reshape", layer.onnx(graph, rows), [0, 0, self.heads, -1])
             parts.append(graph("Transpose", split, perm=order))
         logits = graph("Mul", graph("MatMul", parts[0], parts[1]), np.float32(1 / math.sqrt(self.width // self.heads)))
         weights = graph("Softmax", graph("Add", logits, graph("Unsqueeze", allowed, [1])), axis=-1)
@@ -101,17 +105,21 @@ class SASRec(nn.Cell):
         self.norm = nn.LayerNorm((embedding_size,))
         self.noise_width = embedding_size * (1 + 2 * att_layer)
 
-    def construct(self, embeddings, mask, noise):
-        """embeddings (B, L, E), mask (B, L), noise (B * L,) and (noise_width,) or None -> (B, L, E) float32."""
-        batch, length, width = embeddings.shape
+    def construct(self, embeddings, mask, noise, every):
+        """embeddings (B, L, E), mask (B, L), noise (B * L,) and (noise_width,) or None -> (B, L, E) float32, or unless
+        `every` those of the last position, (B, 1, E)."""
+        _, length, width = embeddings.shape
         # The last positions, for a tokeniser may ask for parts of a history.
         positions = self.positions[self.length - length :].expand_dims(0)
         x = (embeddings * math.sqrt(width) + positions).reshape(-1, width)  # (B * L, E)
         x = dropout(x, columns(noise, 0, width), self.share)
         allowed = self.allowed(mask, length)
         for number, block in enumerate(self.blocks):
+            if not every and number == len(self.blocks) - 1:  # nothing comes after it that would look at the others
+                allowed = allowed[:, -1:]
+                noise = None if noise is None else (noise[0].reshape(-1, length)[:, -1], noise[1])
             x = block(x, allowed, columns(noise, (1 + 2 * number) * width, 2 * width))
-        return self.norm(x).reshape(batch, length, width)
+        return self.norm(x).reshape(len(embeddings), -1, width)
 
     def allowed(self, mask, length):
         """What is added to attention logits (B, L, L): 0 at keys that are items up to the query, else FORBIDDEN."""
@@ -125,9 +133,23 @@ class SASRec(nn.Cell):
         past = np.tril(np.ones((length, length), np.float32))
         seen = graph("Mul", graph("Unsqueeze", mask, [1]), past)  # (B, L, L)
         allowed = graph("Mul", graph("Sub", np.float32(1), seen), np.float32(FORBIDDEN))
-        for block in self.blocks:
-            x = block.onnx(graph, x, allowed)
-        return graph("Gather", onnx_norm(graph, self.norm, x), np.int64(-1), axis=1)  # (B, E)
+        for block in self.blocks[:-1]:
+            x = block.onnx(graph, x, allowed, length)
+        x = self.blocks[-1].onnx(graph, x, onnx_newest(graph, allowed, 1), 1)  # (B, 1, E)
+        return graph("Squeeze", onnx_norm(graph, self.norm, x), [1])  # (B, E)
+
+
+def newest(x, allowed):
+    """The rows of the Q newest positions, x (B * L, E) and allowed (B, Q, L) -> (B * Q, E)."""
+    batch, places, length = allowed.shape
+    if places == length:
+        return x
+    return x.reshape(batch, length, -1)[:, length - places :].reshape(batch * places, -1)
+
+
+def onnx_newest(graph, x, places):
+    """The `places` newest positions as a node of an ONNX graph, (B, L, ..) -> (B, Q, ..)."""
+    return graph("Slice", x, [-places], [np.iinfo(np.int64).max], [1])
 
 
 def columns(noise, first, width):

@@ -26,9 +26,9 @@ class Tokeniser(nn.Cell):
 
     def user_vectors(self, embeddings, mask, noise, every):
         """The encoder's user vectors: (B, E), or of every position (B * L, E) where `every`."""
-        vectors = self.encoder(embeddings, mask, noise)
         if not self.encoder.causal:
-            return vectors
+            return self.encoder(embeddings, mask, noise)
+        vectors = self.encoder(embeddings, mask, noise, every)
         return vectors.reshape(-1, vectors.shape[2]) if every else vectors[:, -1]  # histories are left-padded
 
     def construct(self, embeddings, mask, noise, every=False):

@@ -48,7 +48,7 @@ def test_a_causal_encoder_sees_nothing_behind_a_position(encoder, make_model):
     history = np.array([[0, 3, 9, 27, 5, 8]] * 2, np.int32)
     history[1, 4] = 30
     embeddings, mask = model.items.history(ms.Tensor(history))
-    vectors = model.tokeniser.encoder(embeddings, mask, None).asnumpy()
+    vectors = model.tokeniser.encoder(embeddings, mask, None, True).asnumpy()
     np.testing.assert_allclose(vectors[0, 1:4], vectors[1, 1:4], atol=1e-5)
     assert (np.abs(vectors[0, 4:] - vectors[1, 4:]).max(1) > 1e-4).all()
 
@@ -61,7 +61,7 @@ def test_every_dropout_draws_from_noise_of_its_own(encoder, make_model):
     noise = np.random.default_rng(2).random(6 + encoder.noise_width, np.float32)
 
     def vectors(noise):
-        return encoder(embeddings, mask, (ms.Tensor(noise[:6]), ms.Tensor(noise[6:]))).asnumpy()
+        return encoder(embeddings, mask, (ms.Tensor(noise[:6]), ms.Tensor(noise[6:])), True).asnumpy()
 
     before = vectors(noise)
     for first in range(6, len(noise), embeddings.shape[2]):
@@ -75,8 +75,11 @@ def test_tokens_of_every_position_end_with_those_of_the_whole_history(encoder, m
     model = make_model("AllToAll", encoder=encoder, tokeniser="heads")
     model.set_train(False)
     history = ms.Tensor(np.array([[0, 3, 9, 27, 5, 8], [1, 2, 3, 4, 5, 6]], np.int32))
-    every = model.tokens(history, None, None, True).asnumpy().reshape(2, 6, 3, -1)
-    np.testing.assert_allclose(every[:, -1], model.tokens(history).asnumpy(), atol=1e-5)
+    width = model.tokeniser.encoder.noise_width
+    noise = [ms.Tensor(np.random.default_rng(n).random(n, np.float32)) for n in (12, width)]
+    for given in (None, noise):
+        every = model.tokens(history, None, given, True).asnumpy().reshape(2, 6, 3, -1)
+        np.testing.assert_allclose(every[:, -1], model.tokens(history, None, given).asnumpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
