@@ -27,7 +27,9 @@ PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # 
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
 # An interaction is trained without codes, which would hide what it gains. A cross layer takes a second per step.
 ACROSS = {"model": "AllToAll", "neg_num": 64, "epoch": 20, **DEEP}
-ACROSS_ROWS = {f"{name} + dot" if each.takes_dot else name: {"interaction": name} for name, each in INTERACTIONS.items()}
+ACROSS_ROWS = {
+    f"{name} + dot" if each.takes_dot else name: {"interaction": name} for name, each in INTERACTIONS.items()
+}
 ACROSS_ROWS |= {name: {"interaction": name, "interaction_dot": 0} for name in ("DNN", "MoL")}  # what is published
 WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
 WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # lists that nothing shortens
@@ -164,7 +166,7 @@ EXPERIMENTS = {
         {"no limit": WHOLE}
         | {f"cap, {most}": WHOLE | {"max_postings": most} for most in CAPS}
         | {f"uint8 cap, {most}": WHOLE | {"max_postings": most, "index_format": "uint8"} for most in CAPS}
-        | {f"bias, {bias}": WHOLE | {"score_bias": bias} for bias in (-0.1, -0.05, 0.0, 0.5)},
+        | {f"bias, {bias}": WHOLE | {"score_bias": bias} for bias in (-2.0, 0.0, 2.0)},
         {f"{kind}, {most}": ("no limit",) for kind in ("cap", "uint8 cap") for most in CAPS},
         facts=("postings", "sparsity", "bytes", "queries_per_second"),
         x="bytes",
