@@ -26,6 +26,7 @@ WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
 TIED = (BEST, WIDE, INDEX, QUERY, SCORER)  # files of a run that belong together
 VERSION = 4  # of config.json
+FIRST_PHASE_READS = ("model", "training", "data")  # groups of settings
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
 MEANT = {  # what an older version meant by saying nothing, and what a newer one no longer says
     1: {
@@ -211,6 +212,34 @@ class RunFolder:
         if changed or not _same_data(before["data"], data.prepared.description):
             what = ", ".join(changed) or "data"
             raise UserError(f"{self.path} was begun with other {what}; use the same, or another --name.")
+
+
+def first_phase(h):
+    """What the first phase of training, which no quantiser takes part in, depends on beside the data: settings by name.
+
+    Args:
+        h: `work.Hyperparameters` of a model, not of a baseline.
+    """
+    read = {f.name: getattr(h, f.name) for f in dataclasses.fields(h) if f.metadata["group"] in FIRST_PHASE_READS}
+    read |= {"tokeniser": models.tokeniser_of(h), "exclude_seen": h.exclude_seen} | models.MODELS[h.model].prescribed
+    return {name: value for name, value in read.items() if name != "model"}
+
+
+def require_same_first_phase(folder, h, data):
+    """Refuses to take over the model of a run whose first phase was another.
+
+    Raises:
+        UserError: with the names of the settings that differ; or the run cannot be read.
+    """
+    before = settings_of(Path(folder) / LAST, h, set())
+    if fitted := {h.model, before.model} - set(models.MODELS):
+        raise UserError(f"--trained {folder}: {' and '.join(fitted)} is fitted, not trained; leave the flag out.")
+    there, here = first_phase(before), first_phase(h)
+    differ = [name for name in here if here[name] != there[name]]
+    if not _same_data(read_config(Path(folder) / "config.json")["data"], data.prepared.description):
+        differ = ["data"]
+    if differ:
+        raise UserError(f"{folder} was trained with other {', '.join(differ)}; use the same, or train anew.")
 
 
 def saved_metrics(folder, path=None):

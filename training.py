@@ -96,7 +96,7 @@ class Trainer:
         path = self.folder / name
         return load_checkpoint(path, [*self.model.get_parameters(), *self.optimizer.get_parameters()])
 
-    def run(self):
+    def run(self, trained=None):
         """Trains in two phases and loads the best epoch.
 
         The first has up to `pretrain_epoch` epochs and no quantiser. The second goes on from the best of them, with the
@@ -105,8 +105,12 @@ class Trainer:
         phase is the quantiser's start alone. A phase ends early when `patience` of its epochs brought no better
         `monitor`. A quantiser that takes no part in training starts when the best epoch is known.
 
+        Args:
+            trained: folder of a run whose first phase is taken over in place of training one; see
+                `runs.require_same_first_phase`. A run that has begun goes on as it was.
+
         Raises:
-            UserError: the loss is not finite, or does not move.
+            UserError: the loss is not finite, or does not move; or there is no first phase to be taken over.
             KeyboardInterrupt: passed on; last.ckpt holds the last whole epoch.
         """
         s, progress = self.settings, self.progress
@@ -114,6 +118,8 @@ class Trainer:
             progress.run = run_of(self.folder)
             (self.folder / FIRST_PHASE).unlink(missing_ok=True)  # of a run that stood here before
             self.save("last.ckpt")
+            if trained is not None:
+                self._take_over(Path(trained))
         samples = self._steps() * s.batch_size
         with tqdm(
             total=samples * s.epoch,
@@ -153,6 +159,20 @@ class Trainer:
             self._start_quantiser()
             self.save("best.ckpt")
             tqdm.write(f"quantised  valid {s.monitor} {self.validate()[s.monitor]:.4f}")
+
+    def _take_over(self, folder):
+        """The state in which the first phase of another run ended."""
+        ended = load_checkpoint(folder / "last.ckpt", [])
+        if ended.second_from is None or not (folder / FIRST_PHASE).is_file():
+            raise UserError(f"{folder} holds no first phase that has ended; train it to its end, or train anew.")
+        weights = [*self.model.get_parameters(), *self.optimizer.get_parameters()]
+        best = load_checkpoint(folder / FIRST_PHASE, [p for p in weights if "quantise" not in p.name])
+        self.progress.best, self.progress.best_epoch = best.best, best.best_epoch
+        self.progress.epoch, self.progress.rows = ended.second_from, ended.rows[: ended.second_from]
+        for name in (FIRST_PHASE, "best.ckpt", "last.ckpt"):  # the last makes the others count
+            self.save(name)
+        self._write_log()
+        tqdm.write(f"took over {folder}, best epoch {best.best_epoch}: valid {self.settings.monitor} {best.best:.4f}")
 
     def _phase_is_over(self):
         s, progress, first = self.settings, self.progress, self.progress.second_from or 0

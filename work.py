@@ -258,6 +258,11 @@ class Command:
     name: str | None = _parameter(None, "run", "results go to runs/NAME; default: model, encoder, dataset and seed")
     checkpoint: str | None = _parameter(None, "run", "for every mode but train: a checkpoint, config.json beside it")
     resume: bool = _parameter(False, "run", "1: go on with an interrupted run of this name")
+    trained: str | None = _parameter(
+        None,
+        "run",
+        "runs/NAME of a model that trained alike up to its quantiser: its first phase is taken over, not trained again",
+    )
     source: str | None = _parameter(None, "run", "archive, folder or interactions file; without one, download")
     sort_rows: bool = _parameter(False, "run", "1: sort an interactions file by time instead of refusing it")
     item_file: str | None = _parameter(None, "run", "titles and categories for an interactions file")
@@ -394,6 +399,8 @@ def check_command(command):
     if (command.mode == "train") == (command.checkpoint is not None):
         wrong = "has no use for" if command.checkpoint else "needs"
         raise UserError(f"--mode {command.mode} {wrong} --checkpoint, for example runs/NAME/best.ckpt.")
+    if command.mode != "train" and command.trained is not None:
+        raise UserError(f"--mode {command.mode} has no use for --trained; leave it out.")
     if command.name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", command.name):
         raise UserError(f"--name is {command.name!r}; use letters, digits, '.', '_' and '-'.")
 

@@ -27,7 +27,7 @@ from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
 from retrieval.sizes import bytes_of
-from runs import WIDE, Data, RunFolder, load_matcher, tie, uses_wide, write_config
+from runs import WIDE, Data, RunFolder, load_matcher, require_same_first_phase, tie, uses_wide, write_config
 from training import Trainer, silenced, starting_queries
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
@@ -102,6 +102,8 @@ def train(h, command, data, given):
         h = settled(h, data)
         _refuse_unused_quantiser(h, given)
     _check_sizes(h, data)
+    if command.trained is not None:
+        require_same_first_phase(command.trained, h, data)
     if h.model in BASELINES:
         return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue, data.features)
@@ -124,7 +126,7 @@ def train(h, command, data, given):
         size = sum(p.size for p in model.trainable_params())
         print(f"training {h.model}: {size:,} parameters, results in {folder.path}/")
         started = time.perf_counter()
-        trainer.run()
+        trainer.run(command.trained)
         best, seconds = trainer.progress, time.perf_counter() - started
         print(f"best epoch {best.best_epoch}: valid {h.monitor} {best.best:.4f}; trained in {seconds:.0f} s")
         report.curves(best.rows, h.monitor, data.prepared.label, folder.path / "curves.png")

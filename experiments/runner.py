@@ -55,8 +55,10 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
         work.parse(store.arguments_of({**given, **experiment.rows[label]}))
     found = {label: [] for label in labels}
     for seed in seeds:
+        before = []  # of this seed
         for label in labels:
-            found[label].append(store.finished({**given, "seed": seed}, experiment.rows[label]))
+            before.append(store.finished({**given, "seed": seed}, experiment.rows[label], before))
+            found[label].append(before[-1])
     settings, command, _ = work.parse(store.arguments_of(given))
     prepared, _ = store.prepared_data(settings, command)
     command = ["python work.py --experiment", name, "--seeds", ",".join(map(str, seeds)), *["--quick"] * quick]

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,6 +24,8 @@ from errors import UserError
 from experiments.experiment import Flags
 from files import digest, fresh
 from retrieval.search import available_cores
+from runs import first_phase
+from training import FIRST_PHASE
 
 FORMAT = 1  # raise it when the same settings on the same data give other numbers than before
 RECORD = "experiment.json"  # in the folder of a run, written when it has finished
@@ -39,7 +41,8 @@ class Finished:
 
     Attributes:
         folder: of its results. trained: of the run that they evaluate, the same unless that was evaluated anew.
-        record: how it came about: key, arguments, commit, cores, and of the training seconds and resumed.
+        record: how it came about: key, arguments, commit, cores, and of the training seconds and resumed; seconds are
+            together with those of the run whose first phase was taken over, if any.
     """
 
     folder: Path
@@ -47,12 +50,14 @@ class Finished:
     record: dict
 
 
-def finished(flags: Flags, varied: Flags) -> Finished:
+def finished(flags: Flags, varied: Flags, others: Sequence[Finished] = ()) -> Finished:
     """The run of these settings, carried out now unless runs/ holds it.
 
     Args:
         flags: of the whole experiment. varied: of this configuration; those about index and evaluation do not train,
             the trained run is evaluated anew under them (a baseline leaves no checkpoint, and is fitted anew).
+        others: runs on the same data and seed; of one that trained alike up to its quantiser the first phase is taken
+            over.
 
     Raises:
         UserError: settings that work.py refuses, or a run that fails.
@@ -66,7 +71,7 @@ def finished(flags: Flags, varied: Flags) -> Finished:
     key = _key(about | {"settings": _decisive(settings)})
     stem = f"{settings.model}-{prepared.dataset}-seed{settings.seed}-"
     folder = Path("runs") / (stem + key[:12])
-    record = _carry_out(folder, key, arguments_of(now))
+    record = _carry_out(folder, key, arguments_of(now), _alike(settings, others))
     if not later:
         return Finished(folder, folder, record)
     again, _, _ = work.parse(arguments_of({**now, **later}))
@@ -77,6 +82,16 @@ def finished(flags: Flags, varied: Flags) -> Finished:
     return Finished(
         test, folder, _carry_out(test, key, arguments) | {name: record[name] for name in ("seconds", "resumed")}
     )
+
+
+def _alike(settings, others: Sequence[Finished]) -> Finished | None:
+    """The first of the runs whose first phase is that of the settings, and is kept."""
+    for other in others:
+        theirs, _, _ = work.parse(_record(other.trained)["arguments"])
+        neural = {settings.model, theirs.model}.isdisjoint(BASELINES)
+        if neural and first_phase(settings) == first_phase(theirs) and (other.trained / FIRST_PHASE).exists():
+            return other
+    return None
 
 
 def _decisive(settings) -> dict:
@@ -123,15 +138,16 @@ def call_work(arguments: list[str], lock: IO) -> int:
     return subprocess.run(command, pass_fds=[lock.fileno()]).returncode
 
 
-def _carry_out(folder: Path, key: str, arguments: list[str]) -> dict:
-    """The record of the run in `folder`; whoever gets the lock first carries it out."""
+def _carry_out(folder: Path, key: str, arguments: list[str], alike: Finished | None = None) -> dict:
+    """The record of the run in `folder`; whoever gets the lock first carries it out, after the first phase of alike."""
     with _locked(folder / ".experiment.lock") as lock:
         record = _record(folder)
         if record.get("key") == key:
             return record
         began = time.perf_counter()
         resume = ["--resume", "1"] if (folder / "last.ckpt").exists() else []
-        if status := call_work([*arguments, "--name", folder.name, *resume], lock):
+        taken = ["--trained", str(alike.trained)] if alike is not None else []
+        if status := call_work([*arguments, "--name", folder.name, *resume, *taken], lock):
             raise UserError(
                 f"the run {folder} ended with status {status}: work.py {' '.join(arguments)}; the same command goes on."
             )
@@ -140,8 +156,8 @@ def _carry_out(folder: Path, key: str, arguments: list[str]) -> dict:
             "arguments": arguments,
             "commit": commit(),
             "cores": available_cores(),
-            "seconds": round(time.perf_counter() - began, 1),
-            "resumed": bool(resume),
+            "seconds": round(time.perf_counter() - began + (alike.record["seconds"] if alike else 0), 1),
+            "resumed": bool(resume) or (alike is not None and alike.record["resumed"]),
         }
         with fresh(folder / RECORD, "w") as file:
             json.dump(record, file, indent=2)

@@ -64,6 +64,37 @@ def weights(trained):
     return {p.name: p.asnumpy().copy() for p in [*trained.model.get_parameters(), *trained.optimizer.get_parameters()]}
 
 
+def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
+    """The codebooks differ, which the first phase knows nothing of."""
+    source, own, taken = (
+        trainer(tmp_path / name, K_c=words, epoch=2) for name, words in (("a", 16), ("b", 8), ("c", 8))
+    )
+    for each in (source, own, taken):
+        each.folder.mkdir()
+    with pytest.raises(UserError, match="no checkpoint"):
+        taken.run(source.folder)
+    source.run()
+    own.run()
+    next(taken.validate.__closure__[0].cell_contents)  # the value of the epoch that is not validated again
+    taken.run(source.folder)
+    assert taken.progress.rows[0] == source.progress.rows[0]
+    for one, other in zip(taken.progress.rows, own.progress.rows, strict=True):
+        assert one | {"samples_per_s": 0} == other | {"samples_per_s": 0}
+    for name, array in weights(own).items():
+        np.testing.assert_array_equal(weights(taken)[name], array, err_msg=name)
+
+
+def test_a_first_phase_that_has_not_ended_is_not_taken_over(tmp_path):
+    source, taken = trainer(tmp_path / "a", pretrain_epoch=3), trainer(tmp_path / "b", pretrain_epoch=3)
+    for each in (source, taken):
+        each.folder.mkdir()
+    source.validate = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        source.run()
+    with pytest.raises(UserError, match="no first phase that has ended"):
+        taken.run(source.folder)
+
+
 def test_resume_equals_never_having_stopped(tmp_path):
     """Through the k-means start, with dropout: epochs 1 and 2, a new process' worth of objects, epochs 3 and 4."""
     (tmp_path / "whole").mkdir()

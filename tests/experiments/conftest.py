@@ -10,6 +10,12 @@ SMALL = """--dataset sample --epoch 2 --pretrain_epoch 1 --hidden 16 --interacti
     --index_format float32""".split()  # noqa: SIM905
 
 
+@pytest.fixture
+def small():
+    """The flags of these runs."""
+    return SMALL
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A folder that holds data/ and runs/DQMatch, runs/TwoTower and runs/AllToAll."""

@@ -21,6 +21,7 @@ from errors import UserError
 from experiments import runner, store
 from experiments.experiment import Experiment
 from metric import NAMES, Metrics, averaged, compare, file_of
+from training import FIRST_PHASE
 
 ROOT = Path(__file__).resolve().parents[2]
 USERS, TOPK = 30, (1, 5, 10, 20, 50)
@@ -39,6 +40,7 @@ class Work:
         folder.mkdir(parents=True, exist_ok=True)
         if "--checkpoint" not in flags:
             (folder / "last.ckpt").touch()
+            (folder / FIRST_PHASE).touch()
         if self.dies:
             self.dies -= 1
             return 137
@@ -130,6 +132,19 @@ def test_evaluations_share_one_training(trains):
     assert "--topk" not in trains.calls[1]  # config.json beside the checkpoint holds it
     assert trains.calls[2]["--max_postings"] == "none"
     assert runs[1].record["seconds"] == runs[0].record["seconds"]  # of training
+
+
+def test_a_first_phase_is_taken_over_from_a_run_of_the_same(trains):
+    first = store.finished({}, {"model": "TwoTower"})
+    other = store.finished({}, {"model": "TwoTower", "seed": 1, "exclude_seen": 0})
+    baseline = store.finished({}, {"model": "EASE"})
+    taken = store.finished({}, {"model": "DQMatch", "K_c": 64}, [baseline, other, first])
+    assert trains.calls[-1]["--trained"] == str(first.trained)
+    assert taken.record["seconds"] >= first.record["seconds"]
+    (first.trained / FIRST_PHASE).unlink()  # a run of an older version
+    for flags in ({"K_c": 32}, {"K_c": 32, "lr": 0.02}, {"model": "EASE", "topk": (5, 50)}):
+        store.finished({}, flags, [baseline, other, first])
+        assert "--trained" not in trains.calls[-1]
 
 
 def test_a_baseline_is_fitted_anew_for_another_evaluation(trains):

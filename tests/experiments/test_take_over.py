@@ -1,0 +1,37 @@
+"""A run whose first phase is that of another takes it over; see `runs.first_phase`."""
+
+import csv
+
+import pytest
+
+import work
+
+
+def log(folder):
+    with open(folder / "log.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_takes_over_what_its_quantiser_has_no_part_in(trained, small, monkeypatch):
+    monkeypatch.chdir(trained)
+    assert work.main([*small, "--quantiser", "product", "--name", "taken", "--trained", "runs/DQMatch"]) == 0
+    before, after = log(trained / "runs/DQMatch"), log(trained / "runs/taken")
+    assert before[0] == after[0] and before[1] != after[1]
+    assert (trained / "runs/taken/metrics.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--lr", "0.03", "--seed", "1"], "was trained with other lr, seed"),
+        (["--model", "TwoTower"], "was trained with other tokeniser;"),
+        (["--model", "EASE"], "EASE is fitted, not trained"),
+        (["--split", "leave-one-out"], "was trained with other data"),
+        (["--mode", "test", "--checkpoint", "x"], "--mode test has no use for --trained"),
+        (["--trained", "runs/NONE"], "config.json cannot be read"),
+    ],
+)
+def test_another_first_phase_is_refused_before_a_folder_is_made(flags, said, trained, small, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    assert work.main([*small, "--name", "refused", "--trained", "runs/DQMatch", *flags]) == 2
+    assert said in capsys.readouterr().err and not (trained / "runs/refused").exists()
