@@ -18,7 +18,7 @@ from metric import Metrics, file_of
 from models.wide import WideTable
 from retrieval import load_index
 from retrieval.served import INDEX, MANIFEST, QUERY, SCORER, read_manifest, write_manifest
-from training import load_checkpoint
+from training import FIRST_PHASE, load_checkpoint
 from work import Hyperparameters, check
 
 RUNS = Path("runs")
@@ -221,7 +221,8 @@ def first_phase(h):
         h: `work.Hyperparameters` of a model, not of a baseline.
     """
     read = {f.name: getattr(h, f.name) for f in dataclasses.fields(h) if f.metadata["group"] in FIRST_PHASE_READS}
-    read |= {"tokeniser": models.tokeniser_of(h), "exclude_seen": h.exclude_seen} | models.MODELS[h.model].prescribed
+    read |= {"tokeniser": models.tokeniser_of(h), "exclude_seen": h.exclude_seen}
+    read |= models.MODELS[h.model].prescribes(models.PARTS["interaction"][h.interaction])
     return {name: value for name, value in read.items() if name != "model"}
 
 
@@ -234,6 +235,8 @@ def require_same_first_phase(folder, h, data):
     before = settings_of(Path(folder) / LAST, h, set())
     if fitted := {h.model, before.model} - set(models.MODELS):
         raise UserError(f"--trained {folder}: {' and '.join(fitted)} is fitted, not trained; leave the flag out.")
+    if not (Path(folder) / FIRST_PHASE).is_file():
+        raise UserError(f"--trained {folder}: it holds no {FIRST_PHASE}; train it to the end of its first phase.")
     there, here = first_phase(before), first_phase(h)
     differ = [name for name in here if here[name] != there[name]]
     if not _same_data(read_config(Path(folder) / "config.json")["data"], data.prepared.description):

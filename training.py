@@ -163,7 +163,7 @@ class Trainer:
     def _take_over(self, folder):
         """The state in which the first phase of another run ended."""
         ended = load_checkpoint(folder / "last.ckpt", [])
-        if ended.second_from is None or not (folder / FIRST_PHASE).is_file():
+        if ended.second_from is None:
             raise UserError(f"{folder} holds no first phase that has ended; train it to its end, or train anew.")
         weights = [*self.model.get_parameters(), *self.optimizer.get_parameters()]
         best = load_checkpoint(folder / FIRST_PHASE, [p for p in weights if "quantise" not in p.name])

@@ -99,6 +99,7 @@ def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
     if h.model not in BASELINES:
         _refuse_unused_tokens(h, given)
+        _refuse_unused_interaction(h, given)
         h = settled(h, data)
         _refuse_unused_quantiser(h, given)
     _check_sizes(h, data)
@@ -145,6 +146,16 @@ def _refuse_unused_tokens(h, given):
             f"--K_u {h.K_u} changes nothing: {h.model} with {h.encoder} has one token, the user vector; choose "
             "--tokeniser heads, or windows, which is made for --encoder DNN."
         )
+
+
+def _refuse_unused_interaction(h, given):
+    """So is what a two-tower model cannot do."""
+    for name, value in models.MODELS[h.model].prescribes(models.PARTS["interaction"][h.interaction]).items():
+        if name in given and getattr(h, name) != value:
+            raise UserError(
+                f"--{name} {getattr(h, name)} changes nothing: a score of {h.model} is a product of two vectors, as "
+                "dot, GMF, bilinear, cosine and tower are; choose --model AllToAll."
+            )
 
 
 def _refuse_unused_quantiser(h, given):

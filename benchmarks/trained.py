@@ -72,7 +72,9 @@ class Trained(Run):
         return self.exhaustive().recommend(queries, k, exclude_seen)[0]
 
     def item_vectors(self) -> np.ndarray:
-        """Of a TwoTower: float32 (n_items, D)."""
+        """Of a TwoTower whose interaction is dot: float32 (n_items, D)."""
+        if self.model.interaction.name != "dot":
+            raise UserError(f"{self.folder} has --interaction {self.model.interaction.name}; name a TwoTower with dot.")
         return self.model.items.vectors()
 
     def saved_index(self) -> SparseInvertedIndex:

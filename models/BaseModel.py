@@ -24,7 +24,11 @@ class BaseModel(nn.Cell):
     has_quantiser = False  # whether it has codes, and so an index
     own_tokeniser = "windows"  # unless the settings name one, or the encoder is causal: then `whole`
     own_wide = False  # whether a wide table stands beside it, unless the settings say
-    prescribed = {}  # settings that are what the model is, whatever was set
+
+    @classmethod
+    def prescribes(cls, interaction):
+        """Settings that are what the model is, whatever a preset says; `interaction` is the class that it names."""
+        return {}
 
     def __init__(self, *, items, tokeniser, interaction, loss, score_bias, l2, seq_len, users=None):
         super().__init__()

@@ -82,7 +82,7 @@ class _Builder:
             raise ValueError("its features are not those of the settings; load both with the same names")
         model = self._known("model")
         self._known("encoder")
-        self.settings |= {"tokeniser": tokeniser_of(settings)} | model.prescribed
+        self.settings |= {"tokeniser": tokeniser_of(settings)} | model.prescribes(self._known("interaction"))
 
     def part(self, kind):
         """The part of this kind that the settings name, as an object; a loss may be a function, and stays one."""

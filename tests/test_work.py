@@ -224,6 +224,14 @@ def test_what_pursuit_cannot_be_is_refused(flags, said, tmp_path, monkeypatch, c
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("flags", [["--interaction", "DNN"], ["--score_bias", "0.5"]])
+def test_what_a_two_tower_model_cannot_be_is_refused(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dataset", "sample", "--model", "TwoTower", *flags]) == 2
+    assert f"{' '.join(flags)} changes nothing: a score of TwoTower is a product" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("model", ["DQMatch", "TwoTower", "AllToAll"])
 def test_too_few_samples_are_said_before_a_run_folder_is_made(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import experiments
+import models
 import work
 from baselines import BASELINES
 from data.prepare import Prepared
@@ -21,6 +22,7 @@ from errors import UserError
 from experiments import runner, store
 from experiments.experiment import Experiment
 from metric import NAMES, Metrics, averaged, compare, file_of
+from retrieval.interactions import INTERACTIONS
 from training import FIRST_PHASE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -343,6 +345,15 @@ def test_what_cannot_be_run_is_refused_before_any_training(trains, two, name, fl
     with pytest.raises(UserError, match=message):
         experiments.run(name, [0], False, flags)
     assert not trains.calls
+
+
+def test_no_row_has_a_flag_that_its_model_overrules():
+    for name, experiment in experiments.EXPERIMENTS.items():
+        for label, flags in experiment.rows.items():
+            h, _, _ = work.parse(store.arguments_of({**experiment.flags, **flags}))
+            if h.model in models.MODELS:
+                told = models.MODELS[h.model].prescribes(INTERACTIONS[h.interaction])
+                assert not {key for key in told.keys() & flags.keys() if getattr(h, key) != told[key]}, (name, label)
 
 
 def test_a_specification_names_its_own_rows():

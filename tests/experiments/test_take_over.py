@@ -1,6 +1,7 @@
 """A run whose first phase is that of another takes it over; see `runs.first_phase`."""
 
 import csv
+import shutil
 
 import pytest
 
@@ -18,6 +19,14 @@ def test_a_run_takes_over_what_its_quantiser_has_no_part_in(trained, small, monk
     before, after = log(trained / "runs/DQMatch"), log(trained / "runs/taken")
     assert before[0] == after[0] and before[1] != after[1]
     assert (trained / "runs/taken/metrics.csv").exists()
+
+
+def test_a_run_without_a_first_phase_is_refused_before_a_folder_is_made(trained, small, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(trained)
+    for name in ("config.json", "last.ckpt"):
+        shutil.copy(trained / "runs/DQMatch" / name, tmp_path)
+    assert work.main([*small, "--name", "refused", "--trained", str(tmp_path)]) == 2
+    assert "it holds no first_phase.ckpt" in capsys.readouterr().err and not (trained / "runs/refused").exists()
 
 
 @pytest.mark.parametrize(

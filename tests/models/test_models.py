@@ -10,6 +10,7 @@ from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import Queries
 from retrieval import IndexRecommender, build_index
+from retrieval.interactions import INTERACTIONS
 from training import TrainStep
 
 NAMES = ["TwoTower", "AllToAll", "DQMatch"]
@@ -239,3 +240,19 @@ def test_codebooks_of_any_size(make_model, make_batch):
 def test_what_cannot_be_built_is_refused(change, make_model):
     with pytest.raises(UserError, match="choose one of|cannot be built"):
         make_model(change.pop("model", "DQMatch"), **change)
+
+
+@pytest.mark.parametrize("name", INTERACTIONS)
+def test_a_two_tower_model_has_the_product_that_is_asked_for(name, make_model):
+    """DSSM and SimpleX were measured without their item tower and cosine while it was always the dot product."""
+    product = not INTERACTIONS[name].takes_dot
+    model = make_model("TwoTower", interaction=name, interaction_hidden=(4,), score_bias=0.5)
+    assert model.interaction.name == (name if product else "dot") and model.score_bias is None
+    rows = queries()
+    tokens = models.QuerySide(model, 64).tokens(rows)  # (U, 1, D)
+    expected = make_model("AllToAll", interaction=model.interaction.name, interaction_hidden=(4,), tokeniser="whole")
+    for theirs, ours in zip(expected.get_parameters(), model.get_parameters(), strict=True):
+        assert theirs.name == ours.name and theirs.shape == ours.shape
+    scores = model.score(ms.Tensor(tokens), ms.Tensor(np.arange(1, 41, dtype=np.int32))).asnumpy()
+    found = models.Exhaustive(model, 64).scores(rows)
+    np.testing.assert_allclose(found[:, -40:], scores, rtol=1e-4, atol=1e-5)
