@@ -110,7 +110,7 @@ class Trainer:
                 `runs.require_same_first_phase`. A run that has begun goes on as it was.
 
         Raises:
-            UserError: the loss is not finite, or does not move; or there is no first phase to be taken over.
+            UserError: the loss is not finite, or does not move.
             KeyboardInterrupt: passed on; last.ckpt holds the last whole epoch.
         """
         s, progress = self.settings, self.progress
@@ -161,14 +161,13 @@ class Trainer:
             tqdm.write(f"quantised  valid {s.monitor} {self.validate()[s.monitor]:.4f}")
 
     def _take_over(self, folder):
-        """The state in which the first phase of another run ended."""
+        """The state in which the first phase of another run ended; where no epoch of a second followed, its last."""
         ended = load_checkpoint(folder / "last.ckpt", [])
-        if ended.second_from is None:
-            raise UserError(f"{folder} holds no first phase that has ended; train it to its end, or train anew.")
+        epochs = ended.epoch if ended.second_from is None else ended.second_from
         weights = [*self.model.get_parameters(), *self.optimizer.get_parameters()]
         best = load_checkpoint(folder / FIRST_PHASE, [p for p in weights if "quantise" not in p.name])
         self.progress.best, self.progress.best_epoch = best.best, best.best_epoch
-        self.progress.epoch, self.progress.rows = ended.second_from, ended.rows[: ended.second_from]
+        self.progress.epoch, self.progress.rows = epochs, ended.rows[:epochs]
         for name in (FIRST_PHASE, "best.ckpt", "last.ckpt"):  # the last makes the others count
             self.save(name)
         self._write_log()

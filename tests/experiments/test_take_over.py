@@ -21,6 +21,16 @@ def test_a_run_takes_over_what_its_quantiser_has_no_part_in(trained, small, monk
     assert (trained / "runs/taken/metrics.csv").exists()
 
 
+def test_a_causal_two_tower_model_gives_all_its_epochs_to_a_quantiser(small, monkeypatch, tmp_path):
+    """Its first phase has every epoch, so nothing is saved after it."""
+    monkeypatch.chdir(tmp_path)
+    causal = [*small[: small.index("--pretrain_epoch")], *small[small.index("--hidden") :], "--encoder", "SASRec"]
+    assert work.main([*causal, "--model", "TwoTower", "--wide", "0", "--name", "tokens"]) == 0
+    assert work.main([*causal, "--wide", "0", "--name", "taken", "--trained", "runs/tokens"]) == 0
+    assert len(log(tmp_path / "runs/tokens")) == 2 and log(tmp_path / "runs/taken") == log(tmp_path / "runs/tokens")
+    assert (tmp_path / "runs/taken/metrics.csv").exists()
+
+
 def test_a_run_without_a_first_phase_is_refused_before_a_folder_is_made(trained, small, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(trained)
     for name in ("config.json", "last.ckpt"):
