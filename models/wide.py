@@ -318,6 +318,7 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
     """
     diagonal = gram.diagonal() + np.float32(l2)
     place = np.full(gram.shape[0], -1)  # of an item in the system at hand
+    dense = gram.toarray() if gram.shape[0] ** 2 <= CELLS else None  # systems are cut from it several times faster
 
     def row(item: int) -> tuple[np.ndarray, np.ndarray]:
         near = slice(gram.indptr[item], gram.indptr[item + 1])
@@ -327,15 +328,20 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
             others = others[np.argpartition(-strength, neighbours)[: neighbours + 1]]
         if item not in others:  # it never stood before anything
             return np.array([item]), 1 / diagonal[[item]]
-        place[others] = np.arange(len(others))
-        part = gram[others]
+        unit = (others == item).astype(np.float32)
+        return others, solve(system(others), unit, assume_a="pos", check_finite=False, overwrite_a=True)
+
+    def system(items: np.ndarray) -> np.ndarray:
+        found = np.diag(np.full(len(items), np.float32(l2)))
+        if dense is not None:
+            return found + dense[np.ix_(items, items)]
+        place[items] = np.arange(len(items))
+        part = gram[items]
         columns = place[part.indices]
         inside = columns >= 0
-        system = np.diag(np.full(len(others), np.float32(l2)))
-        system[np.repeat(np.arange(len(others)), np.diff(part.indptr))[inside], columns[inside]] += part.data[inside]
-        unit = (others == item).astype(np.float32)
-        place[others] = -1
-        return others, solve(system, unit, assume_a="pos", check_finite=False, overwrite_a=True)
+        found[np.repeat(np.arange(len(items)), np.diff(part.indptr))[inside], columns[inside]] += part.data[inside]
+        place[items] = -1
+        return found
 
     def rows(items: np.ndarray) -> sparse.csr_matrix:
         columns, values = zip(*map(row, items))

@@ -84,17 +84,6 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
         np.testing.assert_array_equal(weights(taken)[name], array, err_msg=name)
 
 
-def test_a_first_phase_that_has_not_ended_is_not_taken_over(tmp_path):
-    source, taken = trainer(tmp_path / "a", pretrain_epoch=3), trainer(tmp_path / "b", pretrain_epoch=3)
-    for each in (source, taken):
-        each.folder.mkdir()
-    source.validate = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        source.run()
-    with pytest.raises(UserError, match="no first phase that has ended"):
-        taken.run(source.folder)
-
-
 def test_resume_equals_never_having_stopped(tmp_path):
     """Through the k-means start, with dropout: epochs 1 and 2, a new process' worth of objects, epochs 3 and 4."""
     (tmp_path / "whole").mkdir()

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import mindspore as ms
 import numba
 import numpy as np
-from sklearn.cluster import KMeans
 
+from models.vq.means import fit_means
 from models.vq.nearest import BLOCK, gram_of
 from models.vq.quantiser import Quantiser
 from retrieval.search import available_cores
@@ -68,11 +68,12 @@ class PursuitQuantiser(Quantiser):
         if len(vectors) < self.n_codewords:
             raise ValueError(f"k-means needs at least {self.n_codewords} vectors, got {len(vectors)}")
         later = self.n_codewords // 2
-        table = _directions(_centres(vectors, self.n_codewords - later, seed))
+        table = _directions(fit_means(vectors, self.n_codewords - later, seed).cluster_centers_)
         if later:
             codes, weights = pursue(vectors, table, 1)
             left = vectors - weights * table[codes[:, 0]]
-            table = np.concatenate([table, _directions(_centres(_directions(left), later, seed))])
+            directions = fit_means(_directions(left), later, seed).cluster_centers_
+            table = np.concatenate([table, _directions(directions)])
         self.table.set_data(ms.Tensor(table))
 
     def keys(self, tokens):
@@ -130,10 +131,6 @@ def _pursue(products, words, gram, codes, weights):
             weight = max(missing[word], np.float32(0))
             codes[row, place], weights[row, place] = word, weight
             missing -= weight * (gram[word] if len(gram) else np.dot(words, words[word]))
-
-
-def _centres(vectors, number, seed):
-    return KMeans(number, n_init=1, max_iter=25, random_state=seed).fit(vectors).cluster_centers_.astype(np.float32)
 
 
 def _directions(vectors):

@@ -3,7 +3,8 @@
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-from sklearn.cluster import KMeans
+
+from models.vq.means import fit_means
 
 
 class VectorQuantiser(nn.Cell):
@@ -84,10 +85,10 @@ class VectorQuantiser(nn.Cell):
         """
         if len(vectors) < self.n_codewords:
             raise ValueError(f"k-means needs at least {self.n_codewords} vectors, got {len(vectors)}")
-        means = KMeans(self.n_codewords, n_init=1, max_iter=25, random_state=seed).fit(vectors)
+        means = fit_means(vectors, self.n_codewords, seed)
         share = np.bincount(means.labels_, minlength=self.n_codewords) / len(vectors)
         count = np.maximum(share * batch_rows, 1.0).astype(np.float32)
-        centres = means.cluster_centers_.astype(np.float32)
+        centres = means.cluster_centers_
         self.table.set_data(ms.Tensor(centres))
         self.ema_count.set_data(ms.Tensor(count))
         self.ema_sum.set_data(ms.Tensor(centres * count[:, None]))
