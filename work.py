@@ -142,7 +142,7 @@ class Hyperparameters:
         least=1,
     )
     ccl_weight: float = _parameter(10.0, "training", "weight of the negatives in the CCL loss", above=0)
-    ccl_margin: float = _parameter(0.9, "training", "cosine up to which CCL lets a negative be", least=-1, most=1)
+    ccl_margin: float = _parameter(0.2, "training", "cosine up to which CCL lets a negative be", least=-1, most=1)
     gbce_t: float = _parameter(
         0.75, "training", "calibration of the gBCE loss, from 0, plain BCE, to 1", least=0, most=1
     )

@@ -46,7 +46,7 @@ DSSM = {"model": "TwoTower", "encoder": "DSSM", "interaction": "tower", "hidden"
 DSSM |= {"interaction_hidden": (512, 256), "interaction_temperature": 0.05, "embedding_size": 128}
 DSSM |= {"token_embedding_size": 128, "lr": 1e-3, "neg_power": 0.75}
 SIMPLEX = {"model": "TwoTower", "encoder": "SimpleX", "interaction": "cosine", "interaction_temperature": 1.0}
-SIMPLEX |= {"loss": "CCL", "lr": 1e-3}
+SIMPLEX |= {"loss": "CCL", "lr": 1e-2, "neg_power": 0.0}  # by validation; other margins than CCL's default are worse
 CAPS = (25, 100, 400, 1600)
 
 EXPERIMENTS = {
