@@ -49,6 +49,12 @@ def doing(what):
     print(f"{what} ...", flush=True)
 
 
+def unused(names, what):
+    """Flags that were given and change nothing; said, not refused, for an experiment gives its flags to every row."""
+    if names:
+        print(f"note: {', '.join(f'--{name}' for name in sorted(names))}: not read by {what}; nothing changes by it")
+
+
 def wide(table, seconds):
     """What the wide table was fitted with."""
     chosen = table.settings

@@ -37,6 +37,7 @@ POSITIONS = 2560  # of whole sequences in a batch, targets or padding
 ENCODED = 16384  # items of histories, or padding, that are encoded at once: ten times as many were slower
 JUDGES = 6000  # queries at least on which limits of lists are judged, where the data has so many
 TRAINS_CODEWORDS = ("error_feedback", "ema_decay", "restart_below", "beta")  # settings that do, of some quantisers
+TRAINS = ("model", "wide", "quantiser", "training")  # groups of settings that a model is made by
 NEEDS = {  # of MindSpore, by device
     "GPU": "the GPU parts of its pip wheel are for CUDA 11.1 and 11.6 with cuDNN 8, and did not load; install those "
     "and an NVIDIA driver, or stay on CPU and let --index_device gpu put the index on a GPU without MindSpore",
@@ -52,7 +53,7 @@ def run(h, command, given=()):
         index_library(h, command)  # a missing GPU is said before any long work
         data = Data(h, command.source, command.item_file, command.user_file, command.sort_rows)
         report.data(data.prepared, data.catalogue, data.valid, data.test)
-        modes[command.mode](h, command, data, given)
+        modes[command.mode](h, command, data, set(given))
 
 
 @contextlib.contextmanager
@@ -108,6 +109,7 @@ def train(h, command, data, given):
     if h.model in BASELINES:
         return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue, data.features)
+    report.unused(given & models.readable() - model.read, f"{h.model} with {h.encoder}")
     name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
     with RunFolder.claim(name, command.name is not None, command.resume) as folder:
         trainer = Trainer(
@@ -239,6 +241,8 @@ def fit_baseline(h, command, data, given):
     """Fits a baseline, evaluates it on the test users and writes runs/<name>/."""
     if not isinstance(data.training, TrainingSequences):
         raise UserError(f"{h.model} needs whole training sequences (user_id,items), not ready rows.")
+    trains = {f.name for f in dataclasses.fields(h) if f.metadata["group"] in TRAINS} - {"model"}
+    report.unused(given & trains - baselines.arguments(h.model, dataclasses.asdict(h)).keys(), h.model)
     with RunFolder.claim(command.name or f"{h.model}-{data.prepared.dataset}", True, command.resume) as folder:
         write_config(folder.path, h, data, command.preset, given)
         report.doing(f"fitting {h.model}")

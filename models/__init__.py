@@ -21,7 +21,7 @@ from models.query_side import QuerySide
 from models.tokenisers import TOKENISERS
 from models.TwoTower import TwoTower
 from models.vq import QUANTISERS
-from retrieval.interactions import INTERACTIONS
+from retrieval.interactions import INTERACTIONS, settings_of
 
 __all__ = [
     "MODELS",
@@ -33,6 +33,7 @@ __all__ = [
     "TwoTower",
     "build",
     "grown",
+    "readable",
     "tokeniser_of",
 ]
 
@@ -58,14 +59,26 @@ def build(settings, catalogue, features=None):
         catalogue: `load_csv_dataset.Catalogue`, or anything with `n_items`.
         features: `load_csv_dataset.Features` that the settings name; None where they name none.
 
+    Returns:
+        the model; its `read` holds the names of all settings that it was built of.
+
     Raises:
         UserError: an unknown part, sizes that don't fit together, or features that are not those of the settings.
     """
     ms.set_seed(settings.seed)  # MindSpore's own initialisers
     try:
-        return _Builder(settings, catalogue, features or Features()).part("model")
+        builder = _Builder(settings, catalogue, features or Features())
+        model = builder.part("model")
     except ValueError as error:
         raise UserError(f"{settings.model} cannot be built: {error}") from error
+    model.read = builder.read
+    return model
+
+
+def readable():
+    """Names of the settings that some part reads, and another may not."""
+    kinds = [kind for known in PARTS.values() for kind in known.values() if inspect.isclass(kind)]
+    return {name for kind in kinds for name in arguments(kind)} | {"interaction_dot"}
 
 
 class _Builder:
@@ -78,6 +91,7 @@ class _Builder:
             "item_features": features.item,
             "user_features": features.user,
         }
+        self.read = set()
         if (bool(settings.item_features), bool(settings.user_features)) != (bool(features.item), bool(features.user)):
             raise ValueError("its features are not those of the settings; load both with the same names")
         model = self._known("model")
@@ -88,6 +102,7 @@ class _Builder:
         """The part of this kind that the settings name, as an object; a loss may be a function, and stays one."""
         found = self._known(kind)
         if kind == "interaction":  # a formula, whatever computes it
+            self.read |= settings_of(self.settings[kind], self.settings).keys()
             return InteractionCell(self.settings[kind], self.settings, self.settings["rng"])
         return self._made(found) if inspect.isclass(found) else found
 
@@ -101,6 +116,7 @@ class _Builder:
         return kind(**{name: self._value(name) for name in arguments(kind)})
 
     def _value(self, name):
+        self.read.add(name)
         if name == "items":
             return self._made(ItemTable)
         if name == "users":

@@ -232,6 +232,20 @@ def test_what_a_two_tower_model_cannot_be_is_refused(flags, tmp_path, monkeypatc
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--topk", "5,50"], ""),
+        (["--lr", "0.1", "--topk", "5,50", "--K_c", "9"], "note: --K_c, --lr: not read by GlobalHot; nothing changes"),
+    ],
+)
+def test_flags_that_change_nothing_are_named(flags, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dataset", "sample", "--model", "GlobalHot", "--name", "hot", *flags]) == 0
+    out = capsys.readouterr().out
+    assert said in out and ("not read by" in out) == bool(said)
+
+
 @pytest.mark.parametrize("model", ["DQMatch", "TwoTower", "AllToAll"])
 def test_too_few_samples_are_said_before_a_run_folder_is_made(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

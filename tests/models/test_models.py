@@ -256,3 +256,13 @@ def test_a_two_tower_model_has_the_product_that_is_asked_for(name, make_model):
     scores = model.score(ms.Tensor(tokens), ms.Tensor(np.arange(1, 41, dtype=np.int32))).asnumpy()
     found = models.Exhaustive(model, 64).scores(rows)
     np.testing.assert_allclose(found[:, -40:], scores, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_tells_which_settings_it_was_built_of(make_model):
+    """All others that some part reads change nothing in it."""
+    unread = models.readable() - make_model("TwoTower", encoder="SASRec", loss="BCE").read
+    assert {"K_c", "hidden", "gbce_t", "ccl_margin", "interaction_hidden", "quantiser", "K_u"} <= unread
+    assert not {"att_layer", "dropout", "embedding_size", "seq_len", "l2", "loss", "encoder"} & unread
+    assert "interaction_dot" in unread
+    read = make_model("DQMatch", encoder="DNN", interaction="DNN", loss="CCL").read
+    assert {"K_c", "K_u", "hidden", "interaction_hidden", "interaction_dot", "ccl_margin", "quantiser"} <= read
