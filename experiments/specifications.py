@@ -24,9 +24,11 @@ FAIR = {
     "DQMatch + table": tuple(label for label in MODELS if label != "DQMatch + table"),
 }
 PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # its names for our models
-# By our settings, a dot product on one token, All-to-All of a causal encoder is TTM; "interactions" has the others.
+# The paper's learning rate, 1e-4, was for eleven times as many users: on MovieLens-1M it does not leave popularity.
+SETTINGS = {"paper": {"preset": "paper", "lr": 1e-3}, "best": {}}
+# By our settings All-to-All of a causal encoder, a dot product on one token, is TTM: "interactions" has the others.
 PAPER_ROWS = [(name, "paper") for name in PAPER] + [("TTM", "best"), ("SparCode", "best")]
-PAPER_ENCODERS = ("DNN", "GRU4Rec", "SASRec")
+PAPER_ENCODERS = ("DNN", "SASRec")  # GRU4Rec, its third, takes an hour more
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
 # An interaction is trained without codes, which would hide what it gains. Left out: an hour of CrossNet,
 # DNN with products, and tower, which is half of an encoder.
@@ -95,9 +97,9 @@ EXPERIMENTS = {
         "they are 10; 100 are shared by a batch.",
     ),
     "movielens": Experiment(
-        "The layout of the paper's MovieLens table, by its settings and by ours without the table",
+        "The paper's MovieLens table: by its settings at ten times its learning rate, and by ours without the wide part",
         {
-            f"{name} {encoder}, {preset}{mask}": {"model": PAPER[name], "encoder": encoder, "preset": preset} | flags
+            f"{name} {encoder}, {preset}{mask}": {"model": PAPER[name], "encoder": encoder} | SETTINGS[preset] | flags
             for name, preset in PAPER_ROWS
             for encoder in PAPER_ENCODERS
             for mask, flags in MASKS.items()
@@ -112,10 +114,8 @@ EXPERIMENTS = {
         flags=DEEP,
         published={
             "TTM DNN, paper, seen items too": "26.534 / 17.690 / 8.124",
-            "TTM GRU4Rec, paper, seen items too": "28.261 / 18.473 / 8.356",
             "TTM SASRec, paper, seen items too": "29.828 / 19.202 / 8.754",
             "SparCode DNN, paper, seen items too": "27.184 / 18.295 / 8.393",
-            "SparCode GRU4Rec, paper, seen items too": "29.492 / 20.050 / 8.888",
             "SparCode SASRec, paper, seen items too": "30.142 / 20.480 / 9.020",
             "All-to-All SASRec, paper, seen items too": "31.946 / 21.950 / 9.378",
         },
