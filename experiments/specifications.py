@@ -97,7 +97,7 @@ EXPERIMENTS = {
         "they are 10; 100 are shared by a batch.",
     ),
     "movielens": Experiment(
-        "The paper's MovieLens table: by its settings at ten times its learning rate, and by ours without the wide part",
+        "The layout of the paper's MovieLens table, at ten times its learning rate, and by our settings",
         {
             f"{name} {encoder}, {preset}{mask}": {"model": PAPER[name], "encoder": encoder} | SETTINGS[preset] | flags
             for name, preset in PAPER_ROWS
