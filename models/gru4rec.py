@@ -1,6 +1,7 @@
 """GRU4Rec: a recurrent network over the history."""
 
-from mindspore import nn
+import mindspore as ms
+from mindspore import nn, ops
 
 from models.layers import dropout
 
@@ -26,5 +27,16 @@ class GRU4Rec(nn.Cell):
     def construct(self, embeddings, mask, noise, every):
         """embeddings (B, L, E), mask (B, L), noise (B * L,) and (noise_width,) or None -> (B, L, E) float32, whether
         `every` is asked for or the last position."""
+        length = embeddings.shape[1]
         x = dropout(embeddings.reshape(-1, embeddings.shape[2]), noise, self.share).reshape(embeddings.shape)
-        return self.gru(x)[0]
+        # The first item comes first: padding before it would move the state that meets it.
+        padding = length - mask.sum(1, keepdims=True).astype(ms.int32)  # (B, 1)
+        states = self.gru(_rolled(x, padding))[0]
+        return _rolled(states, length - padding) * mask.expand_dims(2)
+
+
+def _rolled(x, places):
+    """(B, L, E) with every row of L moved to the front by so many places (B, 1), what falls off put behind."""
+    rows, length, width = x.shape
+    place = (ops.arange(length) + places) % length + length * ops.arange(rows).expand_dims(1)  # (B, L)
+    return ops.gather(x.reshape(-1, width), place.reshape(-1).astype(ms.int32), 0).reshape(x.shape)

@@ -53,6 +53,18 @@ def test_a_causal_encoder_sees_nothing_behind_a_position(encoder, make_model):
     assert (np.abs(vectors[0, 4:] - vectors[1, 4:]).max(1) > 1e-4).all()
 
 
+def test_a_recurrent_state_knows_nothing_of_padding(make_model):
+    model = make_model("TwoTower", encoder="GRU4Rec")
+    model.set_train(False)
+    encoded = [
+        model.tokeniser.encoder(*model.items.history(ms.Tensor(np.array([row], np.int32))), None, True).asnumpy()[0]
+        for row in ([7, 9], [0, 7, 9], [0, 0, 0, 0, 7, 9], [0, 0, 0])
+    ]
+    for vectors in encoded[1:3]:
+        np.testing.assert_allclose(vectors[-2:], encoded[0], atol=1e-6)
+    assert not encoded[3].any()
+
+
 @pytest.mark.parametrize("encoder", CAUSAL)
 def test_every_dropout_draws_from_noise_of_its_own(encoder, make_model):
     model = make_model("TwoTower", encoder=encoder, dropout=0.5, history_dropout=0.5)
