@@ -23,7 +23,11 @@ NAMES = ("hit", "recall", "precision", "ndcg", "map", "mrr")
 
 @dataclass(frozen=True)
 class Metrics:
-    """Per-user values: values[name] is float64 [U, len(topk)], users in the order of queries."""
+    """Per-user values: values[name] is float64 [U, len(topk)], users in the order of queries.
+
+    A user with several queries counts once, by their sum over the mean number of queries of a user: so the mean is that
+    over the queries, and tests over users see no user twice.
+    """
 
     topk: tuple[int, ...]
     values: dict[str, np.ndarray]
@@ -212,7 +216,18 @@ def evaluate(
         part, ranked = queries.take(users), items[users].astype(np.int64)
         _refuse_no_ranking(ranked, scores[users], part, exclude_seen, start)
         parts.append(measure(ranked, part.targets, topk))
-    return Metrics(topk, {name: np.concatenate([part.values[name] for part in parts]) for name in NAMES})
+    values = {name: np.concatenate([part.values[name] for part in parts]) for name in NAMES}
+    askers = getattr(queries, "askers", None)
+    if askers is not None:
+        values = {name: _by_user(each, np.unique(askers, return_inverse=True)[1]) for name, each in values.items()}
+    return Metrics(topk, values)
+
+
+def _by_user(values: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """Values of queries (Q, K), asked by users 0 .. U - 1 (Q,), as values of users (U, K) of the same mean."""
+    sums = np.zeros((users.max() + 1, values.shape[1]))
+    np.add.at(sums, users, values)
+    return sums * (len(sums) / len(values))
 
 
 def measure(items, targets, topk: Sequence[int]) -> Metrics:

@@ -21,7 +21,7 @@ def data(prepared, catalogue, valid, test):
             f"  {statistics['users']:,} users, {catalogue.n_items:,} items, "
             f"{statistics['interactions']:,} interactions ({statistics['density']:.2%} of all pairs); "
             f"users to train {statistics['train_users']:,}, "
-            f"validate {len(valid):,}, test {len(test):,}"
+            f"validate {statistics['valid_users']:,}, test {statistics['test_users']:,}"
         )
     else:
         print(f"  {catalogue.n_items:,} items; users to validate {len(valid):,}, test {len(test):,}")
@@ -82,9 +82,11 @@ def reach(tried, k):
     )
 
 
-def index(about, recommender, queries, k, exclude_seen, folder):
-    """Size, shape and speed of the index; also runs/<name>/index.json."""
-    asked, missing = recommender.query_codes, recommender.missing_codes
+def index(about, asked, missing, recommender, queries, k, exclude_seen, folder):
+    """Size, shape and speed of the index; also runs/<name>/index.json.
+
+    Of the codes that the queries look up so many were asked for, and so many were not in it.
+    """
     started = time.perf_counter()
     recommender.recommend(queries, k, exclude_seen)
     speed = len(queries) / (time.perf_counter() - started)

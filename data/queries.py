@@ -17,11 +17,13 @@ class Queries:
     Attributes:
         histories, targets: U rows of item ids.
         users: (U, W) int32, the feature values of each row's user (`data.features`); None without features.
+        askers: (U,) int, a number for the user of each row, where some have several; None: each row is another user's.
     """
 
     histories: Ragged
     targets: Ragged
     users: np.ndarray | None = None
+    askers: np.ndarray | None = None
 
     @classmethod
     def without_targets(cls, histories: Ragged, users: np.ndarray | None = None) -> Queries:
@@ -33,10 +35,11 @@ class Queries:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Queries:
         """The given rows (indices or a boolean mask), in the given order."""
-        users = None if self.users is None else self.users[rows]
-        return Queries(self.histories.take(rows), self.targets.take(rows), users)
+        users, askers = (None if each is None else each[rows] for each in (self.users, self.askers))
+        return Queries(self.histories.take(rows), self.targets.take(rows), users, askers)
 
     def joined(self, other: Queries) -> Queries:
-        """These queries, and the other ones behind them; both know their users' features, or neither."""
+        """These queries, and the other ones behind them, as rows of different users; both know their users' features,
+        or neither."""
         users = None if self.users is None else np.concatenate([self.users, other.users])
         return Queries(self.histories.joined(other.histories), self.targets.joined(other.targets), users)

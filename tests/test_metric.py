@@ -8,6 +8,8 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import ndcg_score
 
 import metric
+from data.queries import Queries as QueriesOfUsers
+from data.ragged import Ragged
 from metric import Metrics, compare, evaluate, measure
 
 TOPK = (1, 5, 10, 20, 50)
@@ -306,3 +308,17 @@ def test_bad_cut_offs_are_refused(topk):
 def test_no_queries_are_refused():
     with pytest.raises(ValueError, match="no queries"):
         evaluate(Fixed([[1]]), users_of([]))
+
+
+def test_a_user_with_several_queries_counts_once():
+    """The mean is that over queries; the interval is that over the two users."""
+    asked = users_of([[1], [2], [3], [4]])
+    asked.askers = np.array([7, 7, 7, 2])
+    found = evaluate(Fixed([[1, 9], [2, 9], [9, 8], [9, 8]]), asked, [1])
+    assert len(found) == 2 and found.mean("hit", 1) == 2 / 4
+    np.testing.assert_allclose(found.per_user("hit", 1), [0, 1])  # 2 hits of 4 queries / 2 users
+
+
+def test_queries_keep_their_users_when_some_are_taken():
+    rows = Ragged.from_rows([[1], [2], [3]])
+    assert QueriesOfUsers(rows, rows, None, np.array([5, 5, 6])).take([2, 0]).askers.tolist() == [6, 5]
