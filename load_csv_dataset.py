@@ -70,10 +70,13 @@ class Catalogue:
     def find(self, texts: Sequence[str]) -> list[int]:
         """Items by original id, by title, or by a part of a title that no other has.
 
+        One that is named twice stays in its last place.
+
         Raises:
             UserError: a text means no item, or several.
         """
-        return [self._found(text.strip()) for text in texts if text.strip()]
+        found = [self._found(text.strip()) for text in texts if text.strip()]
+        return list(dict.fromkeys(reversed(found)))[::-1]  # no history repeats an item
 
     def _found(self, text: str) -> int:
         for names in (self.original_ids, self.titles):
@@ -198,7 +201,7 @@ def _require_column(folder: Path, flag: str, name: str, columns: Sequence[str]) 
 
 
 def load_queries(csv_path: str | Path, n_items: int, features: Features | None = None) -> Queries:
-    """Read hist_items,target_items, with any number of targets; and user_id, if there are features of users.
+    """Read hist_items,target_items, with any number of targets; and user_id, which features of users need.
 
     A history may be padded with 0 at its ends (the release pads to a fixed length); the targets may not: padding is
     never truth. Equal rows are fine: two users can have taken the same items.
@@ -213,14 +216,22 @@ def load_queries(csv_path: str | Path, n_items: int, features: Features | None =
     """
     file = SourceFile(Path(csv_path))
     require_unchanged(file.path)
-    (histories, targets), users = read_lists(file, QUERY_COLUMNS, text=_user_column(features))
+    named = USER_COLUMN in file.header() or _user_column(features)
+    (histories, targets), users = read_lists(file, QUERY_COLUMNS, text=[USER_COLUMN] if named else [])
     histories = histories.without_padding()
     for column in (histories, targets):
         column.require_filled()
         column.require_ids(n_items)
     targets.require_distinct()
     targets.require_absent_from(histories)
-    return Queries(histories.ragged(), targets.ragged(), _values_of(users, features, file, histories.lines))
+    values = _values_of(users, features, file, histories.lines)
+    return Queries(histories.ragged(), targets.ragged(), values, _askers(users))
+
+
+def _askers(users: list[list[str]]) -> np.ndarray | None:
+    """A number per user of the rows, None where none has two of them."""
+    names, numbers = np.unique(np.array(users[0]), return_inverse=True) if users else ([], [])
+    return numbers if len(names) < len(numbers) else None
 
 
 def load_training(
@@ -284,8 +295,8 @@ def _user_column(features: Features | None) -> list[str]:
 def _values_of(
     users: list[list[str]], features: Features | None, file: SourceFile, lines: np.ndarray
 ) -> np.ndarray | None:
-    """The feature values of each row's user, (rows, W) int32."""
-    if not users:
+    """The feature values of each row's user, (rows, W) int32; None without features."""
+    if not _user_column(features):
         return None
     for user, line in zip(users[0], lines, strict=True):
         if user not in features.user_rows:

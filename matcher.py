@@ -46,7 +46,7 @@ class Matcher:
         self.model, self.wide, self.settings = model, wide, settings
         self.query_side = models.QuerySide(model, settings.inference_batch_size)
         self.item_keys = None
-        if wide is not None and model.has_quantiser:
+        if wide is not None and wide.values.any() and model.has_quantiser:  # its weight may be 0
             self.item_keys = ItemKeys(model.quantiser.n_codes, tuple(wide.weights()))
 
     def exhaustive(self) -> models.Exhaustive:
@@ -159,8 +159,8 @@ class Matcher:
 
         A new item gets its lists of the wide table from what stood beside it (`WideTable.add_items`), and as its vector
         the mean of those of the old items that the table links it to, weighted by the links; one that is linked to none
-        gets zeros, and scores 0. With that vector the encoder reads it in a history, and every code gets its score.
-        Nothing else changes.
+        gets zeros: with dot it scores 0. With that vector the encoder reads it in a history, and every code gets its
+        score. Nothing else changes.
 
         Args:
             index: of `build`, in any format.

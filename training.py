@@ -276,7 +276,7 @@ class Trainer:
     def _write_log(self):
         rows = self.progress.rows
         with files.fresh(self.folder / "log.csv", "w") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, list({name: None for row in rows for name in row}))  # --trained: other cuts
             writer.writeheader()
             writer.writerows(rows)
 

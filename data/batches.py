@@ -96,7 +96,8 @@ class TrainingSequences:
         _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
         steps = self.steps(batch_size, positions_per_user, all_positions, seq_len)
         popularity = np.bincount(self.sequences.values, minlength=self.n_items + 1)[1:]
-        sampler = NEGATIVES[negatives](popularity, neg_num, neg_power)
+        targets = self._target_frequencies(seq_len, positions_per_user, all_positions)
+        sampler = NEGATIVES[negatives](popularity, neg_num, neg_power, targets)
         if all_positions:
             return self._windows(rng, steps, batch_size, seq_len, positions_per_user, sampler)
         return self._targets(rng, steps, batch_size, seq_len, positions_per_user, sampler)
@@ -160,6 +161,16 @@ class TrainingSequences:
         start = self.sequences.offsets[user]
         drawn = np.argsort(user + rng.random(len(user)))[rank < most]  # random keys, sorted within each user
         return start[drawn], (start + 1 + done)[drawn], (start + stop)[drawn]
+
+    def _target_frequencies(self, seq_len: int, positions_per_user: int, all_positions: bool) -> np.ndarray:
+        """How often each item 1 .. n_items is expected to be a target of an epoch, (n_items,) float64."""
+        most, there = positions_per_user, self._targets_per_user()
+        if all_positions:
+            most, there = _most_windows(positions_per_user, seq_len), self._windows_per_user(seq_len)
+        share = np.minimum(1, most / np.maximum(there, 1))  # of a user's targets
+        weights = np.repeat(share, self.sequences.lengths())
+        weights[self.sequences.offsets[:-1][self.sequences.lengths() > 0]] = 0  # the first item has no history
+        return np.bincount(self.sequences.values, weights, self.n_items + 1)[1:]
 
     def _users_at(self, places: np.ndarray) -> np.ndarray | None:
         """The feature values of the users whose sequences hold these places of `values`, (B, W)."""
@@ -229,16 +240,18 @@ class TrainingRows:
 
     def _batches(self, rng, steps, batch_size, seq_len, neg_num, all_positions) -> Iterator[Batch]:
         offsets = self._histories.offsets
-        log_expected = np.zeros((batch_size, neg_num), np.float32)
+        log_expected = np.zeros((batch_size * (seq_len if all_positions else 1), neg_num), np.float32)
         shuffled = rng.permutation(len(self.positives))
         for step in range(steps):
             rows = shuffled[step * batch_size : (step + 1) * batch_size]
             history = self._histories.windows(offsets[rows], offsets[rows + 1], seq_len)  # (B, L)
             positive = self.positives[rows]  # (B,)
+            negatives = self.negatives[rows, :neg_num]  # (B, N)
             if all_positions:
                 positive = np.pad(positive[:, None], ((0, 0), (seq_len - 1, 0)))  # (B, L)
+                negatives = np.repeat(negatives, seq_len, 0)  # (B * L, N), of each place its own
             user = None if self.users is None else self.users[rows]  # (B, W)
-            yield Batch(history, positive, self.negatives[rows, :neg_num], log_expected, user)
+            yield Batch(history, positive, negatives, log_expected, user)
 
 
 def _queries(histories: Ragged, positives: np.ndarray, users: np.ndarray | None) -> Queries:

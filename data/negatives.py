@@ -16,10 +16,12 @@ class Negatives:
         popularity: (n_items,) how often each item 1 .. n_items occurs in training.
         count: how many to draw, the flag neg_num.
         power: the flag neg_power, 0 or more.
+        targets: (n_items,) how often each item is expected to be a target of an epoch; None: as it occurs.
     """
 
-    def __init__(self, popularity: np.ndarray, count: int, power: float):
+    def __init__(self, popularity: np.ndarray, count: int, power: float, targets: np.ndarray | None = None):
         self.popularity, self.count = np.asarray(popularity, np.float64), count
+        self.targets = self.popularity if targets is None else targets
         weights = (self.popularity + 1) ** power  # + 1: every item can be drawn
         self._log_probability = np.log(weights / weights.sum())
         self._upper = np.cumsum(weights) / weights.sum()
@@ -61,8 +63,7 @@ class Popular(Negatives):
 class Own(Popular):
     """Every target its own, by popularity ** power: for losses that sum over few negatives, as BCE over 10.
 
-    Shared by a batch, ten items would be told from all of its targets at once and the others from none: DSSM with BCE
-    learns nothing that way.
+    Shared by a batch, ten items would be told from all of its targets at once and the others from none.
     """
 
     def draw(self, rng, positive):
@@ -74,8 +75,8 @@ class Own(Popular):
 class InBatch(Negatives):
     """The targets of the batch, for each row those of the others; of rows with several targets `count` at random.
 
-    They come by popularity, hence the correction (logQ: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large
-    Corpus Item Recommendations", 2019). neg_power changes nothing.
+    They come as often as items are targets, hence the correction (logQ: Yi et al., "Sampling-Bias-Corrected Neural
+    Modeling for Large Corpus Item Recommendations", 2019). neg_power changes nothing.
     """
 
     def draw(self, rng, positive):
@@ -87,17 +88,17 @@ class InBatch(Negatives):
 
     def log_expected(self, items: np.ndarray, count: int) -> np.ndarray:
         """How often items are expected among `count` targets, as a log, float64."""
-        with np.errstate(divide="ignore"):  # an item that nobody took is never a target: the log of 0
-            return np.log(self.popularity[items - 1] * (count / self.popularity.sum()))
+        with np.errstate(divide="ignore"):  # an item that is never a target: the log of 0
+            return np.log(self.targets[items - 1] * (count / self.targets.sum()))
 
 
 class Mixed(Negatives):
     """`InBatch` and `Popular` together (Yang et al., "Mixed Negative Sampling for Learning Two-tower Neural Networks in
     Recommendations", 2020); an item may come from either, so what is expected of both adds up."""
 
-    def __init__(self, popularity, count, power):
-        super().__init__(popularity, count, power)
-        self.kinds = InBatch(popularity, count, power), Popular(popularity, count, power)
+    def __init__(self, popularity, count, power, targets=None):
+        super().__init__(popularity, count, power, targets)
+        self.kinds = InBatch(popularity, count, power, targets), Popular(popularity, count, power)
 
     def draw(self, rng, positive):
         in_batch, popular = self.kinds

@@ -89,6 +89,19 @@ def test_all_positions_visits_every_target_once(sequences, batch_size, seq_len):
     assert sorted(positive[positive > 0].tolist()) == sorted(np.concatenate(whole).tolist())
 
 
+@pytest.mark.parametrize("all_positions", [False, True])
+def test_items_are_targets_as_often_as_in_batch_negatives_are_told(all_positions):
+    """A long history has fewer of its items drawn, and no first item is a target."""
+    training = TrainingSequences(Ragged.from_rows([[1, 2, 3], list(range(4, 40)), [2, 41, 3, 40]]), 41)
+    told, counts = training._target_frequencies(4, 6, all_positions), np.zeros(42)
+    for seed in range(300):
+        for batch in training.epoch(np.random.default_rng(seed), 1, 4, 5, 6, 0.0, all_positions=all_positions):
+            counts += np.bincount(batch.positive.ravel(), minlength=42)
+    assert told[0] == told[3] == 0 and counts[1] == 0
+    np.testing.assert_allclose(counts[[2, 3, 40, 41]] / 300, told[[1, 2, 39, 40]], rtol=1e-9)
+    assert abs(counts[5:40].sum() / 300 - told[4:39].sum()) < (1.5 if all_positions else 1e-9)
+
+
 def test_all_positions_target_is_the_next_item(sequences):
     """The items rise by one, so the next item is known; what stands before the window's first target is context."""
     history, positive = windows(sequences)
@@ -246,7 +259,8 @@ def test_release_rows_have_one_target_in_the_last_column(release_rows):
     batches = list(release_rows.epoch(rng, 1, 3, 2, 1, 0.0, all_positions=True))
     assert len(batches) == release_rows.steps(1, 1, all_positions=True, seq_len=3) == 3
     assert sorted(batch.positive.tolist() for batch in batches) == [[[0, 0, 1]], [[0, 0, 3]], [[0, 0, 5]]]
-    assert all(batch.positive.dtype == np.int32 and batch.negative.shape == (1, 2) for batch in batches)
+    assert all(batch.positive.dtype == np.int32 for batch in batches)
+    assert all(batch.negative.shape == batch.log_expected.shape == (3, 2) for batch in batches)  # of each place
 
 
 def test_release_rows_refuse_more_negatives_than_given(release_rows):

@@ -130,3 +130,12 @@ def test_what_cannot_grow_is_refused(matcher, index):
 def test_a_table_grows_on_the_scale_it_has(matcher):
     rows = {factor: matcher.wide.scaled(factor).add_items(NEWCOMER, N_ITEMS + 1).rows() for factor in (1.0, 7.0)}
     np.testing.assert_allclose(rows[7.0].toarray(), 7 * rows[1.0].toarray(), rtol=1e-4)
+
+
+def test_a_table_that_counts_for_nothing_has_no_keys(matcher):
+    """Its weight is chosen on validation users, and may be 0."""
+    nothing = Matcher(matcher.model, matcher.wide.scaled(0.0), SMALL)
+    queries = Queries.without_targets(walks(20))
+    index, _ = nothing.build(np.unique(nothing.query_side.codes(queries)), queries)
+    items, _ = nothing.through(index).recommend(queries, 5)
+    np.testing.assert_array_equal(items, nothing.exhaustive().recommend(queries, 5)[0])

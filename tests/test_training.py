@@ -192,11 +192,12 @@ def test_a_loss_that_stands_still_stops_with_the_reason(tmp_path):
         trainer(tmp_path, epoch=9, model="AllToAll", score_bias=-1e6).run()
 
 
-def test_rows_with_their_own_negatives_train(tmp_path):
+@pytest.mark.parametrize("encoder", ["DNN", "SASRec"])
+def test_rows_with_their_own_negatives_train(encoder, tmp_path):
     """The release's format: every row brings its negatives."""
     rng = np.random.default_rng(0)
     histories = Ragged.from_rows([[1 + i % 20, 1 + (i + 1) % 20] for i in range(200)])
-    run = trainer(tmp_path, neg_num=6, batch_size=64)
+    run = trainer(tmp_path, neg_num=6, batch_size=64, encoder=encoder)
     positives = np.array([1 + (i + 2) % 20 for i in range(200)], np.int32)
     run.training_data = TrainingRows(histories, positives, rng.integers(1, 21, (200, 6)).astype(np.int32))
     run.run()

@@ -57,10 +57,13 @@ class VectorQuantiser(nn.Cell):
         summed = ops.unsorted_segment_sum(vectors * real.expand_dims(1), indices, self.n_codewords)  # (N, d)
         count = self.decay * self.ema_count + (1 - self.decay) * counted
         total = self.decay * self.ema_sum + (1 - self.decay) * summed
-        fair = vectors.shape[0] / self.n_codewords
+        number = real.sum()
+        fair = number / self.n_codewords
         alive = (count >= self.restart_below * fair).astype(ms.float32)  # (N,)
-        places = (self.restart_places * vectors.shape[0]).astype(ms.int32)
-        fresh = ops.gather(vectors, places, 0)  # (N, d)
+        rows = ops.arange(vectors.shape[0]).astype(ms.float32) / vectors.shape[0]
+        _, real_first = ops.Sort(descending=True)(2 * real - rows)
+        places = (self.restart_places * number).astype(ms.int32)
+        fresh = ops.gather(vectors, ops.gather(real_first, places, 0), 0)  # (N, d)
         count = alive * count + (1 - alive) * fair
         alive = alive.expand_dims(1)
         total = alive * total + (1 - alive) * fair * fresh

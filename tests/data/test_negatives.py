@@ -44,6 +44,14 @@ def test_in_batch_are_the_targets_of_the_other_rows():
     assert np.abs(np.bincount(items, minlength=5)[1:] - 20_000 * POPULARITY / 12).max() < 300
 
 
+@pytest.mark.parametrize("kind", ["in-batch", "mixed"])
+def test_items_are_expected_as_often_as_they_are_targets(kind):
+    often = np.array([0, 3, 3, 6])
+    draws = [NEGATIVES[kind](POPULARITY, 5, 0.5, each) for each in (None, often)]
+    states = [each.draw(np.random.default_rng(0), targets(9)) for each in draws]
+    assert (states[0][0] == states[1][0]).all() and (states[0][1] != states[1][1]).any()
+
+
 @pytest.mark.parametrize("count", [7, 60])
 def test_of_rows_with_many_targets_in_batch_draws_as_many_as_asked_and_no_padding(count):
     batch = np.array([[0, 0, 2], [3, 4, 4], [0, 4, 3]], np.int32)

@@ -192,6 +192,14 @@ def test_a_dead_codeword_restarts_on_a_token_of_the_batch():
     assert np.abs(rows[:, 0] - restarted).max(1).min() < 1e-5
 
 
+def test_no_codeword_restarts_on_padding():
+    book, rows = VectorQuantiser(8, 3, 0.5, 10.0, np.random.default_rng(0)), tokens(16, 3)[:, 0]
+    rows[:12] = 99
+    real = np.repeat([0.0, 1.0], [12, 4]).astype(np.float32)
+    book.update(ms.Tensor(rows), ms.Tensor(np.zeros(16, np.int32)), ms.Tensor(real))
+    assert np.abs(book.table.asnumpy()).max() < 50
+
+
 def test_k_means_start_uses_all_codewords():
     centres = 10 * np.random.default_rng(3).normal(size=(8, 3)).astype(np.float32)
     rows = np.repeat(centres, 20, 0) + 0.01 * tokens(160, 3)[:, 0]
