@@ -333,9 +333,10 @@ def write_config(folder, h, data, preset="best", given=()):
 
 
 def _same_data(one, other):
-    """Whether two descriptions are of the same data to a model, whichever version prepared them."""
+    """Whether two descriptions are of the same data to a model, whichever version prepared them; one that is empty, as
+    older versions had it of files as found, tells nothing."""
     keys = {"dataset", "split", "seed", "sha256"} | ({"users_sha256"} & set(one) & set(other))
-    return all(one.get(key) == other.get(key) for key in keys)
+    return not one or all(one.get(key) == other.get(key) for key in keys)
 
 
 def load_model(h, data, checkpoint):
@@ -353,7 +354,9 @@ def load_model(h, data, checkpoint):
     model = models.build(h, data.catalogue, data.features)
     load_checkpoint(checkpoint, list(model.get_parameters()))
     if model.has_quantiser and not model.is_quantised:
-        raise UserError(f"{checkpoint} is from before the quantiser started; train past --pretrain_epoch.")
+        raise UserError(
+            f"{checkpoint} is from before the quantiser started; take best.ckpt, or train past --pretrain_epoch."
+        )
     return model
 
 

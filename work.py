@@ -96,7 +96,8 @@ class Hyperparameters:
     token_lookups: int | None = _parameter(
         None,
         "quantiser",
-        "codes looked up, each for what those before it lost; none: 8 of a user by pursuit, else 4 of a token",
+        "codes looked up, each for what those before it lost; none: 8 of a user by pursuit, else 4 of a token, or 1 "
+        "where scores do not add up",
         least=1,
     )
     ema_decay: float = _parameter(
@@ -188,7 +189,7 @@ class Hyperparameters:
         least=1,
     )
     max_postings: int | None = _parameter(
-        None, "index", "most items per posting list; none: as index_loss allows", least=1
+        None, "index", "most items per posting list of a code; none: as index_loss allows", least=1
     )
     keep_share: float | None = _parameter(
         None, "index", "share of the (code, item) pairs kept; none: all that score", above=0, most=1
@@ -399,10 +400,18 @@ def check_command(command):
     if (command.mode == "train") == (command.checkpoint is not None):
         wrong = "has no use for" if command.checkpoint else "needs"
         raise UserError(f"--mode {command.mode} {wrong} --checkpoint, for example runs/NAME/best.ckpt.")
-    if command.mode != "train" and command.trained is not None:
-        raise UserError(f"--mode {command.mode} has no use for --trained; leave it out.")
+    for name in _unused(command):
+        raise UserError(f"--{name} changes nothing here; leave it out, or see what it is for in --help.")
     if command.name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", command.name):
         raise UserError(f"--name is {command.name!r}; use letters, digits, '.', '_' and '-'.")
+
+
+def _unused(command):
+    """Names of what was asked for and would change nothing."""
+    idle = () if command.mode == "train" else ("preset", "resume", "trained")
+    idle += () if command.mode == "recommend" else ("users", "history")
+    idle += () if command.experiment else ("seeds", "quick")
+    return [name for name in idle if getattr(command, name) != getattr(Command, name)]
 
 
 def _check_fields(settings):

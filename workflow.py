@@ -29,6 +29,7 @@ from retrieval import NoGpuError, gpu_library, load_index, save_scorer
 from retrieval.sizes import bytes_of
 from runs import WIDE, Data, RunFolder, load_matcher, require_same_first_phase, tie, uses_wide, write_config
 from training import Trainer, silenced, starting_queries
+from work import Hyperparameters
 
 ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
 TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
@@ -37,7 +38,7 @@ POSITIONS = 2560  # of whole sequences in a batch, targets or padding
 ENCODED = 16384  # items of histories, or padding, that are encoded at once: ten times as many were slower
 JUDGES = 6000  # queries at least on which limits of lists are judged, where the data has so many
 TRAINS_CODEWORDS = ("error_feedback", "ema_decay", "restart_below", "beta")  # settings that do, of some quantisers
-TRAINS = ("model", "wide", "quantiser", "training")  # groups of settings that a model is made by
+UNREAD = {"all": {"neg_num", "neg_power"}, "in-batch": {"neg_power"}}  # settings, by kind of negatives
 NEEDS = {  # of MindSpore, by device
     "GPU": "the GPU parts of its pip wheel are for CUDA 11.1 and 11.6 with cuDNN 8, and did not load; install those "
     "and an NVIDIA driver, or stay on CPU and let --index_device gpu put the index on a GPU without MindSpore",
@@ -109,7 +110,7 @@ def train(h, command, data, given):
     if h.model in BASELINES:
         return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue, data.features)
-    report.unused(given & models.readable() - model.read, f"{h.model} with {h.encoder}")
+    report.unused(_unread(h, model, given), f"{h.model} with {h.encoder}")
     name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
     with RunFolder.claim(name, command.name is not None, command.resume) as folder:
         trainer = Trainer(
@@ -160,6 +161,23 @@ def _refuse_unused_interaction(h, given):
             )
 
 
+def _unread(h, model, given):
+    """Names of the given settings that neither the model nor its training nor its index reads."""
+    unread = models.readable() - model.read | UNREAD.get(h.negatives, set())
+    if "dropout" not in given:
+        unread -= {"history_dropout"}  # which that of a causal encoder is, see `settled`
+    if not uses_wide(h):
+        unread |= _group("wide") - {"wide"}
+    if not model.has_quantiser:
+        unread |= _group("index") - ({"index_loss"} if uses_wide(h) else set())
+    return given & unread
+
+
+def _group(*names):
+    """The settings of these groups."""
+    return {f.name for f in dataclasses.fields(Hyperparameters) if f.metadata["group"] in names}
+
+
 def _refuse_unused_quantiser(h, given):
     """So are settings of codebooks that move, where they stay."""
     unused = [name for name in TRAINS_CODEWORDS if name in given]
@@ -176,7 +194,8 @@ def settled(h, data):
     `history_dropout` is 1 / (1 + sqrt(n / 10)) of n training interactions per item: .17 on MovieLens-1M (n = 235), .49
     on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. Causal
     encoders pool nothing, and have that as their `dropout`; they train on whole sequences. Where scores add up over
-    tokens the quantiser is pursuit, put under the trained model: epochs with codewords made it no better. `K_c` is 2048
+    tokens the quantiser is pursuit, put under the trained model: epochs with codewords made it no better. Where they do
+    not, a token has one code, for a model is trained on the score of a token's codewords together. `K_c` is 2048
     or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. What trains on whole
     sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 items on MovieLens-1M, 20 on Toys.
     """
@@ -189,11 +208,12 @@ def settled(h, data):
         h = dataclasses.replace(h, batch_size=max(round(POSITIONS / h.seq_len), 2) if sequences else 512)
     if h.inference_batch_size is None:
         h = dataclasses.replace(h, inference_batch_size=max(ENCODED // h.seq_len, 1))
+    adds_up = models.PARTS["interaction"][h.interaction].linear and h.score_bias is None
     if h.quantiser is None:
-        adds_up = models.PARTS["interaction"][h.interaction].linear and h.score_bias is None
         h = dataclasses.replace(h, quantiser="pursuit" if adds_up and h.num_codebooks == 1 else "residual")
     if h.token_lookups is None:
-        h = dataclasses.replace(h, token_lookups=8 if h.quantiser == "pursuit" else 4)
+        lookups = 8 if h.quantiser == "pursuit" else 4 if adds_up else 1
+        h = dataclasses.replace(h, token_lookups=lookups)
     if h.pretrain_epoch is None:
         h = dataclasses.replace(h, pretrain_epoch=h.epoch if causal else h.epoch // 2)
     if h.positions_per_user is None:
@@ -241,8 +261,8 @@ def fit_baseline(h, command, data, given):
     """Fits a baseline, evaluates it on the test users and writes runs/<name>/."""
     if not isinstance(data.training, TrainingSequences):
         raise UserError(f"{h.model} needs whole training sequences (user_id,items), not ready rows.")
-    trains = {f.name for f in dataclasses.fields(h) if f.metadata["group"] in TRAINS} - {"model"}
-    report.unused(given & trains - baselines.arguments(h.model, dataclasses.asdict(h)).keys(), h.model)
+    read = baselines.arguments(h.model, dataclasses.asdict(h)).keys() | {"model", "dataset", "split", "split_seed"}
+    report.unused(given & _group("model", "wide", "quantiser", "training", "data", "index") - read, h.model)
     with RunFolder.claim(command.name or f"{h.model}-{data.prepared.dataset}", True, command.resume) as folder:
         write_config(folder.path, h, data, command.preset, given)
         report.doing(f"fitting {h.model}")
@@ -284,6 +304,8 @@ def recommend(h, command, data, given):
 def export(h, command, data, given):
     """Writes what serves a quantised model without MindSpore, beside its checkpoint and index: the query side as
     query.onnx, and scorer.npz for the codes that the index lacks."""
+    if given:
+        raise UserError(f"--{min(given)} changes nothing in an index that stands; --mode test builds another.")
     checkpoint = Path(command.checkpoint)
     if checkpoint.name != "best.ckpt":
         raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
@@ -331,8 +353,9 @@ def fit_wide(h, data):
     report.doing("choosing and fitting the wide table")
     started = time.perf_counter()
     start = WideSettings(max_postings=h.wide_postings, lookups=h.wide_lookups)
-    chosen = choose(data.training.sequences, data.catalogue.n_items, data.valid, start, k=max(h.topk))
-    table = WideTable.fit(data.training.sequences, data.catalogue.n_items, chosen)
+    sequences, n_items = data.training.sequences, data.catalogue.n_items
+    chosen = choose(sequences, n_items, data.valid, start, k=max(h.topk), exclude_seen=h.exclude_seen)
+    table = WideTable.fit(sequences, n_items, chosen)
     report.wide(table, time.perf_counter() - started)
     return table
 
@@ -383,8 +406,11 @@ def _test(matcher, h, data, folder, library):
         results["index"] = of(recommender)
         valid = [of(each, data.valid) for each in (recommender, exhaustive)]
         about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds, "limits_tried": tried}
-        report.index(about, recommender, data.test, max(h.topk), h.exclude_seen, folder)
-        report.codebooks(model, matcher.query_side.codes(data.test), data, folder)
+        codes, weights = matcher.query_side.keys(data.test)
+        known = load_index(folder / "index").contains(codes[weights > 0])
+        sizes = len(known), int((~known).sum())
+        report.index(about, *sizes, recommender, data.test, max(h.topk), h.exclude_seen, folder)
+        report.codebooks(model, codes, data, folder)
     report.results(results, data.prepared, h, folder)
     report.below_popularity(results.get("index", results["exhaustive"]), _popular(h, data))
     if model.has_quantiser:
@@ -414,10 +440,10 @@ def _popular(h, data):
 
 def _check_sizes(h, data):
     """What the data must be large enough for, said before training and not after."""
-    if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
-        raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
     if h.model in BASELINES:
         return
+    if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
+        raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
     data.training.steps(h.batch_size, h.positions_per_user, _trains_on_sequences(h), h.seq_len)  # refuses too few rows
     if not models.MODELS[h.model].has_quantiser:
         return

@@ -59,7 +59,7 @@ class Prepared:
         dataset: what is in it, "sample" after a fallback.
         label: what to call the data in results.
         note: "", or what a reader of the results must know.
-        description: the contents of dataset.json ({} for a folder that this program did not write).
+        description: the contents of dataset.json; of a folder that this program did not write its name and checksum.
     """
 
     folder: Path
@@ -118,8 +118,12 @@ def prepare(
             raise UserError(f"{flag} belongs to a --source; give that too, or leave it out.")
     copy = place and _copy_at(place, dataset, wanted)
     if copy:
+        if item_file or user_file or sort_rows:
+            raise UserError(f"{copy} is prepared; leave out --item_file, --user_file and --sort_rows.")
         return _prepared(copy)
     if not is_prepared(parent) and any((parent / name).exists() for names in NEEDED for name in names):
+        if (split, seed) != ("user", 0):
+            raise UserError(f"{parent} holds files that are used as they are; leave out --split and --split_seed.")
         return _as_found(parent, dataset, source)
 
     found = _source(dataset, place, item_file, user_file, sort_rows)
@@ -254,7 +258,9 @@ def _as_found(folder: Path, dataset: str, source: str | Path | None) -> Prepared
         if not any((folder / name).exists() for name in names):
             raise UserError(f"{folder} holds no {' or '.join(names)}; {cure}.")
     note = f"{folder} holds no dataset.json: its files are used as they are."
-    return Prepared(folder, dataset, f"{dataset}, files found in {folder}", note, {})
+    files = [folder / name for names in NEEDED for name in names if (folder / name).exists()]
+    about = {"dataset": dataset, "sha256": checksum(files)}  # for whoever goes on with a run
+    return Prepared(folder, dataset, f"{dataset}, files found in {folder}", note, about)
 
 
 def _prepared(folder: Path) -> Prepared:

@@ -38,7 +38,7 @@ class Row:
     def of(cls, runs: Sequence[Finished], path: str | None = None) -> Row:
         """Of the answers by `path`; without one, through the index where there is one."""
         path = path or ("index" if (runs[0].folder / "per_user_index.npz").exists() else "exhaustive")
-        each = [_facts(run) for run in runs]
+        each = [_facts(run, path) for run in runs]
         facts = {name: float(np.mean([one[name] for one in each])) for name in each[0] if all(name in o for o in each)}
         return cls(runs, [saved_metrics(run.folder, path) for run in runs], path, facts)
 
@@ -177,13 +177,13 @@ def _picture(experiment, rows, column, prepared) -> Figure:
     return figure
 
 
-def _facts(run: Finished) -> dict[str, float]:
-    """Numbers that the folders of a run hold: of its training and its index."""
+def _facts(run: Finished, path: str) -> dict[str, float]:
+    """Numbers that the folders of a run hold: of its training and, where that is asked, its index."""
     facts = {} if run.record["resumed"] else {"seconds": run.record["seconds"]}
     if (log := run.trained / "log.csv").exists():
         with open(log, encoding="utf-8", newline="") as file:
             facts["epochs"] = len(list(csv.DictReader(file)))
-    if (index := run.folder / "index.json").exists():
+    if path == "index" and (index := run.folder / "index.json").exists():
         facts |= {
             name: value for name, value in json.loads(index.read_text()).items() if isinstance(value, int | float)
         }

@@ -47,21 +47,24 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
             raise UserError(f"--{taken[0]} is what the experiment {name} sets itself ({label}); leave it out.")
     labels = _some(list(experiment.rows), QUICK_ROWS) if quick else list(experiment.rows)
     given = (QUICK if quick else {}) | dict(experiment.flags) | given
-    left_out = {label: why for label in labels if (why := _missing(experiment.rows[label]))}
+    rows = {label: dict(varied) for label, varied in experiment.rows.items()}
+    for varied in rows.values() if quick else ():
+        varied |= {"epoch": QUICK["epoch"]} if "epoch" in varied else {}
+    left_out = {label: why for label in labels if (why := _missing(rows[label]))}
     for label, why in left_out.items():
         print(f"left out: {label}. {why}")
     labels = [label for label in labels if label not in left_out]
     for label in labels:  # a flag that is refused is refused before hours of training
-        work.parse(store.arguments_of({**given, **experiment.rows[label]}))
+        work.parse(store.arguments_of({**given, **rows[label]}))
     found = {label: [] for label in labels}
     for seed in seeds:
         before = []  # of this seed
         for label in labels:
-            before.append(store.finished({**given, "seed": seed}, experiment.rows[label], before))
+            before.append(store.finished({**given, "seed": seed}, rows[label], before))
             found[label].append(before[-1])
     settings, command, _ = work.parse(store.arguments_of(given))
     prepared, _ = store.prepared_data(settings, command)
-    command = ["python work.py --experiment", name, "--seeds", ",".join(map(str, seeds)), *["--quick"] * quick]
+    command = ["python work.py --experiment", name, "--seeds", ",".join(map(str, seeds)), *["--quick", "1"] * quick]
     command += [text for flag, value in _pairs(flags).items() for text in (f"--{flag}", _shown(flag, value))]
     results.write(_stem(name, _pairs(flags), quick), experiment, found, prepared, settings, " ".join(command), left_out)
 

@@ -35,8 +35,13 @@ ACROSS_ROWS = {
     if name not in ("CrossNet", "DNNProduct", "tower")
 }
 ACROSS_ROWS |= {name: {"interaction": name, "interaction_dot": 0} for name in ("DNN", "MoL")}  # what is published
+CODED = DEEP | {"quantiser": "residual", "token_lookups": 1, "K_c": 1024}  # as scores with a bias need
 WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
-WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # lists that nothing shortens
+WHOLE = {
+    "index_loss": None,
+    "max_postings": None,
+    "index_format": "float32",
+}  # codes' lists that nothing shortens
 ENCODERS = ("DNN", "YoutubeDNN", "GRU4Rec", "SASRec", "LiGR")
 CAUSAL = {name: {"seq_len": 20} for name in ("GRU4Rec", "SASRec", "LiGR")}  # as many items as the others read
 MASKS = {"": {}, ", seen items too": {"exclude_seen": 0}}
@@ -182,7 +187,7 @@ EXPERIMENTS = {
     ),
     "bias": Experiment(
         "What a bias under the ReLU of a score saves and costs",
-        {"the plain sum": DEEP} | {f"bias, {bias}": DEEP | {"score_bias": bias} for bias in (-2.0, 0.0, 2.0)},
+        {"the plain sum": CODED} | {f"bias, {bias}": CODED | {"score_bias": bias} for bias in (-2.0, 0.0, 2.0)},
         {f"bias, {bias}": ("the plain sum",) for bias in (-2.0, 0.0, 2.0)},
         facts=("postings", "sparsity", "bytes"),
     ),

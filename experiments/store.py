@@ -68,6 +68,7 @@ def finished(flags: Flags, varied: Flags, others: Sequence[Finished] = ()) -> Fi
     settings, command, _ = work.parse(arguments_of(now))
     prepared, data = prepared_data(settings, command)
     about = {"format": FORMAT, "data": data, "device": command.device_target}
+    about |= {} if command.index_device == "cpu" else {"index_device": command.index_device}
     key = _key(about | {"settings": _decisive(settings)})
     stem = f"{settings.model}-{prepared.dataset}-seed{settings.seed}-"
     folder = Path("runs") / (stem + key[:12])
@@ -144,7 +145,7 @@ def _carry_out(folder: Path, key: str, arguments: list[str], alike: Finished | N
         record = _record(folder)
         if record.get("key") == key:
             return record
-        began = time.perf_counter()
+        began, begun_at, cores = time.perf_counter(), commit(), available_cores()
         resume = ["--resume", "1"] if (folder / "last.ckpt").exists() else []
         taken = ["--trained", str(alike.trained)] if alike is not None else []
         if status := call_work([*arguments, "--name", folder.name, *resume, *taken], lock):
@@ -154,8 +155,8 @@ def _carry_out(folder: Path, key: str, arguments: list[str], alike: Finished | N
         record = {
             "key": key,
             "arguments": arguments,
-            "commit": commit(),
-            "cores": available_cores(),
+            "commit": begun_at,
+            "cores": cores,
             "seconds": round(time.perf_counter() - began + (alike.record["seconds"] if alike else 0), 1),
             "resumed": bool(resume) or (alike is not None and alike.record["resumed"]),
         }

@@ -92,7 +92,7 @@ def test_pursuit_quantises_what_adds_up_over_tokens():
     """A network does not: its four tokens have codes of their own."""
     adds, network = (settled(Hyperparameters(encoder="DNN", **flags), data(300, 150, 10)) for flags in FORMULAS)
     assert (adds.quantiser, adds.token_lookups, adds.K_c) == ("pursuit", 8, 2 * 1350 // 8)
-    assert (network.quantiser, network.token_lookups, network.K_c) == ("residual", 4, 4 * 1350 // 8)
+    assert (network.quantiser, network.token_lookups, network.K_c) == ("residual", 1, 4 * 1350 // 8)
     for flags in ({"score_bias": -1.0}, {"num_codebooks": 2}):
         assert settled(Hyperparameters(**flags), data(300, 150, 10)).quantiser == "residual"
 

@@ -233,6 +233,22 @@ def test_what_a_two_tower_model_cannot_be_is_refused(flags, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seeds", "0,1"],
+        ["--quick", "1"],
+        ["--users", "5"],
+        ["--history", "1"],
+        ["--mode", "test", "--checkpoint", "x", "--preset", "paper"],
+        ["--mode", "test", "--checkpoint", "x", "--resume", "1"],
+    ],
+)
+def test_what_a_mode_has_no_use_for_is_refused(flags, capsys):
+    assert main(flags) == 2
+    assert f"{flags[-2]} changes nothing here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--topk", "5,50"], ""),

@@ -306,6 +306,8 @@ def test_prepared_copy_elsewhere_is_used_in_place(tmp_path, interactions):
     folder = prepare("mine", interactions, tmp_path / "shared", seed=3).folder
     for source in (folder, folder.parent, folder.parent.parent):
         assert prepare("mine", source, tmp_path / "out", seed=3).folder == folder
+    with pytest.raises(UserError, match="is prepared; leave out --item_file"):
+        prepare("mine", folder, tmp_path / "out", seed=3, item_file=tmp_path / "none")
     with pytest.raises(UserError, match="seed 3, not 4; give --split_seed 3"):
         prepare("mine", folder, tmp_path / "out", seed=4)
     assert not (tmp_path / "out").exists()
@@ -318,7 +320,11 @@ def test_files_that_stand_there_are_used_and_never_replaced(tmp_path, interactio
     for name in names:
         (folder / name).write_text(name)
     found = prepare("mine", None, tmp_path / "out")
-    assert found.folder == folder and "no dataset.json" in found.note and found.description == {}
+    assert found.folder == folder and "no dataset.json" in found.note
+    (folder / "test.csv").write_text("others")
+    assert prepare("mine", None, tmp_path / "out").description["sha256"] != found.description["sha256"]
+    with pytest.raises(UserError, match="leave out --split"):
+        prepare("mine", None, tmp_path / "out", split="leave-one-out")
     for name in names:
         with pytest.raises(UserError, match="move them away"):
             prepare("mine", interactions, tmp_path / "out")

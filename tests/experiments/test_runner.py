@@ -205,7 +205,7 @@ import time
 from pathlib import Path
 
 Path("log").open("a").write("begin\\n")
-until = time.monotonic() + 20
+until = time.monotonic() + 120
 while not Path("go").exists() and time.monotonic() < until:
     time.sleep(0.05)
 Path("log").open("a").write("end\\n")

@@ -46,7 +46,7 @@ def test_a_run_without_a_first_phase_is_refused_before_a_folder_is_made(trained,
         (["--model", "TwoTower"], "was trained with other tokeniser;"),
         (["--model", "EASE"], "EASE is fitted, not trained"),
         (["--split", "leave-one-out"], "was trained with other data"),
-        (["--mode", "test", "--checkpoint", "x"], "--mode test has no use for --trained"),
+        (["--mode", "test", "--checkpoint", "x"], "--trained changes nothing here"),
         (["--trained", "runs/NONE"], "config.json cannot be read"),
     ],
 )
