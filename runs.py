@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ RUNS = Path("runs")
 WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
 TIED = (BEST, WIDE, INDEX, QUERY, SCORER)  # files of a run that belong together
+RESULTS = ("per_user_*.npz", "metrics.csv", "*index.json", "codebooks.json", MANIFEST)  # files beside index/
 VERSION = 4  # of config.json
 FIRST_PHASE_READS = ("model", "training", "data")  # groups of settings
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
@@ -182,6 +184,8 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             folder = cls.hold(path)
             if folder is not None and (resume or not folder.begun):
+                if not folder.begun:
+                    folder.clear()
                 return folder
             if folder is not None:
                 folder.release()
@@ -189,6 +193,13 @@ class RunFolder:
                 what = "exists; continue it with --resume 1" if folder else "is being trained by another process"
                 raise UserError(f"{path} {what}; give another --name, or delete it.")
             path, number = RUNS / f"{name}-{number}", number + 1
+
+    def clear(self):
+        """Takes away the results of what stood here before: a baseline, or a test."""
+        shutil.rmtree(self.path / "index", ignore_errors=True)
+        for pattern in RESULTS:
+            for old in self.path.glob(pattern):
+                old.unlink()
 
     def release(self):
         """Let others train here."""

@@ -13,6 +13,7 @@ import numpy as np
 import workflow
 from benchmarks.measuring import Asked
 from errors import UserError
+from models import Exhaustive
 from retrieval import SparseInvertedIndex, load_index
 from retrieval.build import build_pruned
 from retrieval.pruning import Pruning
@@ -68,8 +69,10 @@ class Trained(Run):
         return len(queries) / (time.perf_counter() - began)
 
     def ranking(self, queries, k: int, exclude_seen: bool) -> np.ndarray:
-        """The run's own best k by exhaustive scoring: int32 (U, k)."""
-        return self.exhaustive().recommend(queries, k, exclude_seen)[0]
+        """The run's own best k by exhaustive scoring: int32 (U, k); of a TwoTower by its vectors, without a table."""
+        wide = None if self.settings.model == "TwoTower" else self.matcher.wide
+        every = Exhaustive(self.model, self.settings.inference_batch_size, wide)
+        return every.recommend(queries, k, exclude_seen)[0]
 
     def item_vectors(self) -> np.ndarray:
         """Of a TwoTower whose interaction is dot: float32 (n_items, D)."""

@@ -133,8 +133,8 @@ def all_to_all_engines(trained, asked, args):
             scores = np.concatenate([scores, wide.scores(asked.seen)])
         return top_k(scores, args.k, asked.seen, rows=rows)
 
-    # Of the dot product and of the first layer.
-    item_width = settings.token_embedding_size + sum(settings.interaction_hidden[:1])
+    first = settings.interaction_hidden[:1] if settings.interaction == "DNN" else ()  # its layer, of items alone
+    item_width = settings.token_embedding_size + sum(first)
     size = 4 * trained.data.catalogue.n_items * item_width
     if wide is not None:
         size += wide.offsets.nbytes + wide.items.nbytes + wide.values.nbytes

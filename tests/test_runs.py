@@ -11,7 +11,7 @@ from data.queries import Queries
 from data.ragged import Ragged
 from files import content_digest
 from load_csv_dataset import TrainingSequences
-from runs import settings_of
+from runs import saved_metrics, settings_of
 from work import Hyperparameters, check, main
 from workflow import JUDGES, judges, settled
 
@@ -117,3 +117,14 @@ def test_a_baseline_needs_no_batch(tmp_path, monkeypatch):
     (tmp_path / "few.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
     flags = "--model GlobalHot --dataset few --source few.csv --topk 1,5 --monitor recall@5"
     assert main(flags.split()) == 0
+
+
+def test_a_baseline_in_the_folder_of_a_test_leaves_nothing_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "old"
+    (folder / "index").mkdir(parents=True)
+    for name in ("per_user_index.npz", "index.json", "codebooks.json"):
+        (folder / name).write_text("of the test")
+    assert main(["--dataset", "sample", "--model", "GlobalHot", "--name", "old"]) == 0
+    assert not list(folder.glob("*index*")) and not (folder / "codebooks.json").exists()
+    assert saved_metrics(folder).mean("recall", 50) > 0
