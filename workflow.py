@@ -344,7 +344,9 @@ class Validation:
 def fit_wide(h, data):
     """The wide table of the training sequences, or None where the settings want none.
 
-    Its decays and penalty are those that recommend best to validation users.
+    Its decays and penalty are those that recommend best to validation users, alone and with seen items left out,
+    whatever is evaluated: chosen with them left in, the table ranked worse beside the model (last-3 of MovieLens-1M,
+    NDCG@50 of validation users -.0040, p = 1e-8).
     """
     if not uses_wide(h):
         return None
@@ -354,7 +356,7 @@ def fit_wide(h, data):
     started = time.perf_counter()
     start = WideSettings(max_postings=h.wide_postings, lookups=h.wide_lookups)
     sequences, n_items = data.training.sequences, data.catalogue.n_items
-    chosen = choose(sequences, n_items, data.valid, start, k=max(h.topk), exclude_seen=h.exclude_seen)
+    chosen = choose(sequences, n_items, data.valid, start, k=max(h.topk))
     table = WideTable.fit(sequences, n_items, chosen)
     report.wide(table, time.perf_counter() - started)
     return table

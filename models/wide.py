@@ -196,18 +196,16 @@ def choose(
     validation: Queries,
     start: WideSettings | None = None,
     k: int = 50,
-    exclude_seen: bool = True,
     max_users: int = 2000,
     tell: Callable[[WideSettings, float], None] = lambda settings, value: None,
 ) -> WideSettings:
-    """The decays and the penalty that recommend best to validation users.
+    """The decays and the penalty that recommend best to validation users, seen items left out.
 
     One setting after the other climbs from `start` along its ladder as long as it gains; the targets' decay, the
     cheapest to try, again after each of the others.
 
     Args:
         k: what counts is the mean NDCG@k.
-        exclude_seen: whether seen items are left out.
         max_users: of more users those at even distances are asked.
         tell: called with all that is tried and its value.
     """
@@ -228,7 +226,7 @@ def choose(
     def value(settings: WideSettings) -> float:
         cross = pairs.cross(settings.history_decay, settings.target_decay)
         scores = _product(regressed(settings.history_decay, settings.l2), cross)
-        ndcg = ndcg_of(scores.toarray() if sparse.issparse(scores) else scores, validation, k, exclude_seen)
+        ndcg = ndcg_of(scores.toarray() if sparse.issparse(scores) else scores, validation, k)
         tell(settings, ndcg)
         return ndcg
 
@@ -239,11 +237,10 @@ def choose(
     return best
 
 
-def ndcg_of(scores: np.ndarray, queries: Queries, k: int, exclude_seen: bool = True) -> float:
-    """Mean NDCG@k of scores (U, n_items), in which seen items that are left out are overwritten."""
+def ndcg_of(scores: np.ndarray, queries: Queries, k: int) -> float:
+    """Mean NDCG@k of scores (U, n_items), in which seen items are overwritten."""
     k = min(k, scores.shape[1])
-    if exclude_seen:
-        scores[queries.histories.row_of_value(), queries.histories.values - 1] = -np.inf
+    scores[queries.histories.row_of_value(), queries.histories.values - 1] = -np.inf
     best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
     return measure(np.take_along_axis(best, order, 1) + 1, queries.targets, [k]).mean("ndcg", k)
