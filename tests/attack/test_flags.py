@@ -67,7 +67,7 @@ def test_flags_are_read_or_refused_in_a_sentence(rounds, capsys):
             assert str(error).count("\n") == 0, flags
         except SystemExit as ended:
             assert ended.code == 2 and "error: argument" in capsys.readouterr().err, flags
-    assert accepted > PARSED * rounds // 20
+    assert accepted > PARSED * rounds // 30  # the most are refused
 
 
 def test_a_run_with_random_flags_ends_in_numbers_or_a_sentence(rounds, source, tmp_path, monkeypatch, capfd):
