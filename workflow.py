@@ -447,6 +447,8 @@ def _check_sizes(h, data):
     if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
         raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
     data.training.steps(h.batch_size, h.positions_per_user, _trains_on_sequences(h), h.seq_len)  # refuses too few rows
+    if models.MODELS[h.model].has_quantiser or uses_wide(h):
+        _check_users(data)
     if not models.MODELS[h.model].has_quantiser:
         return
     if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:
@@ -454,6 +456,16 @@ def _check_sizes(h, data):
     _check_bytes(h, data)
     if _starting_tokens(h, data) < h.K_c:
         raise UserError(f"--K_c {h.K_c} is more than the tokens of the training histories; lower K_c.")
+
+
+def _check_users(data):
+    """Refuses too few users to see what a table or an index costs: a paired test takes two."""
+    for name, queries in (("validation", data.valid), ("test", data.test)):
+        if len(queries) < 2:
+            raise UserError(
+                f"there is {len(queries)} {name} user, and two are needed to see what an index costs; give more data, "
+                "cut it otherwise (--split leave-one-out), or choose --model TwoTower."
+            )
 
 
 def _check_bytes(h, data):

@@ -37,11 +37,7 @@ ACROSS_ROWS = {
 ACROSS_ROWS |= {name: {"interaction": name, "interaction_dot": 0} for name in ("DNN", "MoL")}  # what is published
 CODED = DEEP | {"quantiser": "residual", "token_lookups": 1, "K_c": 1024}  # as scores with a bias need
 WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
-WHOLE = {
-    "index_loss": None,
-    "max_postings": None,
-    "index_format": "float32",
-}  # codes' lists that nothing shortens
+WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # no list of a code is shortened
 ENCODERS = ("DNN", "YoutubeDNN", "GRU4Rec", "SASRec", "LiGR")
 CAUSAL = {name: {"seq_len": 20} for name in ("GRU4Rec", "SASRec", "LiGR")}  # as many items as the others read
 MASKS = {"": {}, ", seen items too": {"exclude_seen": 0}}

@@ -29,8 +29,6 @@ class IndexRecommender:
         threads: of a search; all cores unless told.
 
     Attributes:
-        query_codes: keys that were looked up so far, empty slots not counted.
-        missing_codes: those among them that the index did not hold.
         scored_codes: the different codes that were scored on demand.
     """
 
@@ -44,7 +42,6 @@ class IndexRecommender:
     ):
         self.index = index
         self.extra: SparseInvertedIndex | None = None
-        self.query_codes = self.missing_codes = 0
         self.encode = encode
         self._scorer = scorer
         self._pruning = pruning or index.pruning
@@ -70,11 +67,7 @@ class IndexRecommender:
         """
         index, codes, weights = self._look_up(queries)
         seen = queries.histories if exclude_seen else None
-        found = index.recommend(codes, k, seen, weights, self._threads)
-        used = codes != EMPTY_SLOT
-        self.query_codes += int(used.sum())
-        self.missing_codes += int((used & ~self.index.contains(codes)).sum())
-        return found
+        return index.recommend(codes, k, seen, weights, self._threads)
 
     def explain(self, queries: object, items: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Why these items: the keys of each query, and how much each of them gave.

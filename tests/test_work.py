@@ -262,6 +262,16 @@ def test_flags_that_change_nothing_are_named(flags, said, tmp_path, monkeypatch,
     assert said in out and ("not read by" in out) == bool(said)
 
 
+@pytest.mark.parametrize("flags", [["--wide", "0"], ["--model", "TwoTower", "--wide", "1"]])
+def test_too_few_users_to_compare_are_said_before_a_run_folder_is_made(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{user},{(7 * user + item) % 30},{1000 + item}" for item in range(20) for user in range(10)]
+    (tmp_path / "ten.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    small = ["--dataset", "ten", "--source", "ten.csv", "--encoder", "DNN", "--batch_size", "8", "--topk", "5"]
+    assert main([*small, "--monitor", "recall@5", *flags]) == 2
+    assert "there is 1 validation user" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("model", ["DQMatch", "TwoTower", "AllToAll"])
 def test_too_few_samples_are_said_before_a_run_folder_is_made(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
