@@ -45,6 +45,8 @@ def test_from_the_files_of_movielens_to_serving(source, capsys):
     again = ["--checkpoint", best, "--source", str(source)]
     assert main(["--mode", "test", *again]) == 0
     assert Path("runs/tiny/metrics.csv").read_text() == Path("runs/tiny-test/metrics.csv").read_text()
+    assert main(["--mode", "export", *again, "--max_postings", "3"]) == 2
+    assert "--max_postings changes nothing in an index that stands" in capsys.readouterr().err
     assert main(["--mode", "export", *again]) == 0 and "--user gender=" in capsys.readouterr().out
     assert main(["--mode", "recommend", *again, "--history", "1|2"]) == 0 and " 10. " in capsys.readouterr().out
 

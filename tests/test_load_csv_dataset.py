@@ -366,6 +366,7 @@ def test_catalogue(tmp_path):
     assert catalogue.titles == ["", "A, B (1999)", "\u00e9"]
     assert catalogue.categories == ["", "Drama|War", ""]
     assert catalogue.years == ["", "", ""]
+    assert catalogue.find(["50", "7", "a, b", ""]) == [2, 1]  # an item named twice stays in its last place
 
 
 @pytest.mark.parametrize(

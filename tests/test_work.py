@@ -252,6 +252,7 @@ def test_what_a_mode_has_no_use_for_is_refused(flags, capsys):
     ("flags", "said"),
     [
         (["--topk", "5,50"], ""),
+        (["--topk", "10"], ""),  # recall@50, the monitor, chooses no epoch of it
         (["--lr", "0.1", "--topk", "5,50", "--K_c", "9"], "note: --K_c, --lr: not read by GlobalHot; nothing changes"),
     ],
 )

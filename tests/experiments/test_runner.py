@@ -322,12 +322,30 @@ def test_a_row_can_show_other_answers_of_a_run(trains, monkeypatch):
 
 
 def test_quick_takes_few_rows_of_the_sample(trains, monkeypatch):
-    rows = {f"K_u = {n}": {"K_u": n} for n in range(1, 11)}
+    rows = {f"K_u = {n}": {"K_u": n, "epoch": 20} for n in range(1, 11)}
     monkeypatch.setitem(runner.EXPERIMENTS, "ten", Experiment("Ten", rows))
     experiments.run("ten", [0], True, [])
     assert [call["--K_u"] for call in trains.calls] == ["1", "4", "7", "10"]
     assert {(call["--dataset"], call["--epoch"]) for call in trains.calls} == {("sample", "2")}
-    assert Path("results/sample/ten-quick.md").exists()
+    typed = Path("results/sample/ten-quick.md").read_text().split("`python work.py ")[1].split("`")[0]
+    assert work.parse(typed.split())[1].quick
+
+
+def test_only_what_an_index_serves_has_its_facts(trains, monkeypatch):
+    """In the old tables a table alone, and a model without its index, showed the bytes of the index."""
+    each = Experiment("?", {"A": {}, "A alone": {}}, facts=("bytes", "epochs"), paths={"A alone": "wide alone"})
+    monkeypatch.setitem(runner.EXPERIMENTS, "one", each)
+    experiments.run("one", [0], False, [])
+    with open("results/ml-1m/one.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert {(line["configuration"], line["bytes"], line["epochs"]) for line in lines} == {
+        ("A", "10.0", "2.0"),
+        ("A alone", "", "2.0"),
+    }
+
+
+def test_where_the_index_is_built_makes_another_run(trains):
+    assert store.finished({}, {}).folder != store.finished({"index_device": "gpu"}, {}).folder
 
 
 @pytest.mark.parametrize(
