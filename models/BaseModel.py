@@ -3,6 +3,8 @@
 import mindspore as ms
 from mindspore import nn, ops
 
+from models.layers import SquaredNorm, summed
+
 
 class BaseModel(nn.Cell):
     """score(user, item) = sum_k ReLU(s(token_k, item) + bias), or the plain sum without a bias.
@@ -33,7 +35,7 @@ class BaseModel(nn.Cell):
     def __init__(self, *, items, tokeniser, interaction, loss, score_bias, l2, seq_len, users=None):
         super().__init__()
         self.items, self.tokeniser, self.interaction, self.loss = items, tokeniser, interaction, loss
-        self.users = users
+        self.users, self.squared_norm = users, SquaredNorm()
         self.score_bias, self.l2, self.seq_len = score_bias, l2, seq_len
         # Whether scores add up to those of the tokens' sum.
         self.linear = interaction.formula.linear and score_bias is None
@@ -50,7 +52,9 @@ class BaseModel(nn.Cell):
             history: (B, L) int32.
             user: (B, W) int32, values of the users' features; only a model with `users` looks at them.
         """
-        embeddings, mask = self.items.history(history)
+        return self._tokens_of(*self.items.history(history), user, noise, every)
+
+    def _tokens_of(self, embeddings, mask, user, noise, every):
         if self.users is not None:
             embeddings = self.users(embeddings, mask, user)
         return self.tokeniser(embeddings, mask, noise, every)
@@ -58,11 +62,11 @@ class BaseModel(nn.Cell):
     def score(self, tokens, items):
         """Scores of items, (B, K_u, D) x ids (C,) or (B, C) int32 -> (B, C) float32."""
         if self.linear:
-            tokens = tokens.sum(1, keepdims=True)  # one score in place of K_u
+            tokens = summed(tokens).expand_dims(1)  # one score in place of K_u
         scores = self.interaction(tokens, self.items(items))  # (B, K_u or 1, C)
         if self.score_bias is not None:
             scores = ops.relu(scores + self.score_bias)
-        return scores.sum(1)
+        return summed(scores)
 
     def scorer(self):
         """The same scores outside the graph: a `retrieval.CodeScorer` over all items."""
@@ -92,7 +96,9 @@ class BaseModel(nn.Cell):
             Two float32 scalars: the loss to minimise, and its ranking part alone.
         """
         rows = history.shape[0] * self.noise_rows
-        tokens, penalty = self.tokens(history, user, (noise[:rows], noise[rows:]), self.every_position), 0.0
+        noise, penalty = (noise[:rows], noise[rows:]), 0.0
+        embeddings, mask = self.items.history(history)
+        tokens = self._tokens_of(embeddings, mask, user, noise, self.every_position)
         target = positive.reshape(-1, 1)  # (R, 1) with R = B or B * L
         has_target = (target.squeeze(1) > 0).astype(ms.float32)  # (R,)
         if quantised:
@@ -103,8 +109,7 @@ class BaseModel(nn.Cell):
             ranking = (losses * has_target).sum() / ops.clamp(has_target.sum(), min=1.0)
         else:
             ranking = losses.mean()
-        embeddings, mask = self.items.history(history)
-        norm = ops.square(embeddings).sum() / ops.clamp(mask.sum(), min=1.0)
+        norm = self.squared_norm(embeddings) / ops.clamp(mask.sum(), min=1.0)
         return ranking + penalty + self.l2 * norm, ranking
 
     def start_quantiser(self, tokens, batch_size, seed):

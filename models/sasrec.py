@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from models.layers import Dense, dropout
+from models.layers import Dense, LayerNorm, dropout
 
 FORBIDDEN = -1e9  # added to the logit of a key that a query must not see
 
@@ -22,7 +22,7 @@ class Block(nn.Cell):
     def __init__(self, width, num_heads, dropout):
         super().__init__()
         self.width, self.heads, self.share = width, num_heads, dropout
-        self.first_norm, self.second_norm = nn.LayerNorm((width,)), nn.LayerNorm((width,))
+        self.first_norm, self.second_norm = LayerNorm(width), LayerNorm(width)
         self.query, self.key, self.value, self.merge = (Dense(width, width) for _ in range(4))
         self.hidden, self.out = Dense(width, width), Dense(width, width)
 
@@ -102,7 +102,7 @@ class SASRec(nn.Cell):
         positions = rng.normal(0, 0.1, (seq_len, embedding_size)).astype(np.float32)
         self.positions = ms.Parameter(ms.Tensor(positions), name="positions")  # (L, E)
         self.blocks = nn.CellList([self.block(embedding_size, num_heads, dropout) for _ in range(att_layer)])
-        self.norm = nn.LayerNorm((embedding_size,))
+        self.norm = LayerNorm(embedding_size)
         self.noise_width = embedding_size * (1 + 2 * att_layer)
 
     def construct(self, embeddings, mask, noise, every):
