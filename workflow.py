@@ -111,8 +111,7 @@ def train(h, command, data, given):
         return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue, data.features)
     report.unused(_unread(h, model, given), f"{h.model} with {h.encoder}")
-    name = command.name or f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}"
-    with RunFolder.claim(name, command.name is not None, command.resume) as folder:
+    with _claimed(command, f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}") as folder:
         trainer = Trainer(
             model,
             models.QuerySide(model, h.inference_batch_size),
@@ -263,7 +262,7 @@ def fit_baseline(h, command, data, given):
         raise UserError(f"{h.model} needs whole training sequences (user_id,items), not ready rows.")
     read = baselines.arguments(h.model, dataclasses.asdict(h)).keys() | {"model", "dataset", "split", "split_seed"}
     report.unused(given & _group("model", "wide", "quantiser", "training", "data", "index") - read, h.model)
-    with RunFolder.claim(command.name or f"{h.model}-{data.prepared.dataset}", True, command.resume) as folder:
+    with _claimed(command, f"{h.model}-{data.prepared.dataset}") as folder:
         write_config(folder.path, h, data, command.preset, given)
         report.doing(f"fitting {h.model}")
         started = time.perf_counter()
@@ -277,9 +276,14 @@ def fit_baseline(h, command, data, given):
 def test(h, command, data, given):
     """Evaluates a checkpoint on the test users; writes runs/<name>-test/ and leaves the run itself as it is."""
     matcher = load_matcher(h, data, command.checkpoint)
-    with RunFolder.claim(command.name or f"{Path(command.checkpoint).parent.name}-test", True, False) as folder:
+    with _claimed(command, f"{Path(command.checkpoint).parent.name}-test") as folder:
         write_config(folder.path, h, data, command.preset, given)
         _test(matcher, h, data, folder.path, index_library(h, command))
+
+
+def _claimed(command, usual):
+    """The folder of a run by the name that was asked for, or by its usual one and the first number that is free."""
+    return RunFolder.claim(command.name or usual, command.name is not None, command.resume)
 
 
 def recommend(h, command, data, given):

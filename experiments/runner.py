@@ -66,7 +66,8 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
     prepared, _ = store.prepared_data(settings, command)
     command = ["python work.py --experiment", name, "--seeds", ",".join(map(str, seeds)), *["--quick", "1"] * quick]
     command += [text for flag, value in _pairs(flags).items() for text in (f"--{flag}", _shown(flag, value))]
-    results.write(_stem(name, _pairs(flags), quick), experiment, found, prepared, settings, " ".join(command), left_out)
+    stem = _stem(name, seeds, _pairs(flags), quick)
+    results.write(stem, experiment, found, prepared, settings, " ".join(command), left_out)
 
 
 def _shown(flag: str, value: str) -> str:
@@ -80,9 +81,10 @@ def _missing(flags: Flags) -> str:
     return baselines.missing(name) if name in baselines.BASELINES else ""
 
 
-def _stem(name: str, flags: Mapping[str, str], quick: bool) -> str:
+def _stem(name: str, seeds: Sequence[int], flags: Mapping[str, str], quick: bool) -> str:
     """The name of the files: that of the experiment, and what makes their numbers others than those of its defaults."""
-    chosen = [f"{flag}-{value}" for flag, value in flags.items() if flag not in WHERE]
+    chosen = [] if tuple(seeds) == work.Command.seeds else [f"seeds-{','.join(map(str, seeds))}"]
+    chosen += [f"{flag}-{value}" for flag, value in flags.items() if flag not in WHERE]
     return re.sub(r"[^\w.,-]", "_", "-".join([name, *chosen, *["quick"] * quick]))
 
 

@@ -117,6 +117,10 @@ def test_a_baseline_needs_no_batch(tmp_path, monkeypatch):
     (tmp_path / "few.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
     flags = "--model GlobalHot --dataset few --source few.csv --topk 1,5 --monitor recall@5"
     assert main(flags.split()) == 0
+    before = (tmp_path / "runs" / "GlobalHot-few" / "metrics.csv").read_text()
+    assert main([*flags.split(), "--exclude_seen", "0"]) == 0  # without a name it takes a folder of its own
+    assert (tmp_path / "runs" / "GlobalHot-few" / "metrics.csv").read_text() == before
+    assert (tmp_path / "runs" / "GlobalHot-few-2" / "metrics.csv").exists()
 
 
 def test_a_baseline_in_the_folder_of_a_test_leaves_nothing_of_it(tmp_path, monkeypatch):

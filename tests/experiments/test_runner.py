@@ -288,7 +288,7 @@ def test_tables_hold_means_deviations_tests_and_where_they_are_from(trains, two,
     plain, wide = measured[::3], measured[1::3]
 
     folder = Path("results/films")
-    text = (folder / "two-epoch-3.md").read_text()
+    text = (folder / "two-seeds-0,1-epoch-3.md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
     means = [one.mean("recall", 50) for one in plain]
     assert f"{np.mean(means):.4f} ± {np.std(means, ddof=1):.4f}" in text
@@ -298,7 +298,7 @@ def test_tables_hold_means_deviations_tests_and_where_they_are_from(trains, two,
         assert part in text
     assert "python work.py --experiment two --seeds 0,1 --dataset films --epoch 3" in text
 
-    with open(folder / "two-epoch-3.csv", encoding="utf-8") as file:
+    with open(folder / "two-seeds-0,1-epoch-3.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 3 * len(NAMES) * len(TOPK)
     line = next(
@@ -306,7 +306,7 @@ def test_tables_hold_means_deviations_tests_and_where_they_are_from(trains, two,
     )
     assert float(line["mean"]) == pytest.approx(np.mean([one.mean("recall", 50) for one in wide]))
     assert (line["control"], float(line["p"]), float(line["bytes"])) == ("plain", pytest.approx(test.p), 35)
-    assert (folder / "two-epoch-3.png").stat().st_size > 0
+    assert (folder / "two-seeds-0,1-epoch-3.png").stat().st_size > 0
 
 
 def test_a_row_can_show_other_answers_of_a_run(trains, monkeypatch):
