@@ -35,6 +35,17 @@ ACROSS_ROWS = {
     if name not in ("CrossNet", "DNNProduct", "tower")
 }
 ACROSS_ROWS |= {name: {"interaction": name, "interaction_dot": 0} for name in ("DNN", "MoL")}  # what is published
+LOSS_ROWS = {
+    "softmax, 1,024 by popularity^0.5": {},
+    "softmax, 256 by popularity^0.5": {"neg_num": 256},
+    "softmax, 1,024 uniform": {"neg_power": 0.0},
+    "softmax, in batch": {"negatives": "in-batch"},
+    "softmax, mixed": {"negatives": "mixed"},
+    "softmax, all items": {"negatives": "all"},
+    "softmax of cosines": {"interaction": "cosine"},
+    "gBCE": {"loss": "gBCE"},
+    "BCE": {"loss": "BCE"},
+}
 CODED = DEEP | {"quantiser": "residual", "token_lookups": 1, "K_c": 1024}  # as scores with a bias need
 WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
 WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # no list of a code is shortened
@@ -145,6 +156,13 @@ EXPERIMENTS = {
         },
         {f"{name}{mask}": (f"dot{mask}",) for name in ACROSS_ROWS if name != "dot" for mask in MASKS},
         facts=("epochs", "seconds"),
+    ),
+    "losses": Experiment(
+        "Which loss and which negatives pay, in a two-tower model without the table",
+        LOSS_ROWS,
+        {label: (next(iter(LOSS_ROWS)),) for label in list(LOSS_ROWS)[1:]},
+        facts=("epochs", "seconds"),
+        flags={"model": "TwoTower", "epoch": 20} | DEEP,
     ),
     "codebooks": Experiment(
         "How many codebooks (M) of how many codewords (N), under the same trained model",
