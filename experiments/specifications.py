@@ -25,6 +25,7 @@ FAIR = {
 }
 PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # its names for our models
 PAPER_ENCODERS = ("DNN", "GRU4Rec", "SASRec")
+SAME_WINDOWS = {"model": "TwoTower", "encoder": "DNN", "tokeniser": "windows"}  # the control of codes on four tokens
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
 # An interaction is trained without codes, which would hide what it gains. Left out: an hour of CrossNet,
 # DNN with products, and tower, which is half of an encoder.
@@ -123,8 +124,10 @@ EXPERIMENTS = {
             for name in ("TTM", "SparCode")
             for encoder in PAPER_ENCODERS
             for mask, flags in MASKS.items()
-        },
-        {f"SparCode {encoder}{mask}": (f"TTM {encoder}{mask}",) for encoder in PAPER_ENCODERS for mask in MASKS},
+        }
+        | {f"TTM DNN on SparCode's windows{mask}": SAME_WINDOWS | flags for mask, flags in MASKS.items()},
+        {f"SparCode {encoder}{mask}": (f"TTM {encoder}{mask}",) for encoder in PAPER_ENCODERS for mask in MASKS}
+        | {f"SparCode DNN{mask}": (f"TTM DNN{mask}", f"TTM DNN on SparCode's windows{mask}") for mask in MASKS},
         flags=DEEP,
         facts=("seconds",),
         published={
