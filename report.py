@@ -8,12 +8,22 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from baselines import BASELINES
+from data.interactions import MIN_COUNT
 from files import fresh
 from metric import compare, file_of
 
+LEFT_OUT = {  # of the data as found
+    "repeated_interactions": "interactions of users with an item that they had already",
+    "infrequent_items": f"items with fewer than {MIN_COUNT}",
+    "infrequent_users": f"users with fewer than {MIN_COUNT}",
+    "interactions_of_these": "interactions of these",
+    "users_too_short_for_split": "users too short for the split",
+}
+
 
 def data(prepared, catalogue, valid, test):
-    """Where the data comes from and how much there is."""
+    """Where the data comes from, how much there is, and what of it was left out."""
     statistics = prepared.description.get("statistics", {})
     print(f"data: {prepared.label}, split {prepared.description.get('split', 'as found')}")
     if statistics:
@@ -25,6 +35,9 @@ def data(prepared, catalogue, valid, test):
         )
     else:
         print(f"  {catalogue.n_items:,} items; users to validate {len(valid):,}, test {len(test):,}")
+    counts = statistics.get("left_out", {})
+    if left_out := [f"{counts[name]:,} {what}" for name, what in LEFT_OUT.items() if counts.get(name)]:
+        print(f"  left out: {', '.join(left_out)}")
 
 
 def curves(rows, monitor, label, path):
@@ -139,7 +152,9 @@ def results(found, prepared, h, folder):
         found: {"exhaustive" or "index": `metric.Metrics`}.
     """
     seen = "history items left out" if h.exclude_seen else "history items may be recommended"
-    print(f"\n{h.model}, {h.encoder} encoder, on {prepared.label}; full ranking, {seen}")
+    encoder = "" if h.model in BASELINES else h.encoder
+    name = f"{h.model}, {encoder} encoder," if encoder else h.model
+    print(f"\n{name} on {prepared.label}; full ranking, {seen}")
     labels = {"data": prepared.label} | {
         name: getattr(h, name)
         for name in (
@@ -156,6 +171,7 @@ def results(found, prepared, h, folder):
             "index_format",
         )
     }
+    labels["encoder"] = encoder
     rows = []
     for path, metrics in found.items():
         how = {"index": "through the index", "exhaustive": "exhaustive scoring"}.get(

@@ -1,4 +1,6 @@
-"""Numbers that a run prints about its codebooks."""
+"""What a run says of its data, its codebooks and its results."""
+
+import csv
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import pytest
 import report
 from metric import Metrics
 from models.vq import ProductQuantiser
+from work import main
 
 
 def test_codebook_health_of_known_codes():
@@ -29,3 +32,20 @@ def test_a_result_below_popularity_is_said_with_both_numbers(capsys):
         "WARNING: worse than recommending the most popular items to everyone: recall@5 0.0000 < 0.17"
     )
     assert said.count("\n") == 1 and "ndcg" not in said
+
+
+def test_rows_that_the_preparation_left_out_are_said_and_a_baseline_has_no_encoder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"u{user},i{(user + step) % 9},{step}\n" for user in range(20) for step in range(8)]
+    rows += ["u0,i0,99\n", "u1,i1,99\n", "u2,rare,99\n"]
+    (tmp_path / "few.csv").write_text("user_id,item_id,timestamp\n" + "".join(rows))
+    flags = "--model GlobalHot --dataset few --source few.csv --topk 1,5 --monitor recall@5"
+    assert main(flags.split()) == 0
+    said = capsys.readouterr().out
+    assert (
+        "left out: 2 interactions of users with an item that they had already, 1 items with fewer than 5, "
+        "1 interactions of these" in said
+    )
+    assert "\nGlobalHot on few" in said
+    with open(tmp_path / "runs" / "GlobalHot-few" / "metrics.csv", newline="") as file:
+        assert {row["encoder"] for row in csv.DictReader(file)} == {""}
