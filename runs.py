@@ -147,13 +147,13 @@ class RunFolder:
     process that was killed in it left half written is cleaned away.
 
     Attributes:
-        path: the folder. begun: whether it holds a run to go on with. told: whether it holds results.
+        path: the folder. begun: whether it holds a run to go on with. has_results: whether it tells of one that ended.
     """
 
     def __init__(self, path, lock):
         self.path, self._lock = path, lock
         self.begun = any((path / name).exists() for name in (BEST, LAST))
-        self.told = (path / "metrics.csv").exists()
+        self.has_results = (path / "metrics.csv").exists()
         sweep(path)
 
     @classmethod
@@ -184,7 +184,7 @@ class RunFolder:
         while True:
             path.mkdir(parents=True, exist_ok=True)
             folder = cls.hold(path)
-            taken = folder is not None and (folder.begun or (folder.told and not named))
+            taken = folder is not None and (folder.begun or (folder.has_results and not named))
             if folder is not None and (resume or not taken):
                 if not folder.begun:
                     folder.clear()

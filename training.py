@@ -235,8 +235,12 @@ class Trainer:
         )
 
     def _steps(self):
+        return self.training_data.steps(*self._cut())
+
+    def _cut(self):
+        """How an epoch is cut into batches."""
         s = self.settings
-        return self.training_data.steps(s.batch_size, s.positions_per_user, self.model.every_position, s.seq_len)
+        return s.batch_size, s.positions_per_user, self.model.every_position, s.seq_len
 
     def _begin_second_phase(self):
         progress = self.progress
@@ -257,8 +261,8 @@ class Trainer:
     def _start_quantiser(self):
         s = self.settings
         queries = starting_queries(self.training_data, s, self.model.coded_tokens)
-        rows = s.batch_size * (s.seq_len if self.model.every_position else 1)
-        self.model.start_quantiser(self.query_side.raw_tokens(queries), rows, s.seed)
+        targets = self.training_data.targets_per_batch(*self._cut())
+        self.model.start_quantiser(self.query_side.raw_tokens(queries), targets, s.seed)
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows

@@ -60,6 +60,15 @@ class TrainingSequences:
             return _steps_of_all(int(drawn.sum()), batch_size)
         return _whole_steps(int(np.minimum(self._targets_per_user(), positions_per_user).sum()), batch_size)
 
+    def targets_per_batch(
+        self, batch_size: int, positions_per_user: int, all_positions: bool = False, seq_len: int = 0
+    ) -> float:
+        """How many targets a batch has on average; arguments as of `steps`."""
+        if not all_positions:
+            return batch_size
+        steps = self.steps(batch_size, positions_per_user, all_positions, seq_len)
+        return float(self._target_frequencies(seq_len, positions_per_user, all_positions).sum() / steps)
+
     def epoch(
         self,
         rng: np.random.Generator,
@@ -204,6 +213,12 @@ class TrainingRows:
         """Batches in an epoch; a row is one target, so only batch_size matters."""
         _require_positive(batch_size=batch_size)
         return _whole_steps(len(self.positives), batch_size)
+
+    def targets_per_batch(
+        self, batch_size: int, positions_per_user: int, all_positions: bool = False, seq_len: int = 0
+    ) -> float:
+        """How many targets a batch has: one of each row."""
+        return batch_size
 
     def epoch(
         self,

@@ -36,9 +36,9 @@ class DQMatch(AllToAll):
         codewords, commitment = self.quantiser(tokens, real)
         return codewords, self.beta * commitment
 
-    def start_quantiser(self, tokens, batch_size, seed):
+    def start_quantiser(self, tokens, targets, seed):
         """Starts the codebooks with some tokens and switches them on; see `BaseModel`."""
-        self.quantiser.start(tokens, batch_size * self.coded_tokens, seed)
+        self.quantiser.start(tokens, targets * self.coded_tokens, seed)
         self.quantised.set_data(ms.Tensor(1.0, ms.float32))
 
     @property

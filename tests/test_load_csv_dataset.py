@@ -102,6 +102,15 @@ def test_items_are_targets_as_often_as_in_batch_negatives_are_told(all_positions
     assert abs(counts[5:40].sum() / 300 - told[4:39].sum()) < (1.5 if all_positions else 1e-9)
 
 
+@pytest.mark.parametrize("all_positions", [False, True])
+def test_targets_per_batch_leave_padding_out(sequences, all_positions):
+    cut = 16, 20, all_positions, 7
+    batches = list(sequences.epoch(np.random.default_rng(0), 16, 7, 5, 20, 0.0, all_positions=all_positions))
+    assert len(batches) == sequences.steps(*cut)
+    found = np.mean([np.count_nonzero(batch.positive) for batch in batches])
+    assert sequences.targets_per_batch(*cut) == pytest.approx(found, rel=0.05)
+
+
 def test_all_positions_target_is_the_next_item(sequences):
     """The items rise by one, so the next item is known; what stands before the window's first target is context."""
     history, positive = windows(sequences)
