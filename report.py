@@ -62,6 +62,12 @@ def doing(what):
     print(f"{what} ...", flush=True)
 
 
+def part_of(what, part, whole):
+    """Where a part stands for the whole."""
+    if part < whole:
+        print(f"note: {what}: {part:,} of {whole:,}")
+
+
 def unused(names, what):
     """Flags that were given and change nothing; said, not refused, for an experiment gives its flags to every row."""
     if names:

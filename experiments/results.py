@@ -157,6 +157,7 @@ def _picture(experiment, rows, column, prepared) -> Figure:
     if experiment.x is None:
         for place, (mean, deviation) in enumerate(values.values()):
             axes.errorbar(mean, place, xerr=deviation, fmt="o", color="#0072B2", capsize=3)
+            axes.annotate(f"{mean:.4f}", (mean, place), (0, 5), textcoords="offset points", ha="center", fontsize=8)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.invert_yaxis()
         axes.set_xlabel(f"{column}, test users")

@@ -74,9 +74,9 @@ def cut(
     return less, tried
 
 
-def some_of(queries: Queries, n_items: int) -> Queries:
-    """Validation users to choose by: of many, those at even distances whose scores fit into CELLS."""
-    users = max(min(MOST_USERS, CELLS // n_items), 1)
+def some_of(queries: Queries, n_items: int, cells: int = CELLS) -> Queries:
+    """Validation users to choose by: of many, MOST_USERS at even distances whose scores fit into so many cells."""
+    users = max(min(MOST_USERS, cells // n_items), 1)
     if len(queries) <= users:
         return queries
     return queries.take(np.linspace(0, len(queries) - 1, users).astype(np.int64))

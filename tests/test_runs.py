@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import workflow
 from data.queries import Queries
 from data.ragged import Ragged
 from files import content_digest
@@ -132,3 +133,14 @@ def test_a_baseline_in_the_folder_of_a_test_leaves_nothing_of_it(tmp_path, monke
     assert main(["--dataset", "sample", "--model", "GlobalHot", "--name", "old"]) == 0
     assert not list(folder.glob("*index*")) and not (folder / "codebooks.json").exists()
     assert saved_metrics(folder).mean("recall", 50) > 0
+
+
+@pytest.mark.parametrize(("linear", "asked"), [(True, 9), (False, 5)])
+def test_an_expensive_score_is_validated_on_as_many_users_as_pairs_allow(monkeypatch, capsys, linear, asked):
+    monkeypatch.setattr(workflow, "PAIRS", 20)
+    monkeypatch.setattr(workflow.models, "Exhaustive", lambda model, batch_size: None)
+    queries = Queries.without_targets(Ragged.from_rows([[1]] * 9))
+    model = SimpleNamespace(linear=linear, items=SimpleNamespace(n_items=4))
+    validation = workflow.Validation(model, queries, SimpleNamespace(inference_batch_size=1))
+    assert len(validation.queries) == asked
+    assert ("5 of 9" in capsys.readouterr().out) == (not linear)
