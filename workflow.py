@@ -275,7 +275,7 @@ def fit_baseline(h, command, data, given):
 
 
 def test(h, command, data, given):
-    """Evaluates a checkpoint on the test users; writes runs/<name>-test/ and leaves the run itself as it is."""
+    """Evaluates a checkpoint on the test users; its run stays as it is. Writes runs/<name>-test/, or the next free."""
     matcher = load_matcher(h, data, command.checkpoint)
     with _claimed(command, f"{Path(command.checkpoint).parent.name}-test") as folder:
         write_config(folder.path, h, data, command.preset, given)
