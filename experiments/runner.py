@@ -46,7 +46,7 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
         if taken := sorted({"seed", "mode", "name", "checkpoint", "resume", *experiment.flags, *varied} & set(given)):
             raise UserError(f"--{taken[0]} is what the experiment {name} sets itself ({label}); leave it out.")
     labels = _some(list(experiment.rows), QUICK_ROWS) if quick else list(experiment.rows)
-    given = (QUICK if quick else {}) | dict(experiment.flags) | given
+    given = dict(experiment.flags) | (QUICK if quick else {}) | given
     rows = {label: dict(varied) for label, varied in experiment.rows.items()}
     for varied in rows.values() if quick else ():
         varied |= {"epoch": QUICK["epoch"]} if "epoch" in varied else {}

@@ -59,6 +59,17 @@ DSSM |= {"token_embedding_size": 128, "lr": 1e-3, "neg_power": 0.75}
 SIMPLEX = {"model": "TwoTower", "encoder": "SimpleX", "interaction": "cosine", "interaction_temperature": 1.0}
 SIMPLEX |= {"loss": "CCL", "lr": 1e-2, "neg_power": 0.0}  # by validation; other margins than CCL's default are worse
 CAPS = (25, 100, 400, 1600)
+# Beside the table and through the index: of an interaction that is no sum the codes are nearest ones.
+SERVED = {
+    "dot": {"interaction": "dot"},
+    "MoL": {"interaction": "MoL", "num_codebooks": 2, "K_c": 256},
+}
+SERVED_ROWS = {
+    f"{name}{part}{mask}": {"model": "DQMatch" if "index" in part else "AllToAll"} | flags | later
+    for name, flags in SERVED.items()
+    for part in ("", " + table", " + table, index")
+    for mask, later in MASKS.items()
+}
 
 EXPERIMENTS = {
     "accuracy": Experiment(
@@ -159,6 +170,18 @@ EXPERIMENTS = {
         },
         {f"{name}{mask}": (f"dot{mask}",) for name in ACROSS_ROWS if name != "dot" for mask in MASKS},
         facts=("epochs", "seconds"),
+    ),
+    "served": Experiment(
+        "What an interaction gains beside the table, and through the index",
+        SERVED_ROWS,
+        {
+            f"MoL{part}{mask}": (f"dot{part}{mask}", *((f"MoL + table{mask}",) if "index" in part else ()))
+            for part in ("", " + table", " + table, index")
+            for mask in MASKS
+        },
+        facts=("epochs", "seconds", "bytes"),
+        paths={label: "deep alone" for label in SERVED_ROWS if "table" not in label},
+        flags={"neg_num": 64, "epoch": 20, "wide": 1},
     ),
     "losses": Experiment(
         "Which loss and which negatives pay, in a two-tower model without the table",
