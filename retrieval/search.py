@@ -1,11 +1,11 @@
 """Exact top-k over the posting lists of a sparse inverted index, on the CPU.
 
 A query is a set of weighted keys. Per query: add weight times stored score of each of its lists into a dense
-accumulator, zero the history, then walk the same lists again, emptying the accumulator and collecting what is good
-enough; when the collection is full it is cut back to its best k, and the worst of them is what is good enough from then
-on. Walking twice is about three times as fast as keeping a list of touched items, and the accumulator is clean again
-afterwards, so nothing of catalogue length is ever cleared or scanned per query. Stored scores are positive, so zero
-means "no posting, masked, or already taken".
+accumulator, zero the history, see in the sums of some items what is good enough to begin with, then walk the same lists
+again, emptying the accumulator and collecting what is good enough; when the collection is full it is cut back to its
+best k, and the worst of them is what is good enough from then on. Walking twice is about three times as fast as keeping
+a list of touched items, and the accumulator is clean again afterwards, so nothing of catalogue length is ever cleared
+or scanned per query. Stored scores are positive, so zero means "no posting, masked, or already taken".
 
 Lists that hold much of the catalogue may be dense rows, a score per item: those are added as fast as memory is read,
 and a query with one of them collects from the whole accumulator, once.
@@ -24,6 +24,7 @@ QUERIES_PER_TASK = 64  # a pool task must be long against its hand-over, and sho
 BLOCK_BITS = np.uint64(16)  # blocked ids count within 65,536 items
 LAST_ID = 2**31 - 1  # ids count downwards from here in a rank
 CHUNK = 16  # sums that are looked at together
+GROUP = 128  # sums at most of which only the highest is looked at to begin with
 OK, CODE_MISSING, ITEM_OUT_OF_RANGE = 0, 1, 2
 
 
@@ -164,21 +165,29 @@ def _add_row(row, weight, low, step, accumulator):
 
 
 @numba.njit(nogil=True, cache=True)
-def _collect_all(sums, base, k, ranks, highest):
-    """Take the best k of all items out of their sums (n_items,), which are zeros then; how many ranks were written.
+def _reached(sums, base, k, highest):
+    """A score that k items reach at least, or `base`, which all do.
 
-    In passes that run on vectors: the highest sum of every G-th item, G the length of `highest`; the kth largest of
-    these, which k items reach at least; and the few ranks of those that do.
+    In a pass that runs on vectors: of the first items, GROUP for each of G groups, the highest sum of each group and
+    the kth largest of these. G is the length of `highest`, which is written over.
     """
     n_groups = highest.size
+    if n_groups <= k:
+        return base  # no sum is below 0
     highest[:] = np.float32(0.0)
-    for first in range(0, sums.size, n_groups):
-        part = sums[first : first + n_groups]
-        for at in range(part.size):
-            highest[at] = part[at] if part[at] > highest[at] else highest[at]
-    cut = base  # no sum is below 0
-    if n_groups > k:
-        cut += np.partition(highest, n_groups - k)[n_groups - k]
+    for first in range(0, min(sums.size // n_groups, GROUP) * n_groups, n_groups):
+        for at in range(n_groups):
+            found = sums[np.uint64(first + at)]  # unsigned: no check for negative indices
+            highest[np.uint64(at)] = found if found > highest[np.uint64(at)] else highest[np.uint64(at)]
+    return base + np.partition(highest, n_groups - k)[n_groups - k]
+
+
+@numba.njit(nogil=True, cache=True)
+def _collect_all(sums, base, cut, k, ranks):
+    """Take the best k of all items out of their sums (n_items,), which are zeros then; how many ranks were written.
+
+    A pass that runs on vectors finds the few chunks where a sum reaches `cut`.
+    """
     size = 0
     for first in range(0, sums.size, CHUNK):
         part = sums[first : first + CHUNK]
@@ -232,7 +241,7 @@ def _search(
     rows = np.empty(query_codes.shape[1], np.int64)
     weights = np.empty(query_codes.shape[1], np.float64)
     ranks = np.empty(max(2 * k, 256), np.int64)
-    highest = np.empty(min(max(n_items // 16, 4 * k), n_items), np.float32)
+    highest = np.empty(min(max(256, 4 * k), n_items), np.float32)
     for query in range(first, last):
         n_rows = look_up(codes, query_codes[query], query_weights[query], rows, weights)
         if n_rows < 0:
@@ -258,7 +267,7 @@ def _search(
             for block in range(n_blocks):
                 start = np.uint64(block) << BLOCK_BITS  # unsigned: no check for negative indices
                 list_at = row * n_blocks + block
-                for p in range(offsets[list_at], offsets[list_at + 1]):
+                for p in range(np.uint64(offsets[list_at]), np.uint64(offsets[list_at + 1])):
                     if lows is None:  # noqa: SIM108 (numba drops dead branches of statements only)
                         score = scores[p]
                     else:
@@ -270,15 +279,15 @@ def _search(
             accumulator[seen_values[p]] = np.float32(0.0)
 
         size = 0
-        cut = np.float32(-np.inf)
+        cut = _reached(accumulator[1:], base32, k, highest)
         if any_row:
-            size = _collect_all(accumulator[1:], base32, k, ranks, highest)
+            size = _collect_all(accumulator[1:], base32, cut, k, ranks)
             n_rows = 0  # whose lists are walked below
         for j in range(n_rows):
             for block in range(n_blocks):
                 start = np.uint64(block) << BLOCK_BITS
                 list_at = rows[j] * n_blocks + block
-                for p in range(offsets[list_at], offsets[list_at + 1]):
+                for p in range(np.uint64(offsets[list_at]), np.uint64(offsets[list_at + 1])):
                     item = start + np.uint64(items[p])
                     gathered = accumulator[item]
                     accumulator[item] = np.float32(0.0)
