@@ -160,7 +160,7 @@ class Matcher:
         A new item gets its lists of the wide table from what stood beside it (`WideTable.add_items`), and as its vector
         the mean of those of the old items that the table links it to, weighted by the links; one that is linked to none
         gets zeros: with dot it scores 0. With that vector the encoder reads it in a history, and every code gets its
-        score. Nothing else changes.
+        score. Nothing else changes; lists of codes stay as long as they were cut to, those of items are the table's.
 
         Args:
             index: of `build`, in any format.
@@ -185,12 +185,10 @@ class Matcher:
         links = links.multiply(1 / np.maximum(links.sum(1), 1e-12)).tocsr()
         model = models.grown(self.model, settings, links @ self.model.items.vectors())
         matcher = Matcher(model, wide, settings)
-        new = _NewItems(matcher, old)
-        index = (index if isinstance(index, SparseInvertedIndex) else index.decode()).add_items(new, n_items - old)
-        lists = wide.rows()[old + 1 :, 1:]
-        rows = SparseRows(lists.indptr, lists.indices + 1, lists.data)
-        keys = self.item_keys.first + np.arange(old + 1, n_items + 1)
-        return matcher, index.extend(index_of_rows(keys, rows, n_items, Pruning(relu=True)))
+        index = index if isinstance(index, SparseInvertedIndex) else index.decode()
+        tokens = index.only(index.codes[index.codes < self.item_keys.first])
+        index = matcher.with_items(tokens.add_items(_NewItems(model.scorer(), old), n_items - old))
+        return matcher, index if settings.max_bytes is None else index.prune(max_bytes=settings.max_bytes)
 
     def _choose_limits(self, judges, n_codes, form):
         """The shortest lists and then the smallest format whose loss on the judges is small and not significant.
@@ -249,17 +247,11 @@ class Matcher:
 
 
 class _NewItems:
-    """Scores of the items behind the first `old` for the codes and item keys of an index, as its `add_items` asks."""
+    """Scores of the items behind the first `old` alone, as `SparseInvertedIndex.add_items` asks for them."""
 
-    def __init__(self, matcher: Matcher, old: int):
-        self.scorer, self.first, self.old = matcher.model.scorer(), matcher.item_keys.first, old
-        self.votes = matcher.wide.rows()[:, old + 1 :]
+    def __init__(self, scorer, old: int):
+        self.scorer, self.old = scorer, old
 
     def scores(self, codes: np.ndarray) -> np.ndarray:
-        """(c,) int64, ascending -> (c, new) float32."""
-        tokens = codes[codes < self.first]
-        found = np.zeros((len(codes), self.votes.shape[1]), np.float32)
-        if len(tokens):
-            found[: len(tokens)] = self.scorer.scores(tokens)[:, self.old :]
-        found[len(tokens) :] = self.votes[codes[len(tokens) :] - self.first].toarray()
-        return found
+        """(c,) int64 -> (c, new) float32."""
+        return self.scorer.scores(codes)[:, self.old :]

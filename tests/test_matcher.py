@@ -108,6 +108,15 @@ def test_of_a_compact_index_too(matcher, index):
     assert more.n_items == N_ITEMS + 2 and len(more) == len(index) + 2
 
 
+def test_lists_of_items_are_not_cut_as_those_of_codes_are(matcher):
+    short = Matcher(matcher.model, matcher.wide, replace(SMALL, max_postings=2))
+    grown, more = short.add_items(short.build(np.arange(16), None)[0], NEWCOMER, N_ITEMS + 1)
+    assert more.lengths()[:16].max() <= 2
+    first, rows = grown.item_keys.first, grown.wide.rows()
+    for item in range(1, N_ITEMS + 2):
+        assert set(more.posting_list(first + item)[0]) == set(rows[item].indices), item
+
+
 def test_an_item_that_nobody_took_scores_nothing(matcher, index):
     grown, more = matcher.add_items(index, NEWCOMER, N_ITEMS + 2)
     asked = Queries.without_targets(walks(20))
