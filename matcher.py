@@ -171,11 +171,13 @@ class Matcher:
             Matcher, and its index in float32; `compact` makes it small again.
 
         Raises:
-            UserError: there is no wide table, the model reads features of items, or the items are fewer than now.
+            UserError: there is no wide table, the model reads features of items or has codes for what users score
+                (`models.vq.score_features`), or the items are fewer than now.
         """
         old, settings = self.model.items.n_items, self.settings
-        if self.item_keys is None or settings.item_features:
-            why = "reads features of items" if settings.item_features else "has no wide table and index"
+        if self.item_keys is None or settings.item_features or self.model.quantiser.features is not None:
+            why = "reads features of items" if settings.item_features else "has codes for what users score"
+            why = "has no wide table and index" if self.item_keys is None else why
             raise UserError(f"new items cannot be added: the model {why}; train anew with them.")
         if n_items <= old:
             raise UserError(f"new items cannot be added: {n_items} items are asked for, and {old} are known.")

@@ -87,7 +87,7 @@ class Hyperparameters:
     quantiser: str | None = _parameter(
         None,
         "quantiser",
-        "kind; product is the paper's; none: pursuit where scores add up over tokens, else residual",
+        "kind; product is the paper's; none: pursuit, or residual with a score_bias or several codebooks",
         choices="models.vq:QUANTISERS",
     )
     error_feedback: bool = _parameter(True, "quantiser", "1: a token takes over what quantising those before it lost")
@@ -97,7 +97,7 @@ class Hyperparameters:
         None,
         "quantiser",
         "codes looked up, each for what those before it lost; none: 8 of a user by pursuit, else 4 of a token, or 1 "
-        "where scores do not add up",
+        "where scores do not add up over tokens",
         least=1,
     )
     ema_decay: float = _parameter(

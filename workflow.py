@@ -193,9 +193,10 @@ def settled(h, data):
 
     `history_dropout` is 1 / (1 + sqrt(n / 10)) of n training interactions per item: .17 on MovieLens-1M (n = 235), .49
     on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. Causal
-    encoders pool nothing, and have that as their `dropout`; they train on whole sequences. Where scores add up over
-    tokens the quantiser is pursuit, put under the trained model: epochs with codewords made it no better. Where they do
-    not, a token has one code, for a model is trained on the score of a token's codewords together. `K_c` is 2048
+    encoders pool nothing, and have that as their `dropout`; they train on whole sequences. The quantiser is
+    pursuit, put under the trained model: epochs with codewords made it no better. With a ReLU over scores, or several
+    codebooks, it is residual; then a token has one code where scores do not add up, for a model is trained on the score
+    of a token's codewords together. `K_c` is 2048
     or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. What trains on whole
     sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 items on MovieLens-1M, 20 on Toys.
     """
@@ -210,7 +211,8 @@ def settled(h, data):
         h = dataclasses.replace(h, inference_batch_size=max(ENCODED // h.seq_len, 1))
     adds_up = models.PARTS["interaction"][h.interaction].linear and h.score_bias is None
     if h.quantiser is None:
-        h = dataclasses.replace(h, quantiser="pursuit" if adds_up and h.num_codebooks == 1 else "residual")
+        one = h.score_bias is None and h.num_codebooks == 1
+        h = dataclasses.replace(h, quantiser="pursuit" if one else "residual")
     if h.token_lookups is None:
         lookups = 8 if h.quantiser == "pursuit" else 4 if adds_up else 1
         h = dataclasses.replace(h, token_lookups=lookups)

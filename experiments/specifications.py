@@ -59,16 +59,29 @@ DSSM |= {"token_embedding_size": 128, "lr": 1e-3, "neg_power": 0.75}
 SIMPLEX = {"model": "TwoTower", "encoder": "SimpleX", "interaction": "cosine", "interaction_temperature": 1.0}
 SIMPLEX |= {"loss": "CCL", "lr": 1e-2, "neg_power": 0.0}  # by validation; other margins than CCL's default are worse
 CAPS = (25, 100, 400, 1600)
-# Beside the table and through the index: of an interaction that is no sum the codes are nearest ones.
+# Beside the table and through the index; of codes that are nearest ones 256^2 stand for the paper's.
 SERVED = {
-    "dot": {"interaction": "dot"},
-    "MoL": {"interaction": "MoL", "num_codebooks": 2, "K_c": 256},
+    f"{name}{part}": flags | {"interaction": name}
+    for name in ("dot", "MoL")
+    for part, flags in {
+        "": {"model": "AllToAll"},
+        " + table": {"model": "AllToAll"},
+        " + table, index": {"model": "DQMatch"},
+    }.items()
 }
-SERVED_ROWS = {
-    f"{name}{part}{mask}": {"model": "DQMatch" if "index" in part else "AllToAll"} | flags | later
-    for name, flags in SERVED.items()
-    for part in ("", " + table", " + table, index")
-    for mask, later in MASKS.items()
+SERVED["MoL + table, index of nearest codes"] = {
+    "model": "DQMatch",
+    "interaction": "MoL",
+    "quantiser": "residual",
+    "num_codebooks": 2,
+    "K_c": 256,
+}
+SERVED_AGAINST = {
+    "MoL": ("dot",),
+    "MoL + table": ("dot + table",),
+    "MoL + table, index": ("dot + table, index", "MoL + table", "MoL + table, index of nearest codes"),
+    "MoL + table, index of nearest codes": ("dot + table, index", "MoL + table"),
+    "dot + table, index": ("dot + table",),
 }
 
 EXPERIMENTS = {
@@ -173,14 +186,14 @@ EXPERIMENTS = {
     ),
     "served": Experiment(
         "What an interaction gains beside the table, and through the index",
-        SERVED_ROWS,
+        {f"{name}{mask}": flags | later for name, flags in SERVED.items() for mask, later in MASKS.items()},
         {
-            f"MoL{part}{mask}": (f"dot{part}{mask}", *((f"MoL + table{mask}",) if "index" in part else ()))
-            for part in ("", " + table", " + table, index")
+            f"{name}{mask}": tuple(f"{other}{mask}" for other in others)
+            for name, others in SERVED_AGAINST.items()
             for mask in MASKS
         },
         facts=("epochs", "seconds", "bytes"),
-        paths={label: "deep alone" for label in SERVED_ROWS if "table" not in label},
+        paths={f"{name}{mask}": "deep alone" for name in ("dot", "MoL") for mask in MASKS},
         flags={"neg_num": 64, "epoch": 20, "wide": 1},
     ),
     "losses": Experiment(

@@ -3,6 +3,7 @@
 import mindspore as ms
 
 from models.AllToAll import AllToAll
+from retrieval import CodeScorer
 
 
 class DQMatch(AllToAll):
@@ -16,7 +17,7 @@ class DQMatch(AllToAll):
         The others are those of `BaseModel`.
 
     Raises:
-        ValueError: the quantiser needs scores that add up over tokens, and these do not.
+        ValueError: a score_bias beside a quantiser that takes no part in training.
     """
 
     has_quantiser = True
@@ -24,10 +25,12 @@ class DQMatch(AllToAll):
     def __init__(self, *, quantiser, beta, **base):
         super().__init__(**base)
         if not (quantiser.trains or self.linear):
-            raise ValueError(
-                "the quantiser pursuit needs scores that add up over tokens; choose --interaction dot or bilinear "
-                "without --score_bias, or --quantiser residual"
-            )
+            if self.score_bias is not None:
+                raise ValueError(
+                    "the quantiser pursuit knows no ReLU of a score; leave out --score_bias, or choose --quantiser "
+                    "residual"
+                )
+            quantiser.linearise(self._scores_of, self.items.n_items)
         self.quantiser, self.beta = quantiser, beta
         # A parameter, so that checkpoints hold it.
         self.quantised = ms.Parameter(ms.Tensor(0.0, ms.float32), name="quantised", requires_grad=False)
@@ -56,4 +59,14 @@ class DQMatch(AllToAll):
         return bool(self.quantised.asnumpy())
 
     def scorer(self):
-        return self.interaction.scorer(self.items.vectors(), self.score_bias, self.quantiser.tables())
+        features = self.quantiser.features
+        if features is not None and self.is_quantised:
+            sizes = dict.fromkeys(("embedding_size", "token_embedding_size"), features.width)
+            return CodeScorer("dot", sizes, {}, features.items.asnumpy(), codewords=self.quantiser.tables())
+        codewords = None if features is not None else self.quantiser.tables()
+        return self.interaction.scorer(self.items.vectors(), self.score_bias, codewords)
+
+    def _scores_of(self, tokens, items):
+        """Scores of tokens (T, D) and items, their rows or None for all, (T, items) float32."""
+        vectors = self.items.vectors()
+        return self.interaction.scorer(vectors if items is None else vectors[items]).token_scores(tokens)

@@ -31,7 +31,8 @@ def export_query_side(model, path):
         path: the `pathlib.Path` of the file.
 
     Raises:
-        UserError: the onnx package is missing, the model has no codes, or its encoder no export.
+        UserError: the onnx package is missing, the model has no codes, its encoder no export, or its quantiser reads
+            scores.
     """
     try:
         import onnx
@@ -47,6 +48,11 @@ def export_query_side(model, path):
             raise UserError(
                 f"{type(part).__name__} has no method onnx and cannot be exported; train with another part."
             )
+    if model.quantiser.features is not None:
+        raise UserError(
+            f"--mode export cannot write the scores of landmark items by {model.interaction.name}; train with "
+            "--quantiser residual, or with --interaction dot."
+        )
     graph = _Graph(onnx)
     inputs, meanings = {"history": ("batch", model.seq_len)}, {}
     embeddings, mask = model.items.onnx(graph, "history")

@@ -11,6 +11,7 @@ import numpy as np
 from models.vq.means import fit_means
 from models.vq.nearest import BLOCK, gram_of
 from models.vq.quantiser import Quantiser
+from models.vq.score_features import ScoreFeatures
 from retrieval.search import available_cores
 
 
@@ -18,9 +19,10 @@ class PursuitQuantiser(Quantiser):
     """One codebook of directions; the sum of a user's tokens becomes w_1 c_1 + ... + w_P c_P, no weight below 0.
 
     For scores that are linear in the tokens: they add up to that of the tokens' sum, and w times the posting list of c
-    is the list of w c. Matching pursuit (Mallat and Zhang, "Matching Pursuits With Time-Frequency Dictionaries", 1993)
-    takes the codeword that points closest to what is missing, with the weight that leaves least, P times. Weights below
-    0 are left out, for the lists hold what a codeword likes and not what it dislikes.
+    is the list of w c. Where scores are not, `linearise` puts `ScoreFeatures` in the place of tokens. Matching pursuit
+    (Mallat and Zhang, "Matching Pursuits With Time-Frequency Dictionaries", 1993) takes the codeword that points
+    closest to what is missing, with the weight that leaves least, P times. Weights below 0 are left out, for the lists
+    hold what a codeword likes and not what it dislikes.
 
     Half of the codewords are k-means centres of user vectors, the others centres of the directions of what the first
     half leaves over, as the later codebooks of a residual quantiser are; but every codeword has a list of its own, so N
@@ -44,8 +46,16 @@ class PursuitQuantiser(Quantiser):
         super().__init__(num_codebooks, K_c, token_lookups)
         if num_codebooks != 1:
             raise ValueError(f"the quantiser pursuit has one codebook, not {num_codebooks}; choose residual or product")
-        table = np.zeros((K_c, token_embedding_size), np.float32)
-        self.table = ms.Parameter(ms.Tensor(table), name="table", requires_grad=False)  # (N, D), rows of length 1
+        self.table = self._empty(token_embedding_size)  # (N, D), rows of length 1
+
+    def _empty(self, width):
+        table = np.zeros((self.n_codewords, width), np.float32)
+        return ms.Parameter(ms.Tensor(table), name="table", requires_grad=False)
+
+    def linearise(self, scores, n_items):
+        """Takes users for what they score, from now on; see `ScoreFeatures`."""
+        self.features = ScoreFeatures(scores, n_items)
+        self.table = self._empty(self.features.width)
 
     def tables(self):
         return self.table.asnumpy()[None]
@@ -64,9 +74,11 @@ class PursuitQuantiser(Quantiser):
         Raises:
             ValueError: fewer users than codewords.
         """
-        vectors = tokens.sum(1)
-        if len(vectors) < self.n_codewords:
-            raise ValueError(f"k-means needs at least {self.n_codewords} vectors, got {len(vectors)}")
+        if len(tokens) < self.n_codewords:
+            raise ValueError(f"k-means needs at least {self.n_codewords} vectors, got {len(tokens)}")
+        if self.features is not None:
+            self.features.fit(tokens, seed)
+        vectors = self._vectors(tokens)
         later = self.n_codewords // 2
         table = _directions(fit_means(vectors, self.n_codewords - later, seed).cluster_centers_)
         if later:
@@ -77,8 +89,12 @@ class PursuitQuantiser(Quantiser):
         self.table.set_data(ms.Tensor(table))
 
     def keys(self, tokens):
-        codes, weights = pursue(tokens.sum(1), self.tables()[0], self.lookups)
+        codes, weights = pursue(self._vectors(tokens), self.tables()[0], self.lookups)
         return codes[..., None], weights
+
+    def _vectors(self, tokens):
+        """What users are, (U, K, D) -> (U, D or the features' width)."""
+        return (tokens if self.features is None else self.features.of(tokens)).sum(1)
 
     def onnx(self, graph, tokens, n_tokens):
         words = self.tables()[0]

@@ -23,6 +23,7 @@ class Quantiser(nn.Cell):
         if float(K_c) ** num_codebooks >= 2**63:
             raise ValueError(f"{K_c}^{num_codebooks} codes do not fit in a 64-bit integer")
         self.num_codebooks, self.n_codewords, self.lookups = num_codebooks, K_c, token_lookups
+        self.features = None  # `ScoreFeatures` where they take the place of tokens
 
     def tables(self):
         """The codebooks as one array of full width, (M, N, D) float32: a token is the sum of M codewords."""

@@ -1,0 +1,73 @@
+"""Vectors whose inner products are, nearly, the scores of an interaction that adds up over nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+from sklearn.utils.extmath import randomized_svd
+
+WIDTH = 256  # of the vectors at most, and landmarks
+ROWS, CELLS = 12000, 2**27  # users whose scores of all items are decomposed, and scores, at most
+RIDGE = 1e-4  # of the mean square of the landmarks' scores
+
+
+class ScoreFeatures(nn.Cell):
+    """score(user, item) ~ z(user) . v(item), by a user's scores of a few landmark items.
+
+    Rows of scores over all items, whatever interaction made them, lie near a subspace: v are its principal directions
+    (a truncated singular value decomposition of the rows of some users), and z is predicted, by ridge regression, from
+    the scores of as many landmark items as the subspace has dimensions, drawn at random (the idea of Nystrom's method:
+    Williams and Seeger, "Using the Nystrom Method to Speed Up Kernel Machines", 2000). So what no inner product of
+    tokens and items holds is held by one of these longer vectors, and adds up: over tokens, and over codewords. Of each
+    row its mean is left out, which ranks nothing. A query costs the interaction of its tokens with the landmarks.
+
+    Args:
+        scores: function of tokens (T, D) float32 and items, their rows in the table of embeddings or None for all, that
+            returns scores (T, items) float32.
+        n_items: of the catalogue.
+    """
+
+    def __init__(self, scores: Callable, n_items: int):
+        super().__init__()
+        self._scores = scores
+        self.width = min(WIDTH, n_items)
+        self.landmarks = self._fixed("landmarks", np.zeros(self.width, np.int32))
+        self.of_landmarks = self._fixed("of_landmarks", np.zeros((self.width, self.width), np.float32))
+        self.items = self._fixed("items", np.zeros((n_items, self.width), np.float32))
+
+    def fit(self, tokens: np.ndarray, seed: int) -> None:
+        """Chooses all of it by the scores of some users, tokens (U, K, D) float32."""
+        n_users = min(len(tokens), ROWS, max(CELLS // len(self.items), 1))
+        tokens = tokens[np.linspace(0, len(tokens) - 1, n_users).astype(np.int64)]
+        rows = self._rows(tokens, None)  # (U, n_items)
+        _, _, directions = randomized_svd(rows, min(self.width, n_users), random_state=seed)  # (W, n_items)
+        directions = np.pad(directions, ((0, self.width - len(directions)), (0, 0)))  # where users are fewer
+        landmarks = np.random.default_rng(seed).choice(len(self.items), self.width, replace=False).astype(np.int32)
+        known = self._rows(tokens, landmarks)  # (U, W)
+        ridge = RIDGE * np.square(known).mean() * n_users * np.eye(self.width)
+        of_landmarks = np.linalg.solve(known.T @ known + ridge, known.T @ (rows @ directions.T))
+        for part, values in (
+            (self.landmarks, landmarks),
+            (self.of_landmarks, of_landmarks.astype(np.float32)),
+            (self.items, np.ascontiguousarray(directions.T, np.float32)),
+        ):
+            part.set_data(ms.Tensor(values))
+
+    def of(self, tokens: np.ndarray) -> np.ndarray:
+        """z of users, tokens (U, K, D) float32 -> (U, 1, W) float32."""
+        return (self._rows(tokens, self.landmarks.asnumpy()) @ self.of_landmarks.asnumpy())[:, None]
+
+    def _rows(self, tokens, items):
+        """Scores of items, summed over tokens, less their mean."""
+        n_users, n_tokens, width = tokens.shape
+        scores = self._scores(tokens.reshape(-1, width), items)
+        scores = scores.reshape(n_users, n_tokens, scores.shape[1]).sum(1)
+        return scores - scores.mean(1, keepdims=True)
+
+    @staticmethod
+    def _fixed(name, values):
+        """A parameter, so that checkpoints hold it, that no optimiser moves."""
+        return ms.Parameter(ms.Tensor(values), name=name, requires_grad=False)
