@@ -15,6 +15,7 @@ from models.wide import WideSettings, WideTable
 from work import Hyperparameters
 
 N_ITEMS = 40
+CATALOGUE = SimpleNamespace(n_items=N_ITEMS)  # a catalogue
 SMALL = Hyperparameters(
     encoder="DNN",
     embedding_size=8,
@@ -41,7 +42,7 @@ def walks(users=300, length=12):
 @pytest.fixture
 def matcher(graph_mode):
     """Of an untrained model and a table that has learnt the ring."""
-    model = models.build(SMALL, SimpleNamespace(n_items=N_ITEMS))
+    model = models.build(SMALL, CATALOGUE)
     tokens = models.QuerySide(model, 64).raw_tokens(Queries.without_targets(walks(60)))
     model.start_quantiser(tokens, 32, 0)
     table = WideTable.fit(walks(), N_ITEMS, WideSettings(l2=1.0, max_postings=N_ITEMS, lookups=4))
@@ -134,6 +135,9 @@ def test_what_cannot_grow_is_refused(matcher, index):
     described = Matcher(matcher.model, matcher.wide, replace(SMALL, item_features=("year",)))
     with pytest.raises(UserError, match="reads features of items"):
         described.add_items(index, NEWCOMER, N_ITEMS + 1)
+    scored = Matcher(models.build(replace(SMALL, interaction="MoL"), CATALOGUE), matcher.wide, SMALL)
+    with pytest.raises(UserError, match="has codes for what users score"):
+        scored.add_items(index, NEWCOMER, N_ITEMS + 1)
 
 
 def test_a_table_grows_on_the_scale_it_has(matcher):

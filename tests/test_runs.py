@@ -89,11 +89,13 @@ def test_one_long_history_in_a_hundred_makes_no_longer_windows():
     assert settled(Hyperparameters(), few).seq_len == 20
 
 
-def test_pursuit_quantises_what_adds_up_over_tokens():
-    """A network does not: its four tokens have codes of their own."""
-    adds, network = (settled(Hyperparameters(encoder="DNN", **flags), data(300, 150, 10)) for flags in FORMULAS)
-    assert (adds.quantiser, adds.token_lookups, adds.K_c) == ("pursuit", 8, 2 * 1350 // 8)
-    assert (network.quantiser, network.token_lookups, network.K_c) == ("residual", 1, 4 * 1350 // 8)
+def test_pursuit_quantises_what_no_relu_and_no_second_codebook_does():
+    """What a network scores adds up as its features do."""
+    for flags in FORMULAS:
+        found = settled(Hyperparameters(encoder="DNN", **flags), data(300, 150, 10))
+        assert (found.quantiser, found.token_lookups, found.K_c) == ("pursuit", 8, 2 * 1350 // 8)
+    network = settled(Hyperparameters(encoder="DNN", quantiser="residual", **FORMULAS[1]), data(300, 150, 10))
+    assert (network.token_lookups, network.K_c) == (1, 4 * 1350 // 8)
     for flags in ({"score_bias": -1.0}, {"num_codebooks": 2}):
         assert settled(Hyperparameters(**flags), data(300, 150, 10)).quantiser == "residual"
 

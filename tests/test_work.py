@@ -213,7 +213,7 @@ def test_a_number_of_tokens_that_changes_nothing_is_refused(tmp_path, monkeypatc
     ("flags", "said"),
     [
         (["--beta", "2"], "--beta changes nothing: the quantiser pursuit takes no part in training"),
-        (["--quantiser", "pursuit", "--interaction", "DNN"], "the quantiser pursuit needs scores that add up"),
+        (["--quantiser", "pursuit", "--score_bias", "-1"], "the quantiser pursuit knows no ReLU of a score"),
         (["--quantiser", "pursuit", "--num_codebooks", "2"], "the quantiser pursuit has one codebook, not 2"),
     ],
 )

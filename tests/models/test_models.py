@@ -120,6 +120,7 @@ def test_scores_outside_the_graph_equal_those_inside(name, score_bias, make_mode
         {"quantiser": "product"},
         {"quantiser": "pursuit", "interaction": "dot", "num_codebooks": 1},
         {"quantiser": "pursuit", "interaction": "bilinear", "num_codebooks": 1},
+        {"quantiser": "pursuit", "interaction": "DNN", "num_codebooks": 1},
     ],
 )
 def test_unpruned_index_recommends_what_exhaustive_scoring_does(changes, make_model):

@@ -75,6 +75,13 @@ def test_codes_equal_those_of_mindspore(changes, trained, tmp_path):
     assert query.codes([]).shape == (0, model.codes_per_user)
 
 
+def test_what_reads_scores_of_landmarks_is_refused(trained, tmp_path):
+    model = trained(quantiser="pursuit", interaction="DNN", num_codebooks=1, K_c=40)
+    with pytest.raises(UserError, match="cannot write the scores of landmark items by DNN; train with"):
+        export_query_side(model, tmp_path / "query.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_file_says_what_it_is(exported):
     model, path = exported
     query = OnnxQuery(path)
