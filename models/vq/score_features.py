@@ -9,8 +9,10 @@ import numpy as np
 from mindspore import nn
 from sklearn.utils.extmath import randomized_svd
 
+from recommender import blocks
+
 WIDTH = 256  # of the vectors at most, and landmarks
-ROWS, CELLS = 12000, 2**27  # users whose scores of all items are decomposed, and scores, at most
+ROWS, CELLS = 12000, 2**26  # users whose scores of all items are decomposed, and scores, at most
 RIDGE = 1e-4  # of the mean square of the landmarks' scores
 
 
@@ -63,9 +65,11 @@ class ScoreFeatures(nn.Cell):
     def _rows(self, tokens, items):
         """Scores of items, summed over tokens, less their mean."""
         n_users, n_tokens, width = tokens.shape
-        scores = self._scores(tokens.reshape(-1, width), items)
-        scores = scores.reshape(n_users, n_tokens, scores.shape[1]).sum(1)
-        return scores - scores.mean(1, keepdims=True)
+        rows = np.empty((n_users, len(self.items) if items is None else len(items)), np.float32)
+        for users in blocks(n_users, n_tokens * rows.shape[1]):
+            scores = self._scores(tokens[users].reshape(-1, width), items)
+            rows[users] = scores.reshape(-1, n_tokens, rows.shape[1]).sum(1)
+        return rows - rows.mean(1, keepdims=True)
 
     @staticmethod
     def _fixed(name, values):
