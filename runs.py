@@ -18,6 +18,7 @@ from matcher import Matcher
 from metric import Metrics, file_of
 from models.wide import WideTable
 from retrieval import load_index
+from retrieval.engines.onnx_query import CODES, LANDMARKS
 from retrieval.served import INDEX, MANIFEST, QUERY, SCORER, read_manifest, write_manifest
 from training import FIRST_PHASE, load_checkpoint
 from work import Hyperparameters, check
@@ -25,7 +26,7 @@ from work import Hyperparameters, check
 RUNS = Path("runs")
 WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
-TIED = (BEST, WIDE, INDEX, QUERY, SCORER)  # files of a run that belong together
+TIED = (BEST, WIDE, INDEX, QUERY, SCORER, CODES, LANDMARKS)  # files of a run that belong together
 RESULTS = ("per_user_*.npz", "metrics.csv", "*index.json", "codebooks.json", MANIFEST)  # files beside index/
 VERSION = 4  # of config.json
 FIRST_PHASE_READS = ("model", "training", "data")  # groups of settings

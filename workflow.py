@@ -310,7 +310,7 @@ def recommend(h, command, data, given):
 
 def export(h, command, data, given):
     """Writes what serves a quantised model without MindSpore, beside its checkpoint and index: the query side as
-    query.onnx, and scorer.npz for the codes that the index lacks."""
+    query.onnx (see `export_query_side`), and scorer.npz for the codes that the index lacks."""
     if given:
         raise UserError(f"--{min(given)} changes nothing in an index that stands; --mode test builds another.")
     checkpoint = Path(command.checkpoint)

@@ -66,6 +66,10 @@ class DQMatch(AllToAll):
         codewords = None if features is not None else self.quantiser.tables()
         return self.interaction.scorer(self.items.vectors(), self.score_bias, codewords)
 
+    def landmark_scorer(self):
+        """Scores of tokens and the landmark items of the quantiser's features."""
+        return self.interaction.scorer(self.items.vectors()[self.quantiser.features.landmarks.asnumpy()])
+
     def _scores_of(self, tokens, items):
         """Scores of tokens (T, D) and items, their rows or None for all, (T, items) float32."""
         vectors = self.items.vectors()

@@ -11,9 +11,12 @@ import numpy as np
 
 from errors import UserError
 from files import fresh
+from retrieval import save_scorer
+from retrieval.engines.onnx_query import CODES, LANDMARKS
 
 FORMAT = 2  # of the metadata; `retrieval.engines.onnx_query` reads it
 OPSET, IR_VERSION = 17, 8  # what onnxruntime 1.13 and later run
+FLOATS = ("weights", "tokens", "scores")  # inputs and outputs of numbers that are not whole
 
 
 def export_query_side(model, path):
@@ -26,13 +29,16 @@ def export_query_side(model, path):
     K_u, n_items, the names of the values and the meaning of the codes. The file is whole or not there; ONNX allows it
     2 GB.
 
+    Where codes are of what users score on landmarks (`models.vq.score_features`), the output is `tokens`, float32
+    (B, K_u, D), and two files stand beside it: landmarks.npz, which scores them (`retrieval.load_scorer`), and
+    codes.onnx, which makes codes and weights of `scores`, float32 (B, landmarks), summed over tokens.
+
     Args:
         model: a model whose quantiser has started.
         path: the `pathlib.Path` of the file.
 
     Raises:
-        UserError: the onnx package is missing, the model has no codes, its encoder no export, or its quantiser reads
-            scores.
+        UserError: the onnx package is missing, the model has no codes, or its encoder no export.
     """
     try:
         import onnx
@@ -48,11 +54,6 @@ def export_query_side(model, path):
             raise UserError(
                 f"{type(part).__name__} has no method onnx and cannot be exported; train with another part."
             )
-    if model.quantiser.features is not None:
-        raise UserError(
-            f"--mode export cannot write the scores of landmark items by {model.interaction.name}; train with "
-            "--quantiser residual, or with --interaction dot."
-        )
     graph = _Graph(onnx)
     inputs, meanings = {"history": ("batch", model.seq_len)}, {}
     embeddings, mask = model.items.onnx(graph, "history")
@@ -60,28 +61,37 @@ def export_query_side(model, path):
         inputs["user"], meanings["user_values"] = ("batch", "values"), json.dumps(model.users.names)
         embeddings = model.users.onnx(graph, embeddings, mask, "user")
     tokens = model.tokeniser.onnx(graph, embeddings, mask, model.seq_len)  # (K_u, B, D)
-    keys = ("batch", model.codes_per_user)
+    about = {
+        "sparcode_format": FORMAT,
+        "seq_len": model.seq_len,
+        "K_u": model.K_u,
+        "n_items": model.items.n_items,
+        "num_codebooks": model.quantiser.num_codebooks,
+        "K_c": model.quantiser.n_codewords,
+        "codes_per_user": model.codes_per_user,
+        "history": "item ids 1..n_items, oldest first, left-padded with 0",
+        "codes": "sum over m of index_m * K_c^(num_codebooks-1-m), a key of the index",
+        "weights": "by which the posting lists of the codes are multiplied",
+    } | meanings
+    keys = dict.fromkeys(("codes", "weights"), ("batch", model.codes_per_user))
+    features = model.quantiser.features
+    if features is not None:
+        graph("Transpose", tokens, perm=[1, 0, 2], output="tokens")
+        width = model.interaction.formula.token_embedding_size
+        _write(path, graph, inputs, {"tokens": ("batch", model.K_u, width)}, about)
+        save_scorer(model.landmark_scorer(), path.with_name(LANDMARKS))
+        graph, inputs, path = _Graph(onnx), {"scores": ("batch", features.width)}, path.with_name(CODES)
+        tokens = graph("Unsqueeze", features.onnx(graph, "scores"), [0])  # (1, B, W)
     codes, weights = model.quantiser.onnx(graph, tokens, model.K_u)
     graph("Identity", codes, output="codes")
     graph("Identity", weights, output="weights")
-    exported = graph.model(
-        inputs,
-        {"codes": keys, "weights": keys},
-        {
-            "sparcode_format": FORMAT,
-            "seq_len": model.seq_len,
-            "K_u": model.K_u,
-            "n_items": model.items.n_items,
-            "num_codebooks": model.quantiser.num_codebooks,
-            "K_c": model.quantiser.n_codewords,
-            "history": "item ids 1..n_items, oldest first, left-padded with 0",
-            "codes": "sum over m of index_m * K_c^(num_codebooks-1-m), a key of the index",
-            "weights": "by which the posting lists of the codes are multiplied",
-        }
-        | meanings,
-    )
+    _write(path, graph, inputs, keys, about)
+
+
+def _write(path, graph, inputs, outputs, about):
+    exported = graph.model(inputs, outputs, about).SerializeToString()
     with fresh(path) as file:
-        file.write(exported.SerializeToString())
+        file.write(exported)
 
 
 class _Graph:
@@ -109,11 +119,11 @@ class _Graph:
         return self.onnx.numpy_helper.from_array(np.array(values, kind))
 
     def model(self, inputs, outputs, metadata):
-        """The checked model; inputs and outputs are dictionaries from names to shapes, int64 but the weights."""
+        """The checked model; inputs and outputs are dictionaries from names to shapes, int64 but for FLOATS."""
         helper, kinds = self.onnx.helper, self.onnx.TensorProto
         inputs, outputs = (
             [
-                helper.make_tensor_value_info(name, kinds.FLOAT if name == "weights" else kinds.INT64, shape)
+                helper.make_tensor_value_info(name, kinds.FLOAT if name in FLOATS else kinds.INT64, shape)
                 for name, shape in each.items()
             ]
             for each in (inputs, outputs)

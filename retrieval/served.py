@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from files import content_digest, digest, fresh
-from retrieval.engines.onnx_query import OnnxQuery
+from retrieval.engines.onnx_query import CODES, LANDMARKS, OnnxQuery
 from retrieval.keys import ItemKeys
 from retrieval.postings import load_index
 from retrieval.recommender import IndexRecommender
@@ -74,7 +74,7 @@ def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommen
     Its queries have `histories`, and `users` as of `OnnxQuery.keys` where the run reads features of users.
 
     Args:
-        folder: holds manifest.json, index/, query.onnx and scorer.npz.
+        folder: holds manifest.json, index/, query.onnx and scorer.npz, and codes.onnx and landmarks.npz of some runs.
         threads: of a search and of scoring codes that the index lacks; all cores unless told.
 
     Raises:
@@ -83,6 +83,7 @@ def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommen
     """
     folder = Path(folder)
     manifest = read_manifest(folder, [INDEX, QUERY, SCORER])
+    read_manifest(folder, [name for name in (CODES, LANDMARKS) if name in manifest["files"]])
     query, keys = OnnxQuery(folder / QUERY), manifest["item_keys"]
     item_keys = keys and ItemKeys(int(keys["first"]), tuple(map(float, keys["weights"])))
 

@@ -62,6 +62,12 @@ class ScoreFeatures(nn.Cell):
         """z of users, tokens (U, K, D) float32 -> (U, 1, W) float32."""
         return (self._rows(tokens, self.landmarks.asnumpy()) @ self.of_landmarks.asnumpy())[:, None]
 
+    def onnx(self, graph, scores):
+        """z as nodes of an ONNX graph, from scores of the landmarks (B, W), summed over tokens; see
+        `models.onnx_export`."""
+        rows = graph("Sub", scores, graph("ReduceMean", scores, axes=[1]))
+        return graph("MatMul", rows, self.of_landmarks.asnumpy())
+
     def _rows(self, tokens, items):
         """Scores of items, summed over tokens, less their mean."""
         n_users, n_tokens, width = tokens.shape

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.queries import integers, item_ids
+from retrieval.scorer import load_scorer
 
 FORMAT = 2  # of the metadata that models/onnx_export.py writes
+CODES, LANDMARKS = "codes.onnx", "landmarks.npz"  # beside the file, where codes are of what users score
 
 
 class OnnxQuery:
@@ -20,7 +22,7 @@ class OnnxQuery:
     share; several threads may call at once.
 
     Args:
-        path: the file.
+        path: the file; codes.onnx and landmarks.npz are read beside it where it gives tokens and not codes.
 
     Attributes:
         seq_len: the last items of a history that count.
@@ -40,15 +42,8 @@ class OnnxQuery:
             import onnxruntime
         except ImportError as error:
             raise ImportError("Serving from query.onnx needs onnxruntime: pip install onnxruntime") from error
-        with open(path, "rb") as file:
-            model = file.read()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-            about = self._session.get_modelmeta().custom_metadata_map
-        except Exception as error:  # onnxruntime has a kind for each way a file can be damaged
-            raise ValueError(f"{path} cannot be read as an ONNX model: {error}") from error
+        self._session = _session(onnxruntime, path)
+        about = self._session.get_modelmeta().custom_metadata_map
         if about.get("sparcode_format") != str(FORMAT):
             raise ValueError(
                 f"{path} is not a query side of format {FORMAT}; write it again with "
@@ -56,6 +51,11 @@ class OnnxQuery:
             )
         self.seq_len, self.n_items = int(about["seq_len"]), int(about["n_items"])
         self.codes_per_user = self._session.get_outputs()[0].shape[1]
+        self._landmarks = None
+        if self._session.get_outputs()[0].name == "tokens":
+            self.codes_per_user = int(about["codes_per_user"])
+            self._landmarks = load_scorer(Path(path).with_name(LANDMARKS), 1)
+            self._codes = _session(onnxruntime, Path(path).with_name(CODES))
         self.user_values = json.loads(about.get("user_values", "[]"))
 
     def keys(
@@ -85,7 +85,13 @@ class OnnxQuery:
         if not len(padded):  # on an empty batch onnxruntime 1.31 ends the process
             shape = (0, self.codes_per_user)
             return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        codes, weights = self._session.run(["codes", "weights"], inputs)
+        if self._landmarks is None:
+            codes, weights = self._session.run(["codes", "weights"], inputs)
+            return codes, weights
+        (tokens,) = self._session.run(["tokens"], inputs)  # (U, K, D)
+        scores = self._landmarks.token_scores(tokens.reshape(-1, tokens.shape[2]))
+        scores = scores.reshape(*tokens.shape[:2], -1).sum(1)
+        codes, weights = self._codes.run(["codes", "weights"], {"scores": scores})
         return codes, weights
 
     def codes(self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None) -> np.ndarray:
@@ -111,3 +117,15 @@ class OnnxQuery:
         if users.size and not 0 <= users.min() <= users.max() < len(self.user_values):
             raise ValueError(f"the values of users must be within 0..{len(self.user_values) - 1}.")
         return users
+
+
+def _session(onnxruntime, path):
+    """A file opened by onnxruntime for one thread."""
+    with open(path, "rb") as file:
+        model = file.read()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a kind for each way a file can be damaged
+        raise ValueError(f"{path} cannot be read as an ONNX model: {error}") from error

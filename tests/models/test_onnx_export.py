@@ -55,6 +55,7 @@ def exported(trained, tmp_path):
         {},
         *({"quantiser": name, "K_u": 6, "num_codebooks": 4} for name in ("product", "residual")),
         {"quantiser": "pursuit", "interaction": "dot", "num_codebooks": 1, "K_c": 40},
+        {"quantiser": "pursuit", "interaction": "DNN", "num_codebooks": 1, "K_c": 40},
         {"K_u": 1, "num_codebooks": 1},
         {"hidden": (), "token_embedding_size": 6, "num_codebooks": 3, "K_c": 7},
         {"hidden": (9, 5), "dropout": 0.5, "history_dropout": 0.5},
@@ -73,13 +74,6 @@ def test_codes_equal_those_of_mindspore(changes, trained, tmp_path):
     for row in (0, 1, 6, 30):  # empty, one item, full, longer
         np.testing.assert_array_equal(query.codes([histories[row].tolist()])[0], codes[row])
     assert query.codes([]).shape == (0, model.codes_per_user)
-
-
-def test_what_reads_scores_of_landmarks_is_refused(trained, tmp_path):
-    model = trained(quantiser="pursuit", interaction="DNN", num_codebooks=1, K_c=40)
-    with pytest.raises(UserError, match="cannot write the scores of landmark items by DNN; train with"):
-        export_query_side(model, tmp_path / "query.onnx")
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_says_what_it_is(exported):
