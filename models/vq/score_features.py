@@ -49,7 +49,8 @@ class ScoreFeatures(nn.Cell):
         directions = np.pad(directions, ((0, self.width - len(directions)), (0, 0)))  # where users are fewer
         landmarks = np.random.default_rng(seed).choice(len(self.items), self.width, replace=False).astype(np.int32)
         known = self._rows(tokens, landmarks)  # (U, W)
-        ridge = RIDGE * np.square(known).mean() * n_users * np.eye(self.width)
+        size = max(np.square(known).mean(), 1e-12)  # above 0 where all scores are the same
+        ridge = RIDGE * size * n_users * np.eye(self.width)
         of_landmarks = np.linalg.solve(known.T @ known + ridge, known.T @ (rows @ directions.T))
         for part, values in (
             (self.landmarks, landmarks),

@@ -72,3 +72,11 @@ def test_fewer_users_than_directions_will_do():
     expected = centred(scores(TOKENS[:20, 0], None) + scores(TOKENS[:20, 1], None))
     found = few.of(TOKENS[:20])[:, 0] @ few.items.asnumpy().T
     np.testing.assert_allclose(centred(found), expected, atol=0.02 * expected.std())
+
+
+def test_scores_that_tell_nothing_apart_are_features_of_zeros():
+    dull = ScoreFeatures(
+        lambda tokens, items: np.ones((len(tokens), N_ITEMS if items is None else len(items))), N_ITEMS
+    )
+    dull.fit(TOKENS, 0)
+    assert not dull.of(TOKENS).any()
