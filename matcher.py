@@ -171,13 +171,11 @@ class Matcher:
             Matcher, and its index in float32; `compact` makes it small again.
 
         Raises:
-            UserError: there is no wide table, the model reads features of items or has codes for what users score
-                (`models.vq.score_features`), or the items are fewer than now.
+            UserError: there is no wide table, the model reads features of items, or the items are fewer than now.
         """
         old, settings = self.model.items.n_items, self.settings
-        if self.item_keys is None or settings.item_features or self.model.quantiser.features is not None:
-            why = "reads features of items" if settings.item_features else "has codes for what users score"
-            why = "has no wide table and index" if self.item_keys is None else why
+        if self.item_keys is None or settings.item_features:
+            why = "reads features of items" if settings.item_features else "has no wide table and index"
             raise UserError(f"new items cannot be added: the model {why}; train anew with them.")
         if n_items <= old:
             raise UserError(f"new items cannot be added: {n_items} items are asked for, and {old} are known.")
@@ -185,12 +183,14 @@ class Matcher:
         links = wide.rows()[1:, 1:]
         links = links[old:, :old] + links[:old, old:].T  # (new, old)
         links = links.multiply(1 / np.maximum(links.sum(1), 1e-12)).tocsr()
-        model = models.grown(self.model, settings, links @ self.model.items.vectors())
+        model = models.grown(self.model, settings, links)
         matcher = Matcher(model, wide, settings)
         index = index if isinstance(index, SparseInvertedIndex) else index.decode()
         tokens = index.only(index.codes[index.codes < self.item_keys.first])
         index = matcher.with_items(tokens.add_items(_NewItems(model.scorer(), old), n_items - old))
-        return matcher, index if settings.max_bytes is None else index.prune(max_bytes=settings.max_bytes)
+        if settings.max_bytes is not None:
+            index = index.prune(max_bytes=settings.max_bytes, format=settings.index_format or "uint8")
+        return matcher, index
 
     def _choose_limits(self, judges, n_codes, form):
         """The shortest lists and then the smallest format whose loss on the judges is small and not significant.

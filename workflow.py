@@ -193,12 +193,12 @@ def settled(h, data):
 
     `history_dropout` is 1 / (1 + sqrt(n / 10)) of n training interactions per item: .17 on MovieLens-1M (n = 235), .49
     on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. Causal
-    encoders pool nothing, and have that as their `dropout`; they train on whole sequences. The quantiser is
-    pursuit, put under the trained model: epochs with codewords made it no better. With a ReLU over scores, or several
-    codebooks, it is residual; then a token has one code where scores do not add up, for a model is trained on the score
-    of a token's codewords together. `K_c` is 2048
-    or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. What trains on whole
-    sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 items on MovieLens-1M, 20 on Toys.
+    encoders pool nothing, and have that as their `dropout`; they train on whole sequences. The quantiser is pursuit,
+    put under the trained model: epochs with codewords made it no better. With a ReLU over scores, or several codebooks,
+    it is residual; then a token has one code where scores do not add up, for a model is trained on the score of a
+    token's codewords together. `K_c` is 2048 or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start
+    the quantiser. What trains on whole sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 on
+    MovieLens-1M, 20 on Toys.
     """
     encoder, sequences = models.PARTS["encoder"][h.encoder], _trains_on_sequences(h)
     causal = encoder.causal

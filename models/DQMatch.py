@@ -3,6 +3,7 @@
 import mindspore as ms
 
 from models.AllToAll import AllToAll
+from models.vq.score_features import WIDTH
 from retrieval import CodeScorer
 
 
@@ -61,7 +62,7 @@ class DQMatch(AllToAll):
     def scorer(self):
         features = self.quantiser.features
         if features is not None and self.is_quantised:
-            sizes = dict.fromkeys(("embedding_size", "token_embedding_size"), features.width)
+            sizes = dict.fromkeys(("embedding_size", "token_embedding_size"), WIDTH)
             return CodeScorer("dot", sizes, {}, features.items.asnumpy(), codewords=self.quantiser.tables())
         codewords = None if features is not None else self.quantiser.tables()
         return self.interaction.scorer(self.items.vectors(), self.score_bias, codewords)

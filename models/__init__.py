@@ -124,21 +124,21 @@ class _Builder:
         return self.part(name) if name in PARTS else self.settings[name]
 
 
-def grown(model, settings, vectors):
-    """The same model with more items, whose embeddings are given.
+def grown(model, settings, links):
+    """The same model with more items, whose vectors are means of those that it has.
 
     Args:
         model: of `build`. settings: those that it was built of; they name no features of items.
-        vectors: embeddings of the new items, (n, E) float32.
+        links: weights of the old items in each new one's mean, scipy.sparse (new, old).
     """
-    n_items = model.items.n_items + len(vectors)
+    n_new, n_old = links.shape
     users = None if model.users is None else FeatureTable(np.zeros((1, 1), np.int32), model.users.names)
-    more = build(settings, SimpleNamespace(n_items=n_items), Features(users))
+    more = build(settings, SimpleNamespace(n_items=n_old + n_new), Features(users))
     known = {parameter.name: parameter for parameter in model.get_parameters()}
     for parameter in more.get_parameters():
         values = known[parameter.name].asnumpy()
-        if parameter.shape != values.shape:
-            values = np.concatenate([values, vectors])
+        if parameter.shape != values.shape:  # one row per item, or one more for padding
+            values = np.concatenate([values, links @ values[-n_old:]])
         parameter.set_data(ms.Tensor(values.astype(np.float32)))
     return more
 

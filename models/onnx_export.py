@@ -11,6 +11,7 @@ import numpy as np
 
 from errors import UserError
 from files import fresh
+from models.vq.score_features import WIDTH
 from retrieval import save_scorer
 from retrieval.engines.onnx_query import CODES, LANDMARKS
 
@@ -31,7 +32,7 @@ def export_query_side(model, path):
 
     Where codes are of what users score on landmarks (`models.vq.score_features`), the output is `tokens`, float32
     (B, K_u, D), and two files stand beside it: landmarks.npz, which scores them (`retrieval.load_scorer`), and
-    codes.onnx, which makes codes and weights of `scores`, float32 (B, landmarks), summed over tokens.
+    codes.onnx, which makes codes and weights of `scores`, float32 (B, WIDTH), summed over tokens.
 
     Args:
         model: a model whose quantiser has started.
@@ -80,7 +81,7 @@ def export_query_side(model, path):
         width = model.interaction.formula.token_embedding_size
         _write(path, graph, inputs, {"tokens": ("batch", model.K_u, width)}, about)
         save_scorer(model.landmark_scorer(), path.with_name(LANDMARKS))
-        graph, inputs, path = _Graph(onnx), {"scores": ("batch", features.width)}, path.with_name(CODES)
+        graph, inputs, path = _Graph(onnx), {"scores": ("batch", WIDTH)}, path.with_name(CODES)
         tokens = graph("Unsqueeze", features.onnx(graph, "scores"), [0])  # (1, B, W)
     codes, weights = model.quantiser.onnx(graph, tokens, model.K_u)
     graph("Identity", codes, output="codes")

@@ -3,6 +3,8 @@
 Each is defined in this file alone and taken from training through index, evaluation and files to serving.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mindspore import ops
@@ -105,6 +107,14 @@ def test_a_part_of_a_model_from_training_to_serving(flag, registry, part, tmp_pa
     served, served_scores = open_served("runs/part").recommend(queries, 10)
     np.testing.assert_allclose(served_scores, scores, atol=1e-4)
     assert (np.sort(served) == np.sort(items)).mean() > 0.9
+    of_scores = [Path("runs/part", name) for name in ("codes.onnx", "landmarks.npz")]
+    assert {path.exists() for path in of_scores} == {flag == "interaction"}
+    for path in of_scores if flag == "interaction" else ():
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        with pytest.raises(ValueError, match=f"{path.name} is damaged"):
+            open_served("runs/part")
+        path.write_bytes(whole)
 
 
 def test_a_baseline(tmp_path, monkeypatch):

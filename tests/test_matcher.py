@@ -15,7 +15,7 @@ from models.wide import WideSettings, WideTable
 from work import Hyperparameters
 
 N_ITEMS = 40
-CATALOGUE = SimpleNamespace(n_items=N_ITEMS)  # a catalogue
+CATALOGUE = SimpleNamespace(n_items=N_ITEMS)
 SMALL = Hyperparameters(
     encoder="DNN",
     embedding_size=8,
@@ -41,12 +41,16 @@ def walks(users=300, length=12):
 
 @pytest.fixture
 def matcher(graph_mode):
+    return matcher_of(SMALL)
+
+
+def matcher_of(settings):
     """Of an untrained model and a table that has learnt the ring."""
-    model = models.build(SMALL, CATALOGUE)
+    model = models.build(settings, CATALOGUE)
     tokens = models.QuerySide(model, 64).raw_tokens(Queries.without_targets(walks(60)))
     model.start_quantiser(tokens, 32, 0)
     table = WideTable.fit(walks(), N_ITEMS, WideSettings(l2=1.0, max_postings=N_ITEMS, lookups=4))
-    return Matcher(model, table.scaled(30.0), SMALL)
+    return Matcher(model, table.scaled(30.0), settings)
 
 
 @pytest.fixture
@@ -90,8 +94,10 @@ def test_a_new_item_is_recommended_after_what_stood_before_it_and_tells_what_fol
     assert matcher.model.items.n_items == N_ITEMS  # the old matcher stays as it was
 
 
-def test_the_grown_index_answers_as_the_grown_model_scores(matcher, index):
-    grown, more = matcher.add_items(index, NEWCOMER, N_ITEMS + 1)
+@pytest.mark.parametrize("interaction", ["dot", "MoL"])
+def test_the_grown_index_answers_as_the_grown_model_scores(graph_mode, interaction):
+    matcher = matcher_of(replace(SMALL, interaction=interaction))
+    grown, more = matcher.add_items(matcher.build(np.arange(16), None)[0], NEWCOMER, N_ITEMS + 1)
     histories = Ragged.from_rows([[8, 9, 10], [41], [5, 41, 11, 12, 13, 14, 15]])
     asked = Queries.without_targets(histories)
     for seen in (True, False):
@@ -118,6 +124,13 @@ def test_lists_of_items_are_not_cut_as_those_of_codes_are(matcher):
         assert set(more.posting_list(first + item)[0]) == set(rows[item].indices), item
 
 
+def test_a_limit_of_bytes_holds_for_what_grows(matcher):
+    small = Matcher(matcher.model, matcher.wide, replace(SMALL, max_bytes=3000))
+    index = small.build(np.arange(16), None)[0]
+    _, more = small.add_items(index, NEWCOMER, N_ITEMS + 1)
+    assert max(one.statistics()["bytes"] for one in (index, more.compact("uint8"))) <= 3000
+
+
 def test_an_item_that_nobody_took_scores_nothing(matcher, index):
     grown, more = matcher.add_items(index, NEWCOMER, N_ITEMS + 2)
     asked = Queries.without_targets(walks(20))
@@ -135,9 +148,6 @@ def test_what_cannot_grow_is_refused(matcher, index):
     described = Matcher(matcher.model, matcher.wide, replace(SMALL, item_features=("year",)))
     with pytest.raises(UserError, match="reads features of items"):
         described.add_items(index, NEWCOMER, N_ITEMS + 1)
-    scored = Matcher(models.build(replace(SMALL, interaction="MoL"), CATALOGUE), matcher.wide, SMALL)
-    with pytest.raises(UserError, match="has codes for what users score"):
-        scored.add_items(index, NEWCOMER, N_ITEMS + 1)
 
 
 def test_a_table_grows_on_the_scale_it_has(matcher):

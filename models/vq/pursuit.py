@@ -11,7 +11,7 @@ import numpy as np
 from models.vq.means import fit_means
 from models.vq.nearest import BLOCK, gram_of
 from models.vq.quantiser import Quantiser
-from models.vq.score_features import ScoreFeatures
+from models.vq.score_features import WIDTH, ScoreFeatures
 from retrieval.search import available_cores
 
 
@@ -55,7 +55,7 @@ class PursuitQuantiser(Quantiser):
     def linearise(self, scores, n_items):
         """Takes users for what they score, from now on; see `ScoreFeatures`."""
         self.features = ScoreFeatures(scores, n_items)
-        self.table = self._empty(self.features.width)
+        self.table = self._empty(WIDTH)
 
     def tables(self):
         return self.table.asnumpy()[None]

@@ -11,7 +11,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from recommender import blocks
 
-WIDTH = 256  # of the vectors at most, and landmarks
+WIDTH = 256  # of the vectors, and landmarks
 ROWS, CELLS = 12000, 2**26  # users whose scores of all items are decomposed, and scores, at most
 RIDGE = 1e-4  # of the mean square of the landmarks' scores
 
@@ -35,22 +35,23 @@ class ScoreFeatures(nn.Cell):
     def __init__(self, scores: Callable, n_items: int):
         super().__init__()
         self._scores = scores
-        self.width = min(WIDTH, n_items)
-        self.landmarks = self._fixed("landmarks", np.zeros(self.width, np.int32))
-        self.of_landmarks = self._fixed("of_landmarks", np.zeros((self.width, self.width), np.float32))
-        self.items = self._fixed("items", np.zeros((n_items, self.width), np.float32))
+        self.landmarks = _fixed("landmarks", np.zeros(WIDTH, np.int32))  # rows of items
+        self.of_landmarks = _fixed("of_landmarks", np.zeros((WIDTH, WIDTH), np.float32))
+        self.items = _fixed("items", np.zeros((n_items, WIDTH), np.float32))  # v
 
     def fit(self, tokens: np.ndarray, seed: int) -> None:
         """Chooses all of it by the scores of some users, tokens (U, K, D) float32."""
         n_users = min(len(tokens), ROWS, max(CELLS // len(self.items), 1))
         tokens = tokens[np.linspace(0, len(tokens) - 1, n_users).astype(np.int64)]
         rows = self._rows(tokens, None)  # (U, n_items)
-        _, _, directions = randomized_svd(rows, min(self.width, n_users), random_state=seed)  # (W, n_items)
-        directions = np.pad(directions, ((0, self.width - len(directions)), (0, 0)))  # where users are fewer
-        landmarks = np.random.default_rng(seed).choice(len(self.items), self.width, replace=False).astype(np.int32)
+        _, _, directions = randomized_svd(rows, min(WIDTH, *rows.shape), random_state=seed)
+        directions = np.pad(directions, ((0, WIDTH - len(directions)), (0, 0)))  # (W, n_items), 0 where rows are few
+        # Of a small catalogue all items, again and again.
+        drawn = np.random.default_rng(seed).choice(len(self.items), min(WIDTH, len(self.items)), replace=False)
+        landmarks = np.resize(drawn, WIDTH).astype(np.int32)
         known = self._rows(tokens, landmarks)  # (U, W)
         size = max(np.square(known).mean(), 1e-12)  # above 0 where all scores are the same
-        ridge = RIDGE * size * n_users * np.eye(self.width)
+        ridge = RIDGE * size * n_users * np.eye(WIDTH)
         of_landmarks = np.linalg.solve(known.T @ known + ridge, known.T @ (rows @ directions.T))
         for part, values in (
             (self.landmarks, landmarks),
@@ -78,7 +79,7 @@ class ScoreFeatures(nn.Cell):
             rows[users] = scores.reshape(-1, n_tokens, rows.shape[1]).sum(1)
         return rows - rows.mean(1, keepdims=True)
 
-    @staticmethod
-    def _fixed(name, values):
-        """A parameter, so that checkpoints hold it, that no optimiser moves."""
-        return ms.Parameter(ms.Tensor(values), name=name, requires_grad=False)
+
+def _fixed(name, values):
+    """A parameter, so that checkpoints hold it, that no optimiser moves."""
+    return ms.Parameter(ms.Tensor(values), name=name, requires_grad=False)

@@ -35,7 +35,7 @@ def test_products_of_the_features_are_the_scores_of_any_user(features):
     tokens = np.random.default_rng(1).standard_normal((50, 2, 4)).astype(np.float32)
     expected = centred(scores(tokens[:, 0], None) + scores(tokens[:, 1], None))
     z = features.of(tokens)
-    assert z.shape == (50, 1, features.width)
+    assert z.shape == (50, 1, score_features.WIDTH)
     np.testing.assert_allclose(centred(z[:, 0] @ features.items.asnumpy().T), expected, atol=0.02 * expected.std())
 
 
