@@ -6,7 +6,7 @@ import pytest
 
 from models.vq import PursuitQuantiser
 from models.vq import nearest as outside
-from models.vq.pursuit import pursue
+from models.vq.pursuit import follow, pursue
 
 
 def directions(n=32, width=6, seed=0):
@@ -18,16 +18,49 @@ def vectors(n=50, width=6, seed=1):
     return np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32)
 
 
+def missed(rows, words, codes, weights):
+    return rows - (weights[..., None] * words[codes]).sum(1)
+
+
 def test_each_step_takes_the_codeword_and_the_weight_that_leave_least():
     words, rows = directions(), vectors()
-    codes, weights = pursue(rows, words, 4)
-    left = rows
-    for step in range(4):
-        best = np.maximum(left @ words.T, 0)  # |x - w c|^2 = |x|^2 - (x . c)^2 at w = x . c
-        assert (codes[:, step] == best.argmax(1)).all()
-        np.testing.assert_allclose(weights[:, step], best.max(1), atol=1e-5)
-        left = left - weights[:, step, None] * words[codes[:, step]]
+    codes, weights = np.zeros((50, 4), int), np.zeros((50, 4), np.float32)
+    for place in [0, 1, 2, 3, 0, 1, 2, 3]:
+        weights[:, place] = 0
+        best = np.maximum(missed(rows, words, codes, weights) @ words.T, 0)  # |x - w c|^2 is least at w = x . c
+        codes[:, place], weights[:, place] = best.argmax(1), best.max(1)
+    found = pursue(rows, words, 4)
+    np.testing.assert_array_equal(found[0], codes)
+    np.testing.assert_allclose(found[1], weights, atol=1e-5)
     assert (weights >= 0).all()
+
+
+def test_choosing_anew_leaves_no_user_more():
+    words, rows = directions(), vectors(400)
+    codes, weights = np.zeros((400, 4), int), np.zeros((400, 4), np.float32)
+    for place in range(4):
+        products = missed(rows, words, codes, weights) @ words.T
+        codes[:, place], weights[:, place] = products.argmax(1), np.maximum(products.max(1), 0)
+    once, twice = (
+        np.square(missed(rows, words, *found)).sum(1) for found in ((codes, weights), pursue(rows, words, 4))
+    )
+    assert (twice <= once + 1e-5).all() and twice.sum() < 0.9 * once.sum()
+
+
+def test_codewords_that_follow_their_users_leave_less_and_stay_directions():
+    rows, words = vectors(500), directions()
+    codes, weights = pursue(rows, words, 3)
+    before = np.square(missed(rows, words, codes, weights)).sum()
+    moved = follow(rows, words, codes, weights)
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
+    assert np.square(missed(rows, moved, *pursue(rows, moved, 3))).sum() < 0.9 * before
+
+
+def test_a_codeword_takes_what_the_others_leave_over():
+    """By hand: beside 5 (1, 0, 0) codeword 0 is left with (0, 3, 4), of which it held (0, 3, 0) in two look-ups."""
+    words = np.float32([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    moved = follow(np.float32([[5, 3, 4]]), words, np.int32([[0, 1, 0]]), np.float32([[2, 5, 1]]))
+    np.testing.assert_allclose(moved, [[0, 0.6, 0.8], [1, 0, 0], [0, 0, 1]], atol=1e-6)  # the last is nobody's
 
 
 def test_a_sum_of_two_orthogonal_codewords_is_found_again():
