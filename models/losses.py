@@ -2,6 +2,8 @@
 where a loss has settings or gradients of its own. All take what `SampledSoftmax` takes.
 """
 
+import math
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -76,7 +78,9 @@ class _CrossEntropy(nn.Cell):
 
 
 def bce(positive, negative, log_expected, target, drawn):
-    """Binary cross-entropy: -log sigmoid(positive) - sum_j log sigmoid(-negative_j)."""
+    """Binary cross-entropy of scores less a prior, see `_centred`: -log sigmoid(positive) - sum_j log
+    sigmoid(-negative_j)."""
+    positive, negative = _centred(positive, negative)
     return softplus(-positive).squeeze(1) + _sum_of(softplus(negative), target, drawn)
 
 
@@ -99,6 +103,7 @@ class GBCE(nn.Cell):
     def construct(self, positive, negative, log_expected, target, drawn):
         share = min(negative.shape[1] / self.others, 1.0)
         power = share * (self.t * (1 - 1 / share) + 1 / share)
+        positive, negative = _centred(positive, negative)
         return power * softplus(-positive).squeeze(1) + _sum_of(softplus(negative), target, drawn)
 
 
@@ -117,6 +122,17 @@ class CCL(nn.Cell):
     def construct(self, positive, negative, log_expected, target, drawn):
         found = _sum_of(ops.relu(negative - self.margin), target, drawn) / negative.shape[1]
         return ops.relu(1 - positive).squeeze(1) + self.weight * found
+
+
+def _centred(positive, negative):
+    """Scores less log N of N negatives: a score of 0 then means one chance in N + 1, as a positive among them has.
+
+    Without it many negatives push all scores down before anything else is learnt, and where items have no bias a model
+    stays there: with 1,024 it was at popularity's level after 20 epochs. It ranks nothing otherwise, and is 0 for the
+    one negative of SASRec.
+    """
+    prior = math.log(negative.shape[1])
+    return positive - prior, negative - prior
 
 
 def softplus(x):

@@ -33,14 +33,28 @@ def test_softmax_divides_a_negative_by_how_often_it_is_expected(often):
     np.testing.assert_allclose(found(SampledSoftmax(9), *each), expected, rtol=1e-5)
 
 
+CENTRE = np.log(3)  # of three negatives
+
+
 def test_binary_cross_entropy():
-    expected = -log_sigmoid(POSITIVE[:, 0]) - np.where(COLLISION, 0, log_sigmoid(-NEGATIVE)).sum(1)
+    expected = -log_sigmoid(POSITIVE[:, 0] - CENTRE) - np.where(COLLISION, 0, log_sigmoid(CENTRE - NEGATIVE)).sum(1)
     np.testing.assert_allclose(found(bce), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 10, 1000])
+def test_binary_cross_entropy_pulls_as_much_as_it_pushes_where_nothing_is_known(n):
+    def loss(positive, negative):
+        ids = ms.Tensor([[1]], ms.int32), ms.Tensor(np.arange(2, n + 2), ms.int32)
+        return bce(positive, negative, ms.Tensor(np.zeros(n, np.float32)), *ids).sum()
+
+    zeros = [ms.Tensor(np.zeros((1, width), np.float32)) for width in (1, n)]
+    pull, push = (gradient.asnumpy().sum() for gradient in ms.grad(loss, (0, 1))(*zeros))
+    np.testing.assert_allclose([pull, push], [-n / (n + 1), n / (n + 1)], rtol=1e-4)
 
 
 def test_gbce_without_calibration_is_bce_and_with_all_of_it_weighs_the_positive_by_the_share_drawn():
     np.testing.assert_allclose(found(GBCE(0.0, 31)), found(bce), rtol=1e-6)
-    expected = found(bce) + 0.9 * log_sigmoid(POSITIVE[:, 0])  # 3 of 30 items are drawn
+    expected = found(bce) + 0.9 * log_sigmoid(POSITIVE[:, 0] - CENTRE)  # 3 of 30 items are drawn
     np.testing.assert_allclose(found(GBCE(1.0, 31)), expected, rtol=1e-5)
     np.testing.assert_allclose(found(GBCE(1.0, 3)), found(bce), rtol=1e-6)
 
