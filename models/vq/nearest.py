@@ -68,7 +68,7 @@ def _pursue(products, words, gram, half_norm, n_codewords, lookups, error_feedba
                 closeness += products[user, token]
                 for book in range(n_books):
                     first = book * n_codewords
-                    word = first + _greatest(closeness[first : first + n_codewords])
+                    word = first + greatest(closeness[first : first + n_codewords])
                     indices[user, place, book] = word - first
                     if len(gram):
                         closeness -= gram[word]
@@ -77,8 +77,8 @@ def _pursue(products, words, gram, half_norm, n_codewords, lookups, error_feedba
                             closeness[other] -= _inner(words[other], words[word])
 
 
-@numba.njit(nogil=True)
-def _greatest(values):
+@numba.njit(nogil=True, fastmath=True)
+def greatest(values):
     """The first place of the greatest value; a maximum without its place is several times faster to find."""
     most = values[0]
     for value in values:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from models.vq.means import fit_means
-from models.vq.nearest import BLOCK, gram_of
+from models.vq.nearest import BLOCK, gram_of, greatest
 from models.vq.quantiser import Quantiser
 from models.vq.score_features import WIDTH, ScoreFeatures
 from retrieval.search import available_cores
@@ -184,17 +184,19 @@ def _pursue(products, words, gram, codes, weights):
         for step in range(PASSES * codes.shape[1]):
             place = step % codes.shape[1]
             if weights[row, place] > 0:  # of the pass before
-                missing += weights[row, place] * _products(words, gram, codes[row, place])
-            word = missing.argmax()
+                _add(missing, weights[row, place], words, gram, codes[row, place])
+            word = greatest(missing)
             weight = max(missing[word], np.float32(0))
             codes[row, place], weights[row, place] = word, weight
-            missing -= weight * _products(words, gram, word)
+            _add(missing, -weight, words, gram, word)
 
 
 @numba.njit(nogil=True)
-def _products(words, gram, word):
-    """Those of a codeword with all codewords, (N,) float32."""
-    return gram[word] if len(gram) else np.dot(words, words[word])
+def _add(products, weight, words, gram, word):
+    """Adds those of a codeword with all codewords, times a weight, to products (N,)."""
+    row = gram[word] if len(gram) else np.dot(words, words[word])
+    for place in range(len(products)):
+        products[place] += weight * row[place]
 
 
 def _directions(vectors):
