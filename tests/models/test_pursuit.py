@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from models.vq import PursuitQuantiser
+from models.vq import PursuitQuantiser, pursuit
 from models.vq import nearest as outside
 from models.vq.pursuit import follow, pursue
 
@@ -106,6 +106,18 @@ def test_half_of_the_codewords_are_for_what_the_others_leave_over():
     indices, weights = quantiser.keys(rows[:, None])
     missed = rows - (quantiser.look_up(indices) * weights[..., None]).sum(1)
     assert np.square(missed).sum() < 0.01 * np.square(rows).sum()
+
+
+def test_a_start_ends_with_codewords_that_follow_their_users(monkeypatch):
+    def left():
+        quantiser = PursuitQuantiser(1, 32, 6, 3)
+        quantiser.start(vectors(2000)[:, None], 32, 0)
+        table = quantiser.tables()[0]
+        return np.square(missed(vectors(2000), table, *pursue(vectors(2000), table, 3))).sum()
+
+    followed = left()
+    monkeypatch.setattr(pursuit, "ROUNDS", 0)
+    assert followed < 0.95 * left()
 
 
 @pytest.mark.parametrize("words", [1, 2, 3])
