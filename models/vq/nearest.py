@@ -79,7 +79,8 @@ def _pursue(products, words, gram, half_norm, n_codewords, lookups, error_feedba
 
 @numba.njit(nogil=True, fastmath=True)
 def greatest(values):
-    """The first place of the greatest value; a maximum without its place is several times faster to find."""
+    """The first place of the greatest of finite values (N,); a maximum without its place is several times faster to
+    find."""
     most = values[0]
     for value in values:
         most = max(most, value)
