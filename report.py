@@ -84,11 +84,10 @@ def wide(table, seconds):
     )
 
 
-def blend(tried, k):
+def blend(chosen, tried, k):
     """How well the wide table and the model do together, by the ratio of their spreads."""
-    best = max(tried, key=tried.get)
     print(f"wide : deep, NDCG@{k} of validation users: " + ", ".join(f"{r:g}: {v:.4f}" for r, v in tried.items()))
-    print(f"  chosen: {best:g} to 1")
+    print(f"  chosen: {chosen:g} to 1")
 
 
 def reach(tried, k):

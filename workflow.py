@@ -384,8 +384,8 @@ def blended(model, wide, h, data):
     report.doing("choosing the weight of the wide table")
     valid, k = blend.some_of(data.valid, data.catalogue.n_items), max(h.topk)
     deep = models.Exhaustive(model, h.inference_batch_size).scores(valid)
-    weight, tried = blend.choose_weight(deep, wide.scores(valid.histories), valid, k, h.exclude_seen)
-    report.blend(tried, k)
+    weight, ratio, tried = blend.choose_weight(deep, wide.scores(valid.histories), valid, k, h.exclude_seen)
+    report.blend(ratio, tried, k)
     wide = wide.scaled(weight)
     if h.index_loss is not None and weight:
         wide, tried = blend.cut(deep, wide, valid, k, h.exclude_seen, h.index_loss)

@@ -14,33 +14,43 @@ from retrieval.ranking import top_k
 
 # of the spread of the wide scores to that of the deep ones
 RATIOS = (0.0, 0.0312, 0.0625, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
+USUAL = 0.125  # what few users cannot tell from the best is nothing to leave it for
 LOOKUPS, POSTINGS = (4, 6, 8, 12, 20), (50, 100, 200, 400)  # of the table, where it may be cut
 MOST_USERS, CELLS = 6000, 2**26  # of validation users, and of their scores
 
 
 def choose_weight(
     deep: np.ndarray, wide: np.ndarray, queries: Queries, k: int, exclude_seen: bool
-) -> tuple[float, dict[float, float]]:
+) -> tuple[float, float, dict[float, float]]:
     """The weight of the wide scores with which deep + weight * wide ranks validation users best.
 
     The two come on scales of their own, so weights are tried by the ratio of the spreads (standard deviation over the
-    items, mean over users) that they make.
+    items, mean over users) that they make. Of those within a standard error of the best (paired over users; Breiman
+    et al., "Classification and Regression Trees", 1984, 3.4.3) the nearest to USUAL is taken: few users choose by
+    chance. On Toys 92 of them chose a weight that lost 3 % of NDCG@50 by the best, and .6 % by this.
 
     Args:
         deep, wide: scores float32 (U, n_items).
-        queries: U validation users, see `some_of`.
+        queries: U validation users, two at least, see `some_of`.
         k: of NDCG@k, which decides.
         exclude_seen: as the ranking is evaluated.
 
     Returns:
-        The weight, and NDCG@k by the ratio that was tried.
+        The weight, the ratio that it makes, and NDCG@k by the ratio that was tried.
     """
     unit = float(deep.std(1).mean() / max(wide.std(1).mean(), 1e-12))
     found = {
-        ratio: _measured(deep + np.float32(ratio * unit) * wide, queries, k, exclude_seen).mean("ndcg", k)
+        ratio: _measured(deep + np.float32(ratio * unit) * wide, queries, k, exclude_seen).per_user("ndcg", k)
         for ratio in RATIOS
     }
-    return max(found, key=found.get) * unit, found
+    best = max(found.values(), key=np.mean)
+
+    def as_good(ratio: float) -> bool:
+        loss = best - found[ratio]
+        return loss.mean() <= loss.std(ddof=1) / math.sqrt(len(loss))
+
+    chosen = min(filter(as_good, RATIOS), key=lambda ratio: abs(math.log(max(ratio, RATIOS[1] / 2) / USUAL)))
+    return chosen * unit, chosen, {ratio: float(values.mean()) for ratio, values in found.items()}
 
 
 def cut(

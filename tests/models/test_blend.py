@@ -5,7 +5,9 @@ import pytest
 
 from data.queries import Queries
 from data.ragged import Ragged
-from models.blend import RATIOS, choose_weight, cut, some_of
+from metric import Metrics
+from models import blend
+from models.blend import RATIOS, USUAL, choose_weight, cut, some_of
 from models.wide import WideSettings, WideTable
 
 TARGETS = np.random.default_rng(0).integers(1, 51, 40)
@@ -26,14 +28,29 @@ def misled(scale):
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_better_part_counts_whatever_its_scale(scale):
-    weight, found = choose_weight(misled(1.0), knowing(scale), QUERIES, 5, True)
+    weight, _, found = choose_weight(misled(1.0), knowing(scale), QUERIES, 5, True)
     assert weight * scale > 0.9 and found[0.0] < 0.3 < 0.9 < max(found.values())
-    weight, found = choose_weight(knowing(scale), misled(1.0), QUERIES, 5, True)
+    weight, _, found = choose_weight(knowing(scale), misled(1.0), QUERIES, 5, True)
     assert weight / scale < 0.3 and found[0.0] == max(found.values())
 
 
 def test_every_ratio_is_reported():
-    assert tuple(choose_weight(misled(1.0), knowing(1.0), QUERIES, 5, False)[1]) == RATIOS
+    assert tuple(choose_weight(misled(1.0), knowing(1.0), QUERIES, 5, False)[2]) == RATIOS
+
+
+@pytest.mark.parametrize(("gaining", "chosen"), [(1, USUAL), (20, 2.0)])
+def test_what_users_cannot_tell_apart_gets_the_usual_weight(monkeypatch, gaining, chosen):
+    """A heavy table takes something of a user in 40 and gives one more than that: chance. To twenty: not."""
+    change = np.where(np.arange(40) < gaining, 0.5, 0)
+    change[-1] = -0.3
+    ratios = iter(RATIOS)
+
+    def measured(*_):
+        return Metrics((5,), {"ndcg": (0.4 + (next(ratios) == 2.0) * change)[:, None]})
+
+    monkeypatch.setattr(blend, "_measured", measured)
+    _, ratio, found = choose_weight(misled(1.0), misled(2.0), QUERIES, 5, True)
+    assert ratio == chosen and max(found, key=found.get) == 2.0
 
 
 def table(n_items=50):
