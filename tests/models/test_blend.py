@@ -30,8 +30,8 @@ def misled(scale):
 def test_the_better_part_counts_whatever_its_scale(scale):
     weight, _, found = choose_weight(misled(1.0), knowing(scale), QUERIES, 5, True)
     assert weight * scale > 0.9 and found[0.0] < 0.3 < 0.9 < max(found.values())
-    weight, _, found = choose_weight(knowing(scale), misled(1.0), QUERIES, 5, True)
-    assert weight / scale < 0.3 and found[0.0] == max(found.values())
+    _, ratio, found = choose_weight(knowing(scale), misled(1.0), QUERIES, 5, True)
+    assert ratio <= USUAL and found[0.0] == max(found.values())
 
 
 def test_every_ratio_is_reported():
