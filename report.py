@@ -93,10 +93,19 @@ def blend(chosen, tried, k):
 def reach(tried, k):
     """How little of the wide table will do."""
     last = tried[-1]
-    print(
-        f"  looked up: the last {last['lookups']} items, at most {last['postings']} postings each; on validation users "
-        f"recall@{k} {last['recall change']:+.4f} (p = {last['recall p']:.2f}), ndcg@{k} "
-        f"{last['ndcg change']:+.4f} (p = {last['ndcg p']:.2f})"
+    print(f"  looked up: the last {last['lookups']} items, at most {last['postings']} postings each{_changes(last, k)}")
+
+
+def lookups(number, found, k):
+    """What codes cost, so many of a user."""
+    print(f"  {number} codes{_changes(found, k)}")
+
+
+def _changes(row, k):
+    """What `metric.cost` found."""
+    return (
+        f"; on validation users recall@{k} {row['recall change']:+.4f} (p = {row['recall p']:.2f}), ndcg@{k} "
+        f"{row['ndcg change']:+.4f} (p = {row['ndcg p']:.2f})"
     )
 
 

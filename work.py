@@ -96,8 +96,8 @@ class Hyperparameters:
     token_lookups: int | None = _parameter(
         None,
         "quantiser",
-        "codes looked up, each for what those before it lost; none: 8 of a user by pursuit, else 4 of a token, or 1 "
-        "where scores do not add up over tokens",
+        "codes looked up, each for what those before it lost; none: of a user as few of 12, 16 and 24 by pursuit as "
+        "lose nothing on validation users, else 4 of a token, or 1 where scores do not add up over tokens",
         least=1,
     )
     ema_decay: float = _parameter(

@@ -23,6 +23,7 @@ from load_csv_dataset import TrainingSequences
 from matcher import Matcher
 from metric import NAMES, evaluate
 from models import blend
+from models.fidelity import Fidelity
 from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
@@ -114,6 +115,11 @@ def train(h, command, data, given):
     model = models.build(h, data.catalogue, data.features)
     report.unused(_unread(h, model, given), f"{h.model} with {h.encoder}")
     with _claimed(command, f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}") as folder:
+        if folder.begun:
+            folder.require_same(h, data)
+        else:
+            write_config(folder.path, h, data, command.preset, given)
+        wide = fit_wide(h, data)
         trainer = Trainer(
             model,
             models.QuerySide(model, h.inference_batch_size),
@@ -121,13 +127,10 @@ def train(h, command, data, given):
             Validation(model, data.valid, h),
             h,
             folder.path,
+            lambda: judge_of_codes(model, wide, h, data),
         )
         if folder.begun:
-            folder.require_same(h, data)
             trainer.resume()
-        else:
-            write_config(folder.path, h, data, command.preset, given)
-        wide = fit_wide(h, data)
         size = sum(p.size for p in model.trainable_params())
         print(f"training {h.model}: {size:,} parameters, results in {folder.path}/")
         started = time.perf_counter()
@@ -214,9 +217,8 @@ def settled(h, data):
     if h.quantiser is None:
         one = h.score_bias is None and h.num_codebooks == 1
         h = dataclasses.replace(h, quantiser="pursuit" if one else "residual")
-    if h.token_lookups is None:
-        lookups = 8 if h.quantiser == "pursuit" else 4 if adds_up else 1
-        h = dataclasses.replace(h, token_lookups=lookups)
+    if h.token_lookups is None and h.quantiser != "pursuit":  # which chooses by what they lose
+        h = dataclasses.replace(h, token_lookups=4 if adds_up else 1)
     if h.pretrain_epoch is None:
         h = dataclasses.replace(h, pretrain_epoch=h.epoch if causal else h.epoch // 2)
     if h.positions_per_user is None:
@@ -379,6 +381,23 @@ def fit_wide(h, data):
     table = WideTable.fit(sequences, n_items, chosen)
     report.wide(table, time.perf_counter() - started)
     return table
+
+
+def judge_of_codes(model, wide, h, data):
+    """Says of a number of look-ups whether the codes that the model now has lose nothing on validation users; None
+    where there is nothing to choose. The model has no codes yet when this is called."""
+    if h.token_lookups is not None or h.index_loss is None:
+        return None
+    report.doing("choosing how many codes a user looks up")
+    valid, k = blend.some_of(data.valid, data.catalogue.n_items), max(h.topk)
+    fidelity = Fidelity(model, wide, valid, k, h.exclude_seen, h.index_loss, h.inference_batch_size)
+
+    def enough(lookups):
+        found, nothing = fidelity.cost()
+        report.lookups(lookups, found, k)
+        return nothing
+
+    return enough
 
 
 def blended(model, wide, h, data):

@@ -276,9 +276,9 @@ def test_the_quantiser_starts_from_the_best_epoch_and_a_phase_ends_by_its_own_pa
     begun = {}
     start = run.model.start_quantiser
 
-    def watch(tokens, batch_size, seed):
+    def watch(tokens, batch_size, seed, enough):
         begun.update(weights(run))
-        start(tokens, batch_size, seed)
+        start(tokens, batch_size, seed, enough)
 
     run.model.start_quantiser = watch
     validate = run.validate

@@ -13,9 +13,11 @@ import pytest
 import models
 import work
 from errors import UserError
+from metric import evaluate
+from models.fidelity import Fidelity
 from models.items import ItemTable
 from retrieval import ArrayLibrary
-from runs import settings_of
+from runs import Run, settings_of
 from work import Hyperparameters, check, main, parse
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
@@ -151,6 +153,20 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     assert main(["--mode", "export", "--checkpoint", str(folder / "last.ckpt")]) == 2
     assert "export the best.ckpt" in capsys.readouterr().err
     assert main([*SMALL, "--name", "small"]) == 2 and "runs/small exists" in capsys.readouterr().err
+
+
+def test_look_ups_that_are_chosen_stay_with_the_run(tmp_path, monkeypatch, capsys):
+    """Not by the settings: the checkpoint holds them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Fidelity, "cost", lambda self: next(judged))
+    row = {f"{name} {what}": 0.0 for name in ("recall", "ndcg") for what in ("change", "p")}
+    judged = iter([(row, False), (row, True)])
+    assert main([*SMALL, "--num_codebooks", "1", "--epoch", "1", "--name", "open"]) == 0
+    assert "16 codes; on validation users recall@20 +0.0000" in capsys.readouterr().out
+    run = Run(tmp_path / "runs" / "open")
+    assert run.settings.token_lookups is None and run.model.codes_per_user == 16
+    found = evaluate(run.recommender(), run.data.test, (20,)).mean("recall", 20)
+    assert found == pytest.approx(run.metrics("index").mean("recall", 20))
 
 
 @pytest.mark.parametrize(

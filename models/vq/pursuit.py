@@ -15,6 +15,7 @@ from models.vq.quantiser import Quantiser
 from models.vq.score_features import WIDTH, ScoreFeatures
 from retrieval.search import available_cores
 
+LOOKUPS = 12, 16, 24  # of a user that are tried where their number is open
 PASSES = 2  # of a search: after the first one, each codeword is chosen anew beside the others
 ROUNDS = 3  # in which codewords follow their users
 
@@ -32,13 +33,13 @@ class PursuitQuantiser(Quantiser):
     first half leaves over, as the later codebooks of a residual quantiser are; but every codeword has a list of its
     own, so N lists do the work of N^P tuples. Then they follow their users, see `follow`.
 
-    It takes no part in training: it is put under a model that is trained.
+    It takes no part in training: it is put under a model that is trained. Where P is open, `start` chooses it.
 
     Args:
         num_codebooks: 1.
         K_c: N, codewords.
         token_embedding_size: D, of a token.
-        token_lookups: P, codes of a user.
+        token_lookups: P, codes of a user; None: as few of LOOKUPS as are enough.
 
     Raises:
         ValueError: num_codebooks is not 1.
@@ -47,10 +48,18 @@ class PursuitQuantiser(Quantiser):
     trains = False
 
     def __init__(self, num_codebooks, K_c, token_embedding_size, token_lookups):
-        super().__init__(num_codebooks, K_c, token_lookups)
+        super().__init__(num_codebooks, K_c)
         if num_codebooks != 1:
             raise ValueError(f"the quantiser pursuit has one codebook, not {num_codebooks}; choose residual or product")
         self.table = self._empty(token_embedding_size)  # (N, D), rows of length 1
+        self.asked, self.chosen = token_lookups, None
+        if token_lookups is None:  # a parameter, so that checkpoints hold it
+            fewest = ms.Tensor(float(LOOKUPS[0]), ms.float32)
+            self.chosen = ms.Parameter(fewest, name="lookups", requires_grad=False)
+
+    @property
+    def lookups(self):
+        return self.asked or int(self.chosen.asnumpy())
 
     def _empty(self, width):
         table = np.zeros((self.n_codewords, width), np.float32)
@@ -67,13 +76,14 @@ class PursuitQuantiser(Quantiser):
     def codes_per_user(self, n_tokens):
         return self.lookups
 
-    def start(self, tokens, batch_rows, seed):
-        """Chooses the codewords by the users' vectors.
+    def start(self, tokens, batch_rows, seed, enough=None):
+        """Chooses the codewords by the users' vectors, and their number of a user where it is open.
 
         Args:
             tokens: (U, K, D) float32 array.
             batch_rows: not looked at.
             seed: of scikit-learn's k-means.
+            enough: see `Quantiser.start`; where nothing is enough the most look-ups stay.
 
         Raises:
             ValueError: fewer users than codewords.
@@ -90,9 +100,16 @@ class PursuitQuantiser(Quantiser):
             left = vectors - weights * table[codes[:, 0]]
             directions = fit_means(_directions(left), later, seed).cluster_centers_
             table = np.concatenate([table, _directions(directions)])
-        for _ in range(ROUNDS):
-            table = follow(vectors, table, *pursue(vectors, table, self.lookups))
-        self.table.set_data(ms.Tensor(table))
+        judged = self.chosen is not None and enough is not None
+        for lookups in LOOKUPS if judged else [self.lookups]:
+            words = table
+            for _ in range(ROUNDS):
+                words = follow(vectors, words, *pursue(vectors, words, lookups))
+            self.table.set_data(ms.Tensor(words))
+            if judged:
+                self.chosen.set_data(ms.Tensor(float(lookups), ms.float32))
+                if enough(lookups):
+                    break
 
     def keys(self, tokens):
         codes, weights = pursue(self._vectors(tokens), self.tables()[0], self.lookups)

@@ -10,7 +10,9 @@ class Quantiser(nn.Cell):
     Args:
         num_codebooks: M.
         K_c: N, codewords per codebook.
-        token_lookups: P, codes of what has codes of its own: a token, or a user.
+
+    Attributes:
+        lookups: P, codes of what has codes of its own: a token, or a user.
 
     Raises:
         ValueError: codes do not fit in 63 bits.
@@ -18,12 +20,23 @@ class Quantiser(nn.Cell):
 
     trains = True  # whether it may take part in training, by `construct`
 
-    def __init__(self, num_codebooks, K_c, token_lookups):
+    def __init__(self, num_codebooks, K_c):
         super().__init__()
         if float(K_c) ** num_codebooks >= 2**63:
             raise ValueError(f"{K_c}^{num_codebooks} codes do not fit in a 64-bit integer")
-        self.num_codebooks, self.n_codewords, self.lookups = num_codebooks, K_c, token_lookups
+        self.num_codebooks, self.n_codewords = num_codebooks, K_c
         self.features = None  # `ScoreFeatures` where they take the place of tokens
+
+    def start(self, tokens, batch_rows, seed, enough=None):
+        """Chooses the codewords.
+
+        Args:
+            tokens: (U, K, D) float32 array, of training histories.
+            batch_rows: tokens per training batch.
+            seed: of k-means.
+            enough: function of a number of look-ups: whether as the codewords now stand it is enough; None: none asks.
+        """
+        raise NotImplementedError
 
     def tables(self):
         """The codebooks as one array of full width, (M, N, D) float32: a token is the sum of M codewords."""

@@ -11,7 +11,8 @@ from models.vq.vq import VectorQuantiser
 class TokenQuantiser(Quantiser):
     """M codebooks of N codewords, shared by all tokens (SparCode, overview figure), with error feedback.
 
-    A subclass says how the codebooks share the work: `_match`, `start` and `tables`.
+    A subclass says how the codebooks share the work: `_match`, `start` (k-means, of the tokens as they are, without
+    feedback; their look-ups are never open) and `tables`.
 
     Error feedback: the first token of a user is quantised as it is; each later one is asked to hold, beside itself,
     what quantisation lost of those before it (error diffusion, as in half-toning: Floyd and Steinberg, 1976). Scores
@@ -37,8 +38,8 @@ class TokenQuantiser(Quantiser):
     def __init__(
         self, num_codebooks, K_c, token_embedding_size, token_lookups, error_feedback, ema_decay, restart_below, rng
     ):
-        super().__init__(num_codebooks, K_c, token_lookups)
-        self.error_feedback = error_feedback
+        super().__init__(num_codebooks, K_c)
+        self.lookups, self.error_feedback = token_lookups, error_feedback
         width = self.codeword_width(token_embedding_size, num_codebooks)
         self.codebooks = nn.CellList(
             [VectorQuantiser(K_c, width, ema_decay, restart_below, rng) for _ in range(num_codebooks)]
@@ -51,16 +52,6 @@ class TokenQuantiser(Quantiser):
 
     def _match(self, rows):
         """Vectors (R, D) -> what each codebook was asked for (R, M, d), its answers (R, M), their sum (R, D)."""
-        raise NotImplementedError
-
-    def start(self, tokens, batch_rows, seed):
-        """K-means start of every codebook from the tokens as they are, without feedback.
-
-        Args:
-            tokens: (U, K, D) float32 array.
-            batch_rows: tokens per training batch, see `VectorQuantiser.start`.
-            seed: of k-means.
-        """
         raise NotImplementedError
 
     def codes_per_user(self, n_tokens):
@@ -171,7 +162,7 @@ class ProductQuantiser(TokenQuantiser):
         found = [book.look_up(index) for book, index in zip(self.codebooks, nearest)]
         return ops.stack(parts, 1), ops.stack(nearest, 1), ops.concat(found, 1)
 
-    def start(self, tokens, batch_rows, seed):
+    def start(self, tokens, batch_rows, seed, enough=None):
         tokens = tokens.reshape(-1, tokens.shape[2])
         for book, part in zip(self.codebooks, np.split(tokens, self.num_codebooks, axis=1)):
             book.start(np.ascontiguousarray(part), batch_rows, seed)
@@ -201,7 +192,7 @@ class ResidualQuantiser(TokenQuantiser):
             nearest.append(index)
         return ops.stack(asked, 1), ops.stack(nearest, 1), found
 
-    def start(self, tokens, batch_rows, seed):
+    def start(self, tokens, batch_rows, seed, enough=None):
         tokens = tokens.reshape(-1, tokens.shape[2])
         for book in self.codebooks:
             tokens = tokens - book.start(tokens, batch_rows, seed)

@@ -120,6 +120,28 @@ def test_a_start_ends_with_codewords_that_follow_their_users(monkeypatch):
     assert followed < 0.95 * left()
 
 
+def test_an_open_number_of_look_ups_is_the_first_that_is_enough():
+    """Judged with the codewords that are made for it; where none is enough the most stay."""
+    for wanted, chosen in ((1, 12), (13, 16), (99, 24)):
+        quantiser, asked = PursuitQuantiser(1, 32, 6, None), []
+        assert quantiser.lookups == 12
+
+        def enough(lookups, quantiser=quantiser, asked=asked, wanted=wanted):
+            asked.append((lookups, quantiser.tables().sum()))
+            assert quantiser.lookups == quantiser.codes_per_user(1) == lookups
+            return lookups >= wanted
+
+        quantiser.start(vectors(500)[:, None], 32, 0, enough)
+        assert quantiser.lookups == asked[-1][0] == chosen and quantiser.keys(vectors()[:, None])[0].shape[1] == chosen
+        assert len({table for _, table in asked}) == len(asked) and quantiser.tables().sum() == asked[-1][1]
+
+
+def test_a_number_that_is_asked_for_is_not_judged():
+    quantiser = PursuitQuantiser(1, 32, 6, 5)
+    quantiser.start(vectors(500)[:, None], 32, 0, lambda lookups: pytest.fail("judged"))
+    assert quantiser.lookups == 5
+
+
 @pytest.mark.parametrize("words", [1, 2, 3])
 def test_few_codewords_and_equal_users_do_no_harm(words):
     quantiser = PursuitQuantiser(1, words, 6, 2)
