@@ -38,7 +38,7 @@ SEQ_LEN = 20, 100  # items of a history that an encoder reads: at least, at most
 POSITIONS, ROWS = 2560, 512  # of whole sequences in a batch, targets or padding; rows of a target each
 STEPS, FEWEST_ROWS = 100, 8  # of an epoch of few data, at least; of their batches
 ENCODED = 16384  # items of histories, or padding, that are encoded at once: ten times as many were slower
-PAIRS = 2**24  # of validation user and item that an interaction scores after an epoch
+PAIRS = 2**24  # of validation user and item that an interaction which is no matrix product scores at once
 JUDGES = 6000  # queries at least on which limits of lists are judged, where the data has so many
 TRAINS_CODEWORDS = ("error_feedback", "ema_decay", "restart_below", "beta")  # settings that do, of some quantisers
 UNREAD = {"all": {"neg_num", "neg_power"}, "in-batch": {"neg_power"}}  # settings, by kind of negatives
@@ -389,7 +389,8 @@ def judge_of_codes(model, wide, h, data):
     if h.token_lookups is not None or h.index_loss is None:
         return None
     report.doing("choosing how many codes a user looks up")
-    valid, k = blend.some_of(data.valid, data.catalogue.n_items), max(h.topk)
+    cells, k = blend.CELLS if model.linear else PAIRS, max(h.topk)
+    valid = blend.some_of(data.valid, data.catalogue.n_items, cells)
     fidelity = Fidelity(model, wide, valid, k, h.exclude_seen, h.index_loss, h.inference_batch_size)
 
     def enough(lookups):
