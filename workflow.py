@@ -21,9 +21,8 @@ from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
-from metric import NAMES, evaluate
+from metric import NAMES, cost, evaluate
 from models import blend
-from models.fidelity import Fidelity
 from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
@@ -389,12 +388,16 @@ def judge_of_codes(model, wide, h, data):
     if h.token_lookups is not None or h.index_loss is None:
         return None
     report.doing("choosing how many codes a user looks up")
-    cells, k = blend.CELLS if model.linear else PAIRS, max(h.topk)
-    valid = blend.some_of(data.valid, data.catalogue.n_items, cells)
-    fidelity = Fidelity(model, wide, valid, k, h.exclude_seen, h.index_loss, h.inference_batch_size)
+    n_items, k = data.catalogue.n_items, max(h.topk)
+    valid = blend.some_of(data.valid, n_items, blend.MOST_USERS * n_items if model.linear else PAIRS)
+    if wide is not None:
+        _, _, (weight, _, _) = _weighed(model, wide, h, data)
+        wide = wide.scaled(weight)
+    exhaustive = models.Exhaustive(model, h.inference_batch_size, wide)
+    before = evaluate(exhaustive, valid, h.topk, h.exclude_seen)
 
     def enough(lookups):
-        found, nothing = fidelity.cost()
+        found, nothing = cost(evaluate(exhaustive, valid, h.topk, h.exclude_seen), before, k, h.index_loss)
         report.lookups(lookups, found, k)
         return nothing
 
@@ -407,15 +410,21 @@ def blended(model, wide, h, data):
     if wide is None:
         return None
     report.doing("choosing the weight of the wide table")
-    valid, k = blend.some_of(data.valid, data.catalogue.n_items), max(h.topk)
-    deep = models.Exhaustive(model, h.inference_batch_size).scores(valid)
-    weight, ratio, tried = blend.choose_weight(deep, wide.scores(valid.histories), valid, k, h.exclude_seen)
+    k = max(h.topk)
+    valid, deep, (weight, ratio, tried) = _weighed(model, wide, h, data)
     report.blend(ratio, tried, k)
     wide = wide.scaled(weight)
     if h.index_loss is not None and weight:
         wide, tried = blend.cut(deep, wide, valid, k, h.exclude_seen, h.index_loss)
         report.reach(tried, k)
     return wide
+
+
+def _weighed(model, wide, h, data):
+    """Some validation users, their scores by the model alone, and what `blend.choose_weight` finds by them."""
+    valid = blend.some_of(data.valid, data.catalogue.n_items)
+    deep = models.Exhaustive(model, h.inference_batch_size).scores(valid)
+    return valid, deep, blend.choose_weight(deep, wide.scores(valid.histories), valid, max(h.topk), h.exclude_seen)
 
 
 def _test(matcher, h, data, folder, library):

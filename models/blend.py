@@ -40,7 +40,7 @@ def choose_weight(
     """
     unit = float(deep.std(1).mean() / max(wide.std(1).mean(), 1e-12))
     found = {
-        ratio: measured(deep + np.float32(ratio * unit) * wide, queries, k, exclude_seen).per_user("ndcg", k)
+        ratio: _measured(deep + np.float32(ratio * unit) * wide, queries, k, exclude_seen).per_user("ndcg", k)
         for ratio in RATIOS
     }
     best = max(found.values(), key=np.mean)
@@ -69,15 +69,15 @@ def cut(
         The table, and what was tried; the last is what it became.
     """
 
-    def of(table):
-        return measured(deep + table.scores(queries.histories), queries, k, exclude_seen)
+    def measured(table):
+        return _measured(deep + table.scores(queries.histories), queries, k, exclude_seen)
 
-    most, whole, tried = table.settings, of(table), []
+    most, whole, tried = table.settings, measured(table), []
     lookups = [number for number in LOOKUPS if number < most.lookups] + [most.lookups]
     postings = [number for number in POSTINGS if number < most.max_postings] + [most.max_postings]
     for reach in sorted(itertools.product(lookups, postings), key=math.prod):
         less = table.cut(*reach)
-        row, nothing = cost(of(less), whole, k, share)
+        row, nothing = cost(measured(less), whole, k, share)
         tried.append(dict(zip(("lookups", "postings"), reach, strict=True)) | row)
         if nothing:
             break
@@ -92,7 +92,6 @@ def some_of(queries: Queries, n_items: int, cells: int = CELLS) -> Queries:
     return queries.take(np.linspace(0, len(queries) - 1, users).astype(np.int64))
 
 
-def measured(scores: np.ndarray, queries: Queries, k: int, exclude_seen: bool) -> Metrics:
-    """The metrics at k of users by their scores of all items, (U, n_items)."""
+def _measured(scores: np.ndarray, queries: Queries, k: int, exclude_seen: bool) -> Metrics:
     items, _ = top_k(scores, k, queries.histories if exclude_seen else None)
     return measure(items, queries.targets, [k])

@@ -12,9 +12,10 @@ from data.queries import Queries
 from data.ragged import Ragged
 from files import content_digest
 from load_csv_dataset import TrainingSequences
+from retrieval.ranking import top_k
 from runs import saved_metrics, settings_of
 from work import Hyperparameters, check, main
-from workflow import JUDGES, judges, settled
+from workflow import JUDGES, judge_of_codes, judges, settled
 
 FORMULAS = ({"interaction": "dot"}, {"interaction": "DNN"})
 
@@ -154,3 +155,62 @@ def test_an_expensive_score_is_validated_on_as_many_users_as_pairs_allow(monkeyp
     validation = workflow.Validation(model, queries, SimpleNamespace(inference_batch_size=1))
     assert len(validation.queries) == asked
     assert ("5 of 9" in capsys.readouterr().out) == (not linear)
+
+
+TARGETS = np.random.default_rng(0).integers(1, 51, 400)
+
+
+def known(users, seed):
+    """Scores of 50 items that put the target first for so many users, and noise."""
+    found = np.random.default_rng(seed).normal(size=(400, 50)).astype(np.float32)
+    found[np.arange(users), TARGETS[:users] - 1] = 9
+    return found
+
+
+class Known:
+    """A table or a model by its scores."""
+
+    linear = True
+
+    def __init__(self, users, seed, scale=1.0):
+        self.users, self.seed, self.scale = users, seed, scale
+
+    def scores(self, histories):
+        return self.scale * known(self.users, self.seed)
+
+    def scaled(self, weight):
+        return Known(self.users, self.seed, self.scale * weight)
+
+
+class ByScores:
+    def __init__(self, model, batch_size, wide=None):
+        self.model, self.wide = model, wide
+
+    def scores(self, queries):
+        return self.model.scores(queries.histories)
+
+    def recommend(self, queries, k, exclude_seen):
+        return top_k(self.scores(queries) + (self.wide.scores(queries.histories) if self.wide else 0), k)
+
+
+@pytest.mark.parametrize(
+    ("after", "wide", "said", "nothing"),
+    [
+        (200, None, "recall@5 +0.0000 (p = 1.00)", True),
+        (180, None, "recall@5 -0.04", False),
+        (180, Known(300, 2, 40.0), "recall@5 +0.0000 (p = 1.00)", True),  # what the table knows as well is not lost
+    ],
+)
+def test_codes_are_judged_beside_the_table_at_its_weight(monkeypatch, capsys, after, wide, said, nothing):
+    monkeypatch.setattr(workflow.models, "Exhaustive", ByScores)
+    valid = Queries(Ragged.from_rows([[]] * 400), Ragged.from_rows(TARGETS[:, None]))
+    h, model = Hyperparameters(inference_batch_size=9, topk=(5,)), Known(200, 1)
+    found = SimpleNamespace(catalogue=SimpleNamespace(n_items=50), valid=valid)
+    enough = judge_of_codes(model, wide, h, found)
+    model.users = after
+    assert enough(12) == nothing and f"12 codes; on validation users {said}" in capsys.readouterr().out
+
+
+def test_what_is_not_open_is_not_judged():
+    for settings in (Hyperparameters(token_lookups=4), Hyperparameters(index_loss=None)):
+        assert judge_of_codes(None, None, settings, None) is None

@@ -14,7 +14,6 @@ import models
 import work
 from errors import UserError
 from metric import evaluate
-from models.fidelity import Fidelity
 from models.items import ItemTable
 from retrieval import ArrayLibrary
 from runs import Run, settings_of
@@ -158,9 +157,9 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
 def test_look_ups_that_are_chosen_stay_with_the_run(tmp_path, monkeypatch, capsys):
     """Not by the settings: the checkpoint holds them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Fidelity, "cost", lambda self: next(judged))
     row = {f"{name} {what}": 0.0 for name in ("recall", "ndcg") for what in ("change", "p")}
     judged = iter([(row, False), (row, True)])
+    monkeypatch.setattr("workflow.cost", lambda *_: next(judged))
     assert main([*SMALL, "--num_codebooks", "1", "--epoch", "1", "--name", "open"]) == 0
     assert "16 codes; on validation users recall@20 +0.0000" in capsys.readouterr().out
     run = Run(tmp_path / "runs" / "open")

@@ -48,7 +48,7 @@ def test_what_users_cannot_tell_apart_gets_the_usual_weight(monkeypatch, gaining
     def measured(*_):
         return Metrics((5,), {"ndcg": (0.4 + (next(ratios) == 2.0) * change)[:, None]})
 
-    monkeypatch.setattr(blend, "measured", measured)
+    monkeypatch.setattr(blend, "_measured", measured)
     _, ratio, found = choose_weight(misled(1.0), misled(2.0), QUERIES, 5, True)
     assert ratio == chosen and max(found, key=found.get) == 2.0
 
