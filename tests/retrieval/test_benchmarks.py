@@ -13,6 +13,7 @@ from benchmarks.growth import exponent
 from benchmarks.measuring import Asked, Engine, compete
 from benchmarks.search_engines import tell
 from data.ragged import Ragged
+from retrieval.interactions import INTERACTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +30,14 @@ def test_the_dry_run_stays_within_its_memory():
     done = run("million_items.py", "--items", "3000", "--codes", "16", "--postings", "50", "--queries", "20")
     assert done.returncode == 0, done.stderr
     assert "3,000 items, 16 codes" in done.stdout and "postings            800" in done.stdout
+
+
+def test_built_pairs_of_every_interaction_are_counted():
+    done = run("built_pairs.py", "--items", "300", "--codes", "4", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert [row[0].strip("| ").removesuffix(" + dot") for row in rows] == list(INTERACTIONS)
+    assert all(int(row[1].replace(",", "")) > 0 for row in rows) and rows[0][2].startswith("1.0")
 
 
 def test_a_missing_faiss_is_told_with_the_command_that_installs_it():
