@@ -1,4 +1,4 @@
-"""Built pairs per second of each interaction: the scores of codes and items that go into an index, beside the dot product's.
+"""Built pairs per second of each interaction: scores of codes and items for an index, beside the dot product's.
 
     python benchmarks/built_pairs.py [--items 3416] [--codes 64] [--threads 0] [--rounds 3]
 
