@@ -74,13 +74,14 @@ class Trainer:
         validate: function without arguments that returns {metric name: value} of the model as it is.
         settings: `work.Hyperparameters`.
         folder: where log.csv, best.ckpt and last.ckpt go.
-        judge: function without arguments, called before the quantiser starts, that returns the `enough` of
+        judge_of_codes: function without arguments, called before the quantiser starts, that returns the `judge` of
             `Quantiser.start`, or None.
     """
 
-    def __init__(self, model, query_side, training_data, validate, settings, folder, judge=lambda: None):
+    def __init__(self, model, query_side, training_data, validate, settings, folder, judge_of_codes=None):
         self.model, self.query_side, self.training_data = model, query_side, training_data
-        self.validate, self.settings, self.folder, self.judge = validate, settings, Path(folder), judge
+        self.validate, self.settings, self.folder = validate, settings, Path(folder)
+        self.judge_of_codes = judge_of_codes or (lambda: None)
         self.optimizer = nn.Adam(model.trainable_params(), learning_rate=settings.lr)
         self.step = TrainStep(model, self.optimizer)
         self.progress = Progress()
@@ -264,7 +265,7 @@ class Trainer:
         s = self.settings
         queries = starting_queries(self.training_data, s, self.model.coded_tokens)
         targets = self.training_data.targets_per_batch(*self._cut())
-        self.model.start_quantiser(self.query_side.raw_tokens(queries), targets, s.seed, self.judge())
+        self.model.start_quantiser(self.query_side.raw_tokens(queries), targets, s.seed, self.judge_of_codes())
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows

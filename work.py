@@ -91,6 +91,9 @@ class Hyperparameters:
         choices="models.vq:QUANTISERS",
     )
     error_feedback: bool = _parameter(True, "quantiser", "1: a token takes over what quantising those before it lost")
+    rotation: bool = _parameter(
+        True, "quantiser", "1: a codeword's gradient is turned into its token's (rotation trick); 0: straight through"
+    )
     num_codebooks: int = _parameter(1, "quantiser", "codebooks; a token gets a codeword of each", least=1)
     K_c: int | None = _parameter(None, "quantiser", "codewords per codebook; none: 2048, or fewer", least=1)
     token_lookups: int | None = _parameter(
@@ -230,6 +233,7 @@ PRESETS = {  # what differs from the defaults above; flags override a preset
         "num_codebooks": 2,
         "K_c": 256,
         "error_feedback": False,
+        "rotation": False,
         "token_lookups": 1,
         "ema_decay": 0.99,
         "beta": 1.0,

@@ -39,7 +39,7 @@ STEPS, FEWEST_ROWS = 100, 8  # of an epoch of few data, at least; of their batch
 ENCODED = 16384  # items of histories, or padding, that are encoded at once: ten times as many were slower
 PAIRS = 2**24  # of validation user and item that an interaction which is no matrix product scores at once
 JUDGES = 6000  # queries at least on which limits of lists are judged, where the data has so many
-TRAINS_CODEWORDS = ("error_feedback", "ema_decay", "restart_below", "beta")  # settings that do, of some quantisers
+TRAINS_CODEWORDS = ("error_feedback", "rotation", "ema_decay", "restart_below", "beta")  # settings of some quantisers
 UNREAD = {"all": {"neg_num", "neg_power"}, "in-batch": {"neg_power"}}  # settings, by kind of negatives
 NEEDS = {  # of MindSpore, by device
     "GPU": "the GPU parts of its pip wheel are for CUDA 11.1 and 11.6 with cuDNN 8, and did not load; install those "
@@ -383,8 +383,8 @@ def fit_wide(h, data):
 
 
 def judge_of_codes(model, wide, h, data):
-    """Says of a number of look-ups whether the codes that the model now has lose nothing on validation users; None
-    where there is nothing to choose. The model has no codes yet when this is called."""
+    """A judge of the codes that the model is about to have, see `Quantiser.start`, or None where nothing is to be
+    chosen: NDCG of validation users, and whether they lose nothing against the model as it is, without codes."""
     if h.token_lookups is not None or h.index_loss is None:
         return None
     report.doing("choosing how many codes a user looks up")
@@ -396,12 +396,12 @@ def judge_of_codes(model, wide, h, data):
     exhaustive = models.Exhaustive(model, h.inference_batch_size, wide)
     before = evaluate(exhaustive, valid, h.topk, h.exclude_seen)
 
-    def enough(lookups):
+    def judge(lookups):
         found, nothing = cost(evaluate(exhaustive, valid, h.topk, h.exclude_seen), before, k, h.index_loss)
         report.lookups(lookups, found, k)
-        return nothing
+        return found[f"ndcg@{k}"], nothing
 
-    return enough
+    return judge
 
 
 def blended(model, wide, h, data):

@@ -47,6 +47,8 @@ LOSS_ROWS = {
     "gBCE": {"loss": "gBCE"},
     "BCE": {"loss": "BCE"},
 }
+# The paper's codes, two of 256 of each token: put under a trained model they would be the start of these.
+OF_TOKENS = {"encoder": "DNN", "quantiser": "residual", "num_codebooks": 2, "K_c": 256, "token_lookups": 1}
 CODED = DEEP | {"quantiser": "residual", "token_lookups": 1, "K_c": 1024}  # as scores with a bias need
 WINDOWS = DEEP | {"encoder": "DNN"}  # and a part of several tokens on an encoder that makes several
 WHOLE = {"index_loss": None, "max_postings": None, "index_format": "float32"}  # no list of a code is shortened
@@ -221,6 +223,22 @@ EXPERIMENTS = {
         },
         facts=("codes", "bytes", "missing_share"),
         paths={"no codes": "deep alone"},
+    ),
+    "trained-codes": Experiment(
+        "What codes that take part in training gain over the same tokens without codes",
+        {
+            "no codes": SAME_WINDOWS,
+            "pursuit, put under it": {"encoder": "DNN"},
+            "trained, straight through": OF_TOKENS | {"rotation": 0},
+            "trained, rotation trick": OF_TOKENS,
+        },
+        {
+            "pursuit, put under it": ("no codes",),
+            "trained, straight through": ("no codes",),
+            "trained, rotation trick": ("no codes", "pursuit, put under it", "trained, straight through"),
+        },
+        flags=DEEP,
+        facts=("epochs", "seconds", "bytes"),
     ),
     "tokens": Experiment(
         "How many tokens of the user (K_u) and of the item (K_i)",

@@ -112,14 +112,14 @@ class BaseModel(nn.Cell):
         norm = self.squared_norm(embeddings) / ops.clamp(mask.sum(), min=1.0)
         return ranking + penalty + self.l2 * norm, ranking
 
-    def start_quantiser(self, tokens, targets, seed, enough=None):
+    def start_quantiser(self, tokens, targets, seed, judge=None):
         """Switches the quantiser on; called by the training loop after `pretrain_epoch` where `has_quantiser`.
 
         Args:
             tokens: (U, K_u, D) float32 array, tokens of training histories.
             targets: how many a training batch has, and so rows of tokens that count.
             seed: of whatever is random.
-            enough: see `Quantiser.start`; it may ask the model for its scores.
+            judge: see `Quantiser.start`; it may ask the model for its scores.
         """
         raise NotImplementedError
 

@@ -40,10 +40,10 @@ class DQMatch(AllToAll):
         codewords, commitment = self.quantiser(tokens, real)
         return codewords, self.beta * commitment
 
-    def start_quantiser(self, tokens, targets, seed, enough=None):
+    def start_quantiser(self, tokens, targets, seed, judge=None):
         """Switches the codebooks on and starts them with some tokens; see `BaseModel`."""
         self.quantised.set_data(ms.Tensor(1.0, ms.float32))
-        self.quantiser.start(tokens, targets * self.coded_tokens, seed, enough)
+        self.quantiser.start(tokens, targets * self.coded_tokens, seed, judge)
 
     @property
     def codes_per_user(self):

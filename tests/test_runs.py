@@ -206,9 +206,9 @@ def test_codes_are_judged_beside_the_table_at_its_weight(monkeypatch, capsys, af
     valid = Queries(Ragged.from_rows([[]] * 400), Ragged.from_rows(TARGETS[:, None]))
     h, model = Hyperparameters(inference_batch_size=9, topk=(5,)), Known(200, 1)
     found = SimpleNamespace(catalogue=SimpleNamespace(n_items=50), valid=valid)
-    enough = judge_of_codes(model, wide, h, found)
+    judge = judge_of_codes(model, wide, h, found)
     model.users = after
-    assert enough(12) == nothing and f"12 codes; on validation users {said}" in capsys.readouterr().out
+    assert judge(12)[1] == nothing and f"12 codes; on validation users {said}" in capsys.readouterr().out
 
 
 def test_what_is_not_open_is_not_judged():

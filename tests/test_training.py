@@ -276,9 +276,9 @@ def test_the_quantiser_starts_from_the_best_epoch_and_a_phase_ends_by_its_own_pa
     begun = {}
     start = run.model.start_quantiser
 
-    def watch(tokens, batch_size, seed, enough):
+    def watch(tokens, batch_size, seed, judge):
         begun.update(weights(run))
-        start(tokens, batch_size, seed, enough)
+        start(tokens, batch_size, seed, judge)
 
     run.model.start_quantiser = watch
     validate = run.validate

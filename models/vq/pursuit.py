@@ -76,14 +76,14 @@ class PursuitQuantiser(Quantiser):
     def codes_per_user(self, n_tokens):
         return self.lookups
 
-    def start(self, tokens, batch_rows, seed, enough=None):
+    def start(self, tokens, batch_rows, seed, judge=None):
         """Chooses the codewords by the users' vectors, and their number of a user where it is open.
 
         Args:
             tokens: (U, K, D) float32 array.
             batch_rows: not looked at.
             seed: of scikit-learn's k-means.
-            enough: see `Quantiser.start`; where nothing is enough the most look-ups stay.
+            judge: see `Quantiser.start`; where none is enough the best are taken.
 
         Raises:
             ValueError: fewer users than codewords.
@@ -100,16 +100,23 @@ class PursuitQuantiser(Quantiser):
             left = vectors - weights * table[codes[:, 0]]
             directions = fit_means(_directions(left), later, seed).cluster_centers_
             table = np.concatenate([table, _directions(directions)])
-        judged = self.chosen is not None and enough is not None
-        for lookups in LOOKUPS if judged else [self.lookups]:
-            words = table
-            for _ in range(ROUNDS):
-                words = follow(vectors, words, *pursue(vectors, words, lookups))
-            self.table.set_data(ms.Tensor(words))
-            if judged:
-                self.chosen.set_data(ms.Tensor(float(lookups), ms.float32))
-                if enough(lookups):
-                    break
+        if self.chosen is None or judge is None:
+            self.table.set_data(ms.Tensor(_followed(vectors, table, self.lookups)))
+            return
+        tried = []
+        for lookups in LOOKUPS:
+            words = _followed(vectors, table, lookups)
+            self._take(lookups, words)
+            value, enough = judge(lookups)
+            if enough:
+                return
+            tried.append((value, -lookups, words))
+        _, fewer, words = max(tried, key=lambda each: each[:2])
+        self._take(-fewer, words)
+
+    def _take(self, lookups, words):
+        self.chosen.set_data(ms.Tensor(float(lookups), ms.float32))
+        self.table.set_data(ms.Tensor(words))
 
     def keys(self, tokens):
         codes, weights = pursue(self._vectors(tokens), self.tables()[0], self.lookups)
@@ -161,6 +168,12 @@ def pursue(vectors: np.ndarray, words: np.ndarray, lookups: int) -> tuple[np.nda
     with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(fill, range(0, len(vectors), size)))
     return codes, weights
+
+
+def _followed(vectors, words, lookups):
+    for _ in range(ROUNDS):
+        words = follow(vectors, words, *pursue(vectors, words, lookups))
+    return words
 
 
 def follow(vectors: np.ndarray, words: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:

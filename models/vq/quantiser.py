@@ -27,14 +27,15 @@ class Quantiser(nn.Cell):
         self.num_codebooks, self.n_codewords = num_codebooks, K_c
         self.features = None  # `ScoreFeatures` where they take the place of tokens
 
-    def start(self, tokens, batch_rows, seed, enough=None):
+    def start(self, tokens, batch_rows, seed, judge=None):
         """Chooses the codewords.
 
         Args:
             tokens: (U, K, D) float32 array, of training histories.
             batch_rows: tokens per training batch.
             seed: of k-means.
-            enough: function of a number of look-ups: whether as the codewords now stand it is enough; None: none asks.
+            judge: function of a number of look-ups: how well they rank as the codewords now stand, the more the
+                better, and whether that is enough; None: none asks.
         """
         raise NotImplementedError
 

@@ -5,6 +5,7 @@ from mindspore import nn, ops
 
 from models.vq.nearest import nearest_codewords
 from models.vq.quantiser import Quantiser
+from models.vq.rotation import turned
 from models.vq.vq import VectorQuantiser
 
 
@@ -29,6 +30,8 @@ class TokenQuantiser(Quantiser):
         token_embedding_size: D, of a token.
         token_lookups: P, codes of a token that are looked up.
         error_feedback: whether tokens take over what was lost before them.
+        rotation: whether a codeword's gradient is turned into its token's, see `rotation.turned`, or passed straight
+            through.
         ema_decay, restart_below, rng: see `VectorQuantiser`.
 
     Raises:
@@ -36,10 +39,19 @@ class TokenQuantiser(Quantiser):
     """
 
     def __init__(
-        self, num_codebooks, K_c, token_embedding_size, token_lookups, error_feedback, ema_decay, restart_below, rng
+        self,
+        num_codebooks,
+        K_c,
+        token_embedding_size,
+        token_lookups,
+        error_feedback,
+        rotation,
+        ema_decay,
+        restart_below,
+        rng,
     ):
         super().__init__(num_codebooks, K_c)
-        self.lookups, self.error_feedback = token_lookups, error_feedback
+        self.lookups, self.error_feedback, self.rotation = token_lookups, error_feedback, rotation
         width = self.codeword_width(token_embedding_size, num_codebooks)
         self.codebooks = nn.CellList(
             [VectorQuantiser(K_c, width, ema_decay, restart_below, rng) for _ in range(num_codebooks)]
@@ -97,9 +109,9 @@ class TokenQuantiser(Quantiser):
             real: (B,) float32, 1, or 0 where a row is padding: it moves nothing; None: no row is.
 
         Returns:
-            quantised (B, K, D): in value the codewords, or of several look-ups their mean, in gradient the tokens
-            themselves (straight-through), and commitment, the mean squared distance between a token with what it was
-            asked to hold and that, as a share of the mean square of a token; its gradient moves the token only.
+            quantised (B, K, D): in value the codewords, or of several look-ups their mean, in gradient the tokens,
+            turned or themselves (straight-through), and commitment, the mean squared distance between a token with what
+            it was asked to hold and that, as a share of the mean square of a token; its gradient moves the token only.
         """
         real = ops.ones_like(tokens[:, 0, 0]) if real is None else real
         lookups = self.lookups if tokens.shape[1] == 1 else 1
@@ -117,7 +129,8 @@ class TokenQuantiser(Quantiser):
         distances = ops.square(ops.stop_gradient(lost) + straight).mean((1, 2))  # (B,)
         # Encoders differ in the size of their tokens (a layer norm makes them five times those of a mean).
         sizes = ops.square(ops.stop_gradient(tokens)).mean((1, 2))
-        return codewords + straight, (distances * real).sum() / ops.clamp((sizes * real).sum(), min=1e-12)
+        quantised = turned(tokens, codewords) if self.rotation else codewords + straight
+        return quantised, (distances * real).sum() / ops.clamp((sizes * real).sum(), min=1e-12)
 
     def _quantise(self, tokens, lookups):
         """Lists over K * lookups codes: what each one lost (B, D), then what `_match` says of it."""
@@ -162,7 +175,7 @@ class ProductQuantiser(TokenQuantiser):
         found = [book.look_up(index) for book, index in zip(self.codebooks, nearest)]
         return ops.stack(parts, 1), ops.stack(nearest, 1), ops.concat(found, 1)
 
-    def start(self, tokens, batch_rows, seed, enough=None):
+    def start(self, tokens, batch_rows, seed, judge=None):
         tokens = tokens.reshape(-1, tokens.shape[2])
         for book, part in zip(self.codebooks, np.split(tokens, self.num_codebooks, axis=1)):
             book.start(np.ascontiguousarray(part), batch_rows, seed)
@@ -192,7 +205,7 @@ class ResidualQuantiser(TokenQuantiser):
             nearest.append(index)
         return ops.stack(asked, 1), ops.stack(nearest, 1), found
 
-    def start(self, tokens, batch_rows, seed, enough=None):
+    def start(self, tokens, batch_rows, seed, judge=None):
         tokens = tokens.reshape(-1, tokens.shape[2])
         for book in self.codebooks:
             tokens = tokens - book.start(tokens, batch_rows, seed)

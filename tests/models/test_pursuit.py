@@ -120,20 +120,24 @@ def test_a_start_ends_with_codewords_that_follow_their_users(monkeypatch):
     assert followed < 0.95 * left()
 
 
-def test_an_open_number_of_look_ups_is_the_first_that_is_enough():
-    """Judged with the codewords that are made for it; where none is enough the most stay."""
-    for wanted, chosen in ((1, 12), (13, 16), (99, 24)):
-        quantiser, asked = PursuitQuantiser(1, 32, 6, None), []
-        assert quantiser.lookups == 12
+@pytest.mark.parametrize(
+    ("values", "wanted", "chosen"),
+    [({}, 1, 12), ({}, 13, 16), ({12: 0.2, 16: 0.3, 24: 0.1}, 99, 16), ({12: 0.2, 16: 0.1, 24: 0.2}, 99, 12)],
+)
+def test_an_open_number_of_look_ups_is_the_first_that_is_enough_or_the_best(values, wanted, chosen):
+    """Judged with the codewords that are made for it."""
+    quantiser, tables = PursuitQuantiser(1, 32, 6, None), {}
+    assert quantiser.lookups == 12
 
-        def enough(lookups, quantiser=quantiser, asked=asked, wanted=wanted):
-            asked.append((lookups, quantiser.tables().sum()))
-            assert quantiser.lookups == quantiser.codes_per_user(1) == lookups
-            return lookups >= wanted
+    def judge(lookups):
+        tables[lookups] = quantiser.tables()
+        assert quantiser.lookups == quantiser.codes_per_user(1) == lookups
+        return values.get(lookups, 0.5), lookups >= wanted
 
-        quantiser.start(vectors(500)[:, None], 32, 0, enough)
-        assert quantiser.lookups == asked[-1][0] == chosen and quantiser.keys(vectors()[:, None])[0].shape[1] == chosen
-        assert len({table for _, table in asked}) == len(asked) and quantiser.tables().sum() == asked[-1][1]
+    quantiser.start(vectors(500)[:, None], 32, 0, judge)
+    assert quantiser.lookups == chosen and quantiser.keys(vectors()[:, None])[0].shape[1] == chosen
+    assert len({table.sum() for table in tables.values()}) == len(tables)
+    np.testing.assert_array_equal(quantiser.tables(), tables[chosen])
 
 
 def test_a_number_that_is_asked_for_is_not_judged():

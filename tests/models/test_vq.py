@@ -7,15 +7,24 @@ from mindspore import nn
 
 from models.vq import QUANTISERS, VectorQuantiser
 from models.vq import nearest as outside
+from models.vq.rotation import turned
 
 KINDS = sorted(name for name, kind in QUANTISERS.items() if kind.trains)
 
 
 def make(
-    kind="residual", num_codebooks=2, codewords=8, width=6, decay=0.9, restart_below=0.0, lookups=1, feedback=True
+    kind="residual",
+    num_codebooks=2,
+    codewords=8,
+    width=6,
+    decay=0.9,
+    restart_below=0.0,
+    lookups=1,
+    feedback=True,
+    rotation=False,
 ):
     rng = np.random.default_rng(0)
-    return QUANTISERS[kind](num_codebooks, codewords, width, lookups, feedback, decay, restart_below, rng)
+    return QUANTISERS[kind](num_codebooks, codewords, width, lookups, feedback, rotation, decay, restart_below, rng)
 
 
 def tokens(users=50, width=6, seed=1, n_tokens=1):
@@ -122,6 +131,40 @@ def test_straight_through_is_the_codeword_in_value_and_the_token_in_gradient(kin
 
     weights = tokens(seed=2)
     np.testing.assert_allclose(gradient(quantiser, rows, weights, 0.0), weights, rtol=1e-6)
+
+
+def test_a_turned_gradient_keeps_its_angle_to_what_stands_for_the_token():
+    """By hand: a quarter turn, and twice as long; the codeword in value."""
+    tokens = ms.Tensor(np.float32([[[1, 0, 0]], [[0, 0, 0]]]))
+    codewords = ms.Tensor(np.float32([[[0, 2, 0]], [[0, 0, 3]]]))
+    np.testing.assert_allclose(turned(tokens, codewords).asnumpy(), codewords.asnumpy(), atol=1e-6)
+    weights = ms.Tensor(np.float32([[[5, 7, 1]], [[0, 0, 0]]]))
+
+    def loss(rows):
+        return (turned(rows, codewords) * weights).sum()
+
+    found = ms.grad(loss)(tokens).asnumpy()
+    # The codeword's gradient has 7 along it and 5 against the sense of the turn; the token's has as much of its own.
+    np.testing.assert_allclose(found[0, 0], [14, -10, 2], rtol=1e-3)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantiser_that_turns_gradients_turns_those_of_its_loss(kind):
+    quantiser, rows, weights = make(kind, rotation=True), tokens(), tokens(seed=2)
+    quantiser.set_train(False)
+    codewords = quantiser.look_up(quantiser.indices(rows))
+    np.testing.assert_allclose(quantiser(ms.Tensor(rows))[0].asnumpy(), codewords, atol=1e-5)
+    found = gradient(quantiser, rows, weights, 0.0)
+
+    def lengths(vectors):
+        return np.linalg.norm(vectors, axis=2)
+
+    def cosines(left, right):
+        return (left * right).sum(2) / lengths(left) / lengths(right)
+
+    np.testing.assert_allclose(lengths(found), lengths(weights) * lengths(codewords) / lengths(rows), rtol=1e-3)
+    np.testing.assert_allclose(cosines(found, rows), cosines(weights, codewords), atol=1e-3)
 
 
 def test_commitment_pulls_the_token_to_its_codeword():
