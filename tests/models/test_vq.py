@@ -13,18 +13,10 @@ KINDS = sorted(name for name, kind in QUANTISERS.items() if kind.trains)
 
 
 def make(
-    kind="residual",
-    num_codebooks=2,
-    codewords=8,
-    width=6,
-    decay=0.9,
-    restart_below=0.0,
-    lookups=1,
-    feedback=True,
-    rotation=False,
+    kind="residual", num_codebooks=2, codewords=8, lookups=1, feedback=True, rotation=False, decay=0.9, restart=0.0
 ):
     rng = np.random.default_rng(0)
-    return QUANTISERS[kind](num_codebooks, codewords, width, lookups, feedback, rotation, decay, restart_below, rng)
+    return QUANTISERS[kind](num_codebooks, codewords, 6, lookups, feedback, rotation, decay, restart, rng)
 
 
 def tokens(users=50, width=6, seed=1, n_tokens=1):
@@ -225,7 +217,7 @@ def test_evaluation_moves_nothing():
 
 
 def test_a_dead_codeword_restarts_on_a_token_of_the_batch():
-    quantiser, rows = make(num_codebooks=1, restart_below=0.5), tokens()
+    quantiser, rows = make(num_codebooks=1, restart=0.5), tokens()
     table = quantiser.codebooks[0].table
     table.set_data(ms.Tensor(np.concatenate([table.asnumpy()[:7], np.full((1, 6), 99, np.float32)])))
     quantiser.codebooks[0].ema_count.set_data(ms.Tensor(np.array([9.0] * 7 + [0.4], np.float32)))
