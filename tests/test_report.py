@@ -12,7 +12,7 @@ from work import main
 
 
 def test_codebook_health_of_known_codes():
-    quantiser = ProductQuantiser(2, 4, 6, 1, False, 0.9, 0.0, np.random.default_rng(0))
+    quantiser = ProductQuantiser(2, 4, 6, 1, False, False, 0.9, 0.0, np.random.default_rng(0))
     codes = quantiser.encode(np.array([[[0, 3], [1, 3]], [[2, 3], [3, 3]]]))
     health = report.codebook_health(quantiser, codes)
     assert health["tuples"] == 4

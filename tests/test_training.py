@@ -248,7 +248,9 @@ def test_a_full_disk_names_the_checkpoint_keeps_the_old_one_and_says_nothing_els
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
-    assert (tmp_path / "last.ckpt").read_bytes() == before and capfd.readouterr() == ("", "")
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+    out, err = capfd.readouterr()
+    assert not out and all("chttp2" in line for line in err.splitlines())  # gRPC's threads, if Milvus was tested
 
 
 def test_a_new_run_does_not_take_the_start_of_its_quantiser_from_an_older_one(tmp_path):

@@ -157,7 +157,7 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
 def test_look_ups_that_are_chosen_stay_with_the_run(tmp_path, monkeypatch, capsys):
     """Not by the settings: the checkpoint holds them."""
     monkeypatch.chdir(tmp_path)
-    row = {f"{name} {what}": 0.0 for name in ("recall", "ndcg") for what in ("change", "p")}
+    row = {f"{name} {what}": 0.0 for name in ("recall", "ndcg") for what in ("change", "p")} | {"ndcg@20": 0.5}
     judged = iter([(row, False), (row, True)])
     monkeypatch.setattr("workflow.cost", lambda *_: next(judged))
     assert main([*SMALL, "--num_codebooks", "1", "--epoch", "1", "--name", "open"]) == 0

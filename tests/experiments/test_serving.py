@@ -14,10 +14,10 @@ def test_it_counts_codes_that_differ(trained, monkeypatch, capsys):
     capsys.readouterr()
     serving.main(["runs/DQMatch", "--k", "20"])
     said = capsys.readouterr().out
-    assert "0 of 3,200 codes of 400 held-out users differ" in said.splitlines()
+    assert "0 of 4,800 codes of 400 held-out users differ" in said.splitlines()
     assert "all codes in the index" in said
 
     shutil.copytree("runs/DQMatch", "runs/wrong")
-    monkeypatch.setattr(serving.OnnxQuery, "codes", lambda *_: np.zeros((1, 8), np.int64))
+    monkeypatch.setattr(serving.OnnxQuery, "codes", lambda *_: np.zeros((1, 12), np.int64))
     serving.main(["runs/wrong", "--k", "20"])
     assert not capsys.readouterr().out.startswith("0 of")
