@@ -37,13 +37,18 @@ FLOPS_PER_PAIR = 2 * (HIDDEN[0] * HIDDEN[1] + HIDDEN[1] * HIDDEN[2] + HIDDEN[2])
 SQUARES = (512, 1024)  # sizes of the products that measure the peak; the faster one counts
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(description: str) -> argparse.Namespace:
+    """The flags of a benchmark that scores codes and items."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--items", type=int, default=3416, help="catalogue size (default: ml-1m)")
     parser.add_argument("--codes", type=int, default=128, help="codes scored per measurement")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each; best counts")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments(__doc__.splitlines()[0])
     threads = args.threads or available_cores()
 
     scorer = default_scorer(args.items, threads)

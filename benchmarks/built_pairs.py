@@ -1,13 +1,12 @@
 """Built pairs per second of each interaction: scores of codes and items for an index, beside the dot product's.
 
-    python benchmarks/built_pairs.py [--items 3416] [--codes 64] [--threads 0] [--rounds 3]
+    python benchmarks/built_pairs.py [--items 3416] [--codes 128] [--threads 0] [--rounds 5]
 
 Every interaction has the default settings of work.py and starting values, one codebook, and no bias.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.build_index import seconds  # noqa: E402
+from benchmarks.build_index import arguments, seconds  # noqa: E402
 from retrieval import CodeScorer  # noqa: E402
 from retrieval.interactions import INTERACTIONS, interaction  # noqa: E402
 from retrieval.search import available_cores  # noqa: E402
@@ -24,12 +23,7 @@ from work import Hyperparameters  # noqa: E402
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--items", type=int, default=3416, help="catalogue size (default: ml-1m)")
-    parser.add_argument("--codes", type=int, default=64, help="codes scored per measurement")
-    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each, in turns; best counts")
-    args = parser.parse_args()
+    args = arguments(__doc__.splitlines()[0])
     codes, threads = np.arange(args.codes), args.threads or available_cores()
     scorers = {name: scorer_of(name, args.items, args.codes, threads) for name in INTERACTIONS}
     least = dict.fromkeys(scorers, np.inf)
