@@ -1,6 +1,7 @@
 """SparCode's model: AllToAll whose user tokens are quantised, so that scores can be looked up instead of computed."""
 
 import mindspore as ms
+from threadpoolctl import threadpool_limits
 
 from models.AllToAll import AllToAll
 from models.vq.score_features import WIDTH
@@ -43,7 +44,8 @@ class DQMatch(AllToAll):
     def start_quantiser(self, tokens, targets, seed, judge=None):
         """Switches the codebooks on and starts them with some tokens; see `BaseModel`."""
         self.quantised.set_data(ms.Tensor(1.0, ms.float32))
-        self.quantiser.start(tokens, targets * self.coded_tokens, seed, judge)
+        with threadpool_limits(1):  # threads add up in other orders, and codewords would depend on how many there are
+            self.quantiser.start(tokens, targets * self.coded_tokens, seed, judge)
 
     @property
     def codes_per_user(self):

@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
+from threadpoolctl import threadpool_limits
 
 import models
 from data.ragged import Ragged
@@ -183,6 +184,21 @@ def test_same_seed_same_model_and_other_seed_other_model(make_model):
     # Biases and the last layer start at zero, the projection as the identity, and so on; all else is drawn.
     alike = [name for name in first if (first[name] == other[name]).all()]
     assert all(name.endswith(("bias", "out.weight", "project.weight", "ema_count", "quantised")) for name in alike)
+
+
+@pytest.mark.parametrize(("quantiser", "num_codebooks"), [("pursuit", 1), ("residual", 2)])
+def test_codewords_are_the_same_on_any_number_of_threads(quantiser, num_codebooks, make_model):
+    """Of as many vectors as it takes for k-means and BLAS to share them out."""
+    flags = {"encoder": "SASRec", "interaction": "dot", "K_u": 1, "K_i": 1, "K_c": 128}
+    flags |= {"embedding_size": 64, "token_embedding_size": 64, "token_lookups": 1}
+    tokens = np.random.default_rng(0).normal(size=(4000, 1, 64)).astype(np.float32)
+    tables = []
+    for threads in (1, 2):
+        model = make_model("DQMatch", quantiser=quantiser, num_codebooks=num_codebooks, **flags)
+        with threadpool_limits(threads):
+            model.start_quantiser(tokens, 32, 0)
+        tables.append(model.quantiser.tables())
+    np.testing.assert_array_equal(*tables)
 
 
 def test_item_table_starts_with_the_standard_deviation_asked_for(make_model):
