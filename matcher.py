@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 import numpy as np
 
 import models
@@ -193,9 +191,9 @@ class Matcher:
         return matcher, index
 
     def _choose_limits(self, judges, n_codes, form):
-        """The shortest lists and then the smallest format whose loss on the judges is small and not significant.
+        """Lists as short as loses little on the judges, and nothing significant, and then the smallest format.
 
-        Longer lists lose no more, so half of the lengths that are left fall away with each one tried.
+        From the longest on, step by step: of all lengths at once a short one would be found to lose nothing by chance.
 
         Args:
             judges: `Queries`; of many, CAP_USERS at even distances are asked.
@@ -238,9 +236,11 @@ class Matcher:
             exact[cap] = measured(cap, "float32")
             return loses_nothing(cap, "float32", exact[cap], whole)
 
-        cap = caps[bisect_left(caps, True, hi=len(caps) - 1, key=long_enough)]
-        if cap not in exact:  # the longest, when all others lose something
-            long_enough(cap)
+        long_enough(cap := caps[-1])
+        for shorter in reversed(caps[:-1]):
+            if not long_enough(shorter):
+                break
+            cap = shorter
         if form is None:  # rounding is judged by what it adds
             rounded = ("uint8", "uint16")
             judged = (form for form in rounded if loses_nothing(cap, form, measured(cap, form), exact[cap]))

@@ -90,10 +90,10 @@ def blend(chosen, tried, k):
     print(f"  chosen: {chosen:g} to 1")
 
 
-def reach(tried, k):
+def reach(settings, costs, k):
     """How little of the wide table will do."""
-    last = tried[-1]
-    print(f"  looked up: the last {last['lookups']} items, at most {last['postings']} postings each{_changes(last, k)}")
+    lookups, postings = settings.lookups, settings.max_postings
+    print(f"  looked up: the last {lookups} items, at most {postings} postings each{_changes(costs, k)}")
 
 
 def lookups(number, found, k):

@@ -415,8 +415,8 @@ def blended(model, wide, h, data):
     report.blend(ratio, tried, k)
     wide = wide.scaled(weight)
     if h.index_loss is not None and weight:
-        wide, tried = blend.cut(deep, wide, valid, k, h.exclude_seen, h.index_loss)
-        report.reach(tried, k)
+        wide, costs = blend.cut(deep, wide, valid, k, h.exclude_seen, h.index_loss)
+        report.reach(wide.settings, costs, k)
     return wide
 
 

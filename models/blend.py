@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -55,9 +54,12 @@ def choose_weight(
 
 def cut(
     deep: np.ndarray, table: WideTable, queries: Queries, k: int, exclude_seen: bool, share: float
-) -> tuple[WideTable, list[dict]]:
-    """The table read as little as loses nothing: the fewest look-ups times postings with which deep + table ranks as
-    well.
+) -> tuple[WideTable, dict]:
+    """The table read as little as surely loses nothing: its lists are shortened step by step as long as deep + table
+    ranks as well, and then the look-ups are made fewer.
+
+    From the longest on, and sure: by the fewest look-ups times postings that no loss was seen with, 1,400 validation
+    users of Toys lost .6 % of NDCG@50 of all others, 100 of them .9 %; by this rule .1 and .3 % (200 draws).
 
     Args:
         deep: scores float32 (U, n_items).
@@ -66,22 +68,23 @@ def cut(
         share: the loss that is nothing, see `metric.cost`.
 
     Returns:
-        The table, and what was tried; the last is what it became.
+        The table, and what that costs, see `metric.cost`.
     """
 
     def measured(table):
         return _measured(deep + table.scores(queries.histories), queries, k, exclude_seen)
 
-    most, whole, tried = table.settings, measured(table), []
-    lookups = [number for number in LOOKUPS if number < most.lookups] + [most.lookups]
-    postings = [number for number in POSTINGS if number < most.max_postings] + [most.max_postings]
-    for reach in sorted(itertools.product(lookups, postings), key=math.prod):
-        less = table.cut(*reach)
-        row, nothing = cost(measured(less), whole, k, share)
-        tried.append(dict(zip(("lookups", "postings"), reach, strict=True)) | row)
-        if nothing:
-            break
-    return less, tried
+    whole = measured(table)
+    costs, _ = cost(whole, whole, k, share)
+    reach = {"lookups": table.settings.lookups, "max_postings": table.settings.max_postings}
+    for name, ladder in (("max_postings", POSTINGS), ("lookups", LOOKUPS)):
+        for step in [step for step in reversed(ladder) if step < reach[name]]:
+            less = table.cut(**reach | {name: step})
+            row, nothing = cost(measured(less), whole, k, share, sure=True)
+            if not nothing:
+                break
+            table, costs, reach[name] = less, row, step
+    return table, costs
 
 
 def some_of(queries: Queries, n_items: int, cells: int = CELLS) -> Queries:

@@ -257,6 +257,27 @@ def test_paired_test_is_the_paired_t_test(rng):
 
 
 @pytest.mark.parametrize(
+    ("changes", "unseen", "sure"),
+    [
+        ([0.0] * 50, True, True),
+        ([0.1, -0.1] * 25, True, False),  # nothing on average, but fifty users cannot tell
+        ([0.1, -0.1] * 5000, True, True),
+        ([-0.001] * 49 + [-0.0011], False, True),  # certain, and small
+        ([-0.01] * 50, False, False),
+    ],
+)
+def test_a_loss_may_be_unseen_or_surely_small(changes, unseen, sure):
+    def of(values):
+        return Metrics((50,), {name: np.reshape(values, (-1, 1)) for name in metric.NAMES})
+
+    before, found = of(np.full(len(changes), 0.5)), of(0.5 + np.array(changes))
+    for wanted, expected in ((False, unseen), (True, sure)):
+        row, nothing = metric.cost(found, before, 50, 0.005, wanted)
+        assert nothing is expected is row["loses nothing"]
+        assert row["ndcg change"] == pytest.approx(np.mean(changes))
+
+
+@pytest.mark.parametrize(
     ("items", "scores", "message"),
     [
         ([[1, 1]], [[1, 0]], "user 0 hold an item twice"),

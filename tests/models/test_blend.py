@@ -65,11 +65,10 @@ def table(n_items=50):
 
 def test_a_table_is_read_as_little_as_loses_nothing():
     fitted, queries = table()
-    less, tried = cut(np.zeros((200, 50), np.float32), fitted, queries, 5, True, 0.005)
-    reach = less.settings.lookups, less.settings.max_postings
-    assert reach == (tried[-1]["lookups"], tried[-1]["postings"]) == (4, 40)  # all is at its top already
+    less, costs = cut(np.zeros((200, 50), np.float32), fitted, queries, 5, True, 0.005)
+    assert (less.settings.lookups, less.settings.max_postings) == (4, 40)  # all is at its top already
     assert np.diff(less.offsets).max() <= 40 and len(less.weights()) == 4
-    assert [each["loses nothing"] for each in tried] == [False] * (len(tried) - 1) + [True]
+    assert costs["loses nothing"] and costs["ndcg change"] >= -0.005
 
 
 def test_a_table_that_needs_all_keeps_all():
