@@ -47,7 +47,7 @@ def curves(rows, monitor, label, path):
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     left.plot(epochs, [row["softmax"] for row in rows], color="tab:blue")
-    left.set(xlabel="epoch", ylabel="softmax loss", title="training")
+    left.set(xlabel="epoch", ylabel="ranking loss", title="training")
     right.plot(epochs, [row[monitor] for row in rows], color="tab:orange")
     right.set(xlabel="epoch", ylabel=monitor, title="validation users")
     figure.suptitle(label)
@@ -131,26 +131,25 @@ def index(about, asked, missing, recommender, queries, k, exclude_seen, folder):
 
 
 def codebooks(model, codes, data, folder):
-    """Health of the codebooks on the test users, whose codes (U, C) are given; also runs/<name>/codebooks.json."""
-    queries = data.test
+    """Health of the codebooks by all codes (R,) that the test users look up; also runs/<name>/codebooks.json."""
     health = codebook_health(model.quantiser, codes)
     for number, book in enumerate(health["codebooks"], 1):
         print(
             f"codebook {number}: {book['used']} of {model.quantiser.n_codewords} codewords used by the test users, "
             f"perplexity {book['perplexity']:.0f}"
         )
-    print(f"  {health['tuples']:,} different code tuples for {len(queries):,} users x {codes.shape[1]} look-ups")
+    print(f"  {health['tuples']:,} different codes in {len(codes):,} look-ups of {len(data.test):,} users")
     write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
 
 
 def codebook_health(quantiser, codes):
-    """Use of the codebooks by codes (U, C) int64.
+    """Use of the codebooks by codes, int64 of any shape.
 
     Returns:
         {"codebooks": [{"used", "perplexity"}, ...], "tuples": number of different codes}. Perplexity is the
         exponential of the entropy of codeword use: N when all are used alike, 1 when one takes all.
     """
-    indices = quantiser.decode(codes)  # (U, C, M)
+    indices = quantiser.decode(codes)  # (..., M)
     books = []
     for m in range(indices.shape[-1]):
         share = np.bincount(indices[..., m].ravel(), minlength=quantiser.n_codewords) / indices[..., m].size

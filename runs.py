@@ -26,8 +26,8 @@ from work import Hyperparameters, check
 RUNS = Path("runs")
 WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
-TIED = (BEST, WIDE, INDEX, QUERY, SCORER, CODES, LANDMARKS)  # files of a run that belong together
-RESULTS = ("per_user_*.npz", "metrics.csv", "*index.json", "codebooks.json", MANIFEST)  # files beside index/
+TRAINED, EXPORTED = (BEST, WIDE, INDEX), (QUERY, SCORER, CODES, LANDMARKS)  # files of a run that belong together
+RESULTS = ("per_user_*.npz", "metrics.csv", "*index.json", "codebooks.json", WIDE, *EXPORTED, MANIFEST)  # beside index/
 VERSION = 5  # of config.json
 FIRST_PHASE_READS = ("model", "training", "data")  # groups of settings
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
@@ -121,13 +121,8 @@ class Run:
 
     @functools.cached_property
     def index(self):
-        """The index that the run saved, memory-mapped.
-
-        Raises:
-            FileNotFoundError, ValueError: there is none, or it is damaged or of another run.
-        """
-        read_manifest(self.folder, [INDEX])
-        return load_index(self.folder / "index")
+        """The index that the run saved, memory-mapped; see `saved_index`."""
+        return saved_index(self.folder)
 
     def exhaustive(self):
         """A recommender that scores every item."""
@@ -258,6 +253,16 @@ def require_same_first_phase(folder, h, data):
         differ = ["data"]
     if differ:
         raise UserError(f"{folder} was trained with other {', '.join(differ)}; use the same, or train anew.")
+
+
+def saved_index(folder):
+    """The index in the folder of a run, memory-mapped.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is damaged or of another run.
+    """
+    read_manifest(folder, [INDEX])
+    return load_index(Path(folder) / "index")
 
 
 def saved_metrics(folder, path=None):
@@ -401,6 +406,6 @@ def load_matcher(h, data, checkpoint):
     return Matcher(model, wide, h)
 
 
-def tie(folder, matcher):
-    """Writes the manifest of what the folder of a run holds by now."""
-    write_manifest(folder, [name for name in TIED if (Path(folder) / name).exists()], matcher.item_keys)
+def tie(folder, matcher, names):
+    """Writes the manifest of those of the named files that the folder of a run holds by now."""
+    write_manifest(folder, [name for name in names if (Path(folder) / name).exists()], matcher.item_keys)

@@ -403,8 +403,9 @@ def check_command(command):
 
     _check_fields(command)
     if (command.mode == "train") == (command.checkpoint is not None):
-        wrong = "has no use for" if command.checkpoint else "needs"
-        raise UserError(f"--mode {command.mode} {wrong} --checkpoint, for example runs/NAME/best.ckpt.")
+        if command.checkpoint:
+            raise UserError("--mode train has no use for --checkpoint; leave it out, or see --trained and --resume.")
+        raise UserError(f"--mode {command.mode} needs --checkpoint, for example runs/NAME/best.ckpt.")
     for name in _unused(command):
         raise UserError(f"--{name} changes nothing here; leave it out, or see what it is for in --help.")
     if command.name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", command.name):

@@ -27,7 +27,20 @@ from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
 from retrieval.sizes import bytes_of
-from runs import WIDE, Data, RunFolder, load_matcher, require_same_first_phase, tie, uses_wide, write_config
+from runs import (
+    BEST,
+    EXPORTED,
+    TRAINED,
+    WIDE,
+    Data,
+    RunFolder,
+    load_matcher,
+    require_same_first_phase,
+    saved_index,
+    tie,
+    uses_wide,
+    write_config,
+)
 from training import Trainer, silenced, starting_queries
 from work import Hyperparameters
 
@@ -142,7 +155,7 @@ def train(h, command, data, given):
             wide.save(folder.path / WIDE)
         matcher = Matcher(model, wide, h)
         _test(matcher, h, data, folder.path, index_library(h, command))
-        tie(folder.path, matcher)
+        tie(folder.path, matcher, TRAINED)
 
 
 def _refuse_unused_tokens(h, given):
@@ -305,13 +318,23 @@ def recommend(h, command, data, given):
         queries = Queries.without_targets(history, users)
     recommender, reasons = matcher.exhaustive(), None
     if matcher.model.has_quantiser:
-        codes = np.unique(matcher.query_side.codes(queries))
         library = index_library(h, command)
-        recommender = matcher.through(matcher.build(codes, judges(h, data), library)[0], library)
+        recommender = matcher.through(_index_for(queries, matcher, h, command, data, given, library), library)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
     if matcher.model.has_quantiser:
         reasons = matcher.reasons(recommender, queries, items)
     report.recommendations(data.catalogue, queries, items, scores, reasons)
+
+
+def _index_for(queries, matcher, h, command, data, given, library):
+    """The index that the run saved, or, of another checkpoint or by other flags, one of the codes of some queries."""
+    checkpoint = Path(command.checkpoint)
+    if checkpoint.name == BEST and not given & _group("index") and checkpoint.with_name("index").exists():
+        try:
+            return saved_index(checkpoint.parent)
+        except (ValueError, OSError) as error:
+            raise UserError(str(error)) from error
+    return matcher.build(np.unique(matcher.query_side.codes(queries)), judges(h, data), library)[0]
 
 
 def export(h, command, data, given):
@@ -320,7 +343,7 @@ def export(h, command, data, given):
     if given:
         raise UserError(f"--{min(given)} changes nothing in an index that stands; --mode test builds another.")
     checkpoint = Path(command.checkpoint)
-    if checkpoint.name != "best.ckpt":
+    if checkpoint.name != BEST:
         raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
     path = checkpoint.with_name("query.onnx")
     matcher = load_matcher(h, data, checkpoint)
@@ -330,7 +353,7 @@ def export(h, command, data, given):
     with held:
         export_query_side(model, path)
         save_scorer(model.scorer(), path.with_name("scorer.npz"))
-        tie(path.parent, matcher)
+        tie(path.parent, matcher, TRAINED + EXPORTED)
     user, known = "", ""
     if model.users is not None:
         user, known = " and user int64 (B, W)", f" --user {shlex.quote(model.users.names[1])}"
@@ -452,12 +475,14 @@ def _test(matcher, h, data, folder, library):
         except ValueError as error:
             raise UserError(str(error)) from error
         report.doing("evaluating through the index")
-        recommender = matcher.through(load_index(folder / "index"), library)
+        saved = load_index(folder / "index")
+        recommender = matcher.through(saved, library)
         results["index"] = of(recommender)
         valid = [of(each, data.valid) for each in (recommender, exhaustive)]
         about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds, "limits_tried": tried}
         codes, weights = matcher.query_side.keys(data.test)
-        known = load_index(folder / "index").contains(codes[weights > 0])
+        codes = codes[weights > 0]
+        known = saved.contains(codes)
         sizes = len(known), int((~known).sum())
         report.index(about, *sizes, recommender, data.test, max(h.topk), h.exclude_seen, folder)
         report.codebooks(model, codes, data, folder)

@@ -30,6 +30,7 @@ class Experiment:
             those through the index where nothing is said and there is one.
         published: by label, what the literature reports, as text.
         source: where it reports that: publication, data and protocol.
+        beside: how the names of the data sets begin beside which that is shown.
         flags: of all rows, such as the protocol of the table.
     """
 
@@ -41,6 +42,7 @@ class Experiment:
     paths: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    beside: str = "ml-"
     flags: Flags = field(default_factory=dict)
 
     def __post_init__(self):

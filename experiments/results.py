@@ -93,12 +93,13 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> str:
 def _report(experiment, rows, prepared, settings, command, left_out) -> str:
     columns = _columns(settings, rows)
     best = {column: max(row.mean(*_cut(column)) for row in rows.values()) for column in columns}
+    published = experiment.published if prepared.dataset.startswith(experiment.beside) else {}
     cells = []
     for label, row in rows.items():
         values = {column: _cell(row, column, best[column]) for column in columns}
         facts = {name: _number(row.facts.get(name)) for name in experiment.facts}
-        published = {"published": experiment.published.get(label, "")} if experiment.published else {}
-        cells.append({"": label, **values, **facts, "served by": row.path, **published})
+        literature = {"published": published.get(label, "")} if published else {}
+        cells.append({"": label, **values, **facts, "served by": row.path, **literature})
     seeds, users = len(next(iter(rows.values())).runs), len(next(iter(rows.values())).metrics[0])
     spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     text = [
@@ -106,7 +107,7 @@ def _report(experiment, rows, prepared, settings, command, left_out) -> str:
         f"{prepared.label}, split {settings.split}, {users:,} test users; {spread}; the best of a column is bold.",
         markdown(cells),
     ]
-    if experiment.published:
+    if published:
         text.append(f"Published: {experiment.source}")
     text += [f"Left out: {label}. {why}" for label, why in left_out.items()]
     if tests := [

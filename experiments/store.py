@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import hashlib
 import json
 import os
 import subprocess
@@ -22,9 +21,9 @@ from baselines import BASELINES, arguments
 from data.prepare import Prepared, prepare
 from errors import UserError
 from experiments.experiment import Flags
-from files import digest, fresh
+from files import content_digest, digest, fresh
 from retrieval.search import available_cores
-from runs import first_phase
+from runs import FREE, first_phase
 from training import FIRST_PHASE
 
 FORMAT = 6  # raise it when the same settings on the same data give other numbers than before
@@ -32,7 +31,6 @@ RECORD = "experiment.json"  # in the folder of a run, written when it has finish
 ROOT = Path(__file__).resolve().parents[1]
 # By a trained run, but needed again.
 NOT_KEPT = ("source", "item_file", "user_file", "sort_rows", "device_target", "index_device")
-FREE = ("index", "evaluation")  # groups of settings that need no training
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def finished(flags: Flags, varied: Flags, others: Sequence[Finished] = ()) -> Fi
     prepared, data = prepared_data(settings, command)
     about = {"format": FORMAT, "data": data, "device": command.device_target}
     about |= {} if command.index_device == "cpu" else {"index_device": command.index_device}
-    key = _key(about | {"settings": _decisive(settings)})
+    key = content_digest(about | {"settings": _decisive(settings)})
     stem = f"{settings.model}-{prepared.dataset}-seed{settings.seed}-"
     folder = Path("runs") / (stem + key[:12])
     record = _carry_out(folder, key, arguments_of(now), _alike(settings, others))
@@ -77,7 +75,7 @@ def finished(flags: Flags, varied: Flags, others: Sequence[Finished] = ()) -> Fi
         return Finished(folder, folder, record)
     again, _, _ = work.parse(arguments_of({**now, **later}))
     asked = {name: value for name, value in flags.items() if name in NOT_KEPT} | later
-    key = _key({"of": key, "settings": dataclasses.asdict(again), "index_device": command.index_device})
+    key = content_digest({"of": key, "settings": dataclasses.asdict(again), "index_device": command.index_device})
     arguments = ["--mode", "test", "--checkpoint", str(folder / "best.ckpt"), *arguments_of(asked)]
     test = Path("runs") / (stem + key[:12] + "-test")
     return Finished(
@@ -115,7 +113,7 @@ def _prepared(dataset, split, seed, source, item_file, user_file, sort_rows) -> 
         dataset, source, split=split, seed=seed, item_file=item_file, user_file=user_file, sort_rows=sort_rows
     )
     files = sorted(path for path in prepared.folder.iterdir() if path.suffix in (".csv", ".txt"))
-    return prepared, _key([(path.name, digest(path)) for path in files])
+    return prepared, content_digest([(path.name, digest(path)) for path in files])
 
 
 def commit() -> str:
@@ -198,7 +196,3 @@ def _text(value) -> str:
     if isinstance(value, tuple | list):
         return ",".join(map(str, value))
     return "none" if value is None else str(int(value) if isinstance(value, bool) else value)
-
-
-def _key(content) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

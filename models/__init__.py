@@ -139,7 +139,7 @@ def grown(model, settings, links):
         values = known[parameter.name].asnumpy()
         if parameter.shape != values.shape:  # one row per item, or one more for padding
             values = np.concatenate([values, links @ values[-n_old:]])
-        parameter.set_data(ms.Tensor(values.astype(np.float32)))
+        parameter.set_data(ms.Tensor(values, parameter.dtype))
     return more
 
 

@@ -74,7 +74,7 @@ def drop_items(index: Postings, gone: np.ndarray) -> dict:
     _count_kept(index.offsets, index.items, keep, lengths)
     offsets = offsets_of(lengths)
     items, scores = np.empty(offsets[-1], np.uint32), np.empty(offsets[-1], np.float32)
-    _copy_kept(index.offsets, index.items, index.scores, keep, items, scores)
+    _copy_kept(index.items, index.scores, keep, items, scores)
     return {"offsets": offsets, "items": items, "scores": scores}
 
 
@@ -87,7 +87,7 @@ def _count_kept(offsets, items, keep, lengths):
 
 
 @numba.njit(nogil=True, cache=True)
-def _copy_kept(offsets, items, scores, keep, to_items, to_scores):
+def _copy_kept(items, scores, keep, to_items, to_scores):
     at = 0
     for p in range(items.size):
         if keep[items[p]]:
@@ -189,7 +189,7 @@ def prune(index: Postings, threshold: float | None, max_postings: int | None) ->
     _measure_cut(index.offsets, index.scores, index.floors, *limits, gaps, shifts, lengths)
     offsets = offsets_of(lengths)
     items, scores = np.empty(offsets[-1], np.uint32), np.empty(offsets[-1], np.float32)
-    _cut(index.offsets, index.items, index.scores, index.floors, threshold, gaps, shifts, offsets, items, scores)
+    _cut(index.offsets, index.items, index.scores, gaps, shifts, offsets, items, scores)
     floors, cuts = index.floors + shifts, gaps - shifts
     return {"offsets": offsets, "items": items, "scores": scores, "floors": floors, "cuts": cuts}
 
@@ -230,7 +230,7 @@ def _measure_cut(offsets, scores, floors, threshold, cap, left_out, gaps, shifts
 
 
 @numba.njit(nogil=True, cache=True)
-def _cut(offsets, items, scores, floors, threshold, gaps, shifts, to, to_items, to_scores):
+def _cut(offsets, items, scores, gaps, shifts, to, to_items, to_scores):
     for row in range(gaps.size):
         at = to[row]
         untouched = to[row + 1] - at == offsets[row + 1] - offsets[row]

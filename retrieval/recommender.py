@@ -91,9 +91,10 @@ class IndexRecommender:
         codes, weights = query_keys(*encoded) if isinstance(encoded, tuple) else query_keys(encoded)
         codes, index = np.where(weights > 0, codes, EMPTY_SLOT), self.index
         if self._scorer is not None and len(missing := index.missing(codes)):
-            new = missing if self.extra is None else self.extra.missing(missing)
+            extra = self.extra  # another thread may put others there meanwhile
+            new = missing if extra is None else extra.missing(missing)
             if len(new):
                 scored = build_pruned(self._scorer, new, index.n_items, self._pruning)
-                self.extra = scored if self.extra is None else self.extra.extend(scored)
-            index = index.only(codes).extend(self.extra.only(missing))
+                self.extra = extra = scored if extra is None else extra.extend(scored)
+            index = index.only(codes).extend(extra.only(missing))
         return index, codes, weights

@@ -8,7 +8,6 @@ what it reads on its own. All numbers are little-endian.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -223,8 +222,7 @@ def _read_array(path: Path, described, mmap: bool) -> np.ndarray:
 
 def _header_bytes(header: dict) -> bytes:
     """The one spelling of a header, its own SHA-256 included."""
-    checksum = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
-    return (json.dumps({**header, "checksum": checksum}, sort_keys=True, indent=1) + "\n").encode()
+    return (json.dumps({**header, "checksum": files.content_digest(header)}, sort_keys=True, indent=1) + "\n").encode()
 
 
 def put_in_place(fresh: Path, folder: Path) -> None:

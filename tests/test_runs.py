@@ -13,7 +13,8 @@ from data.ragged import Ragged
 from files import content_digest
 from load_csv_dataset import TrainingSequences
 from retrieval.ranking import top_k
-from runs import saved_metrics, settings_of
+from retrieval.served import QUERY, SCORER, read_manifest
+from runs import BEST, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
 from work import Hyperparameters, check, main
 from workflow import JUDGES, judge_of_codes, judges, settled
 
@@ -38,9 +39,25 @@ def test_a_run_of_version_2_keeps_its_tokens_and_its_single_look_ups(model, toke
 
 
 def test_a_run_of_this_version_keeps_what_it_says(tmp_path):
-    write(tmp_path, 3)
+    write(tmp_path, VERSION)
     found = settings_of(tmp_path / "best.ckpt", Hyperparameters(), set())
     assert (found.tokeniser, found.token_lookups) == (None, Hyperparameters().token_lookups)
+
+
+def test_a_new_run_neither_keeps_nor_signs_what_another_exported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = RUNS / "mine"
+    folder.mkdir(parents=True)
+    for name in (WIDE, QUERY, SCORER):
+        (folder / name).touch()
+    with RunFolder.claim("mine", True, False):
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    for name in (BEST, QUERY):  # exported of an epoch before the last
+        (folder / name).touch()
+    tie(folder, SimpleNamespace(item_keys=None), TRAINED)
+    read_manifest(folder, [BEST])
+    with pytest.raises(ValueError, match=QUERY):
+        read_manifest(folder, [QUERY])
 
 
 def data(n_items, n_users, each):

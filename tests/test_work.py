@@ -144,7 +144,9 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     assert main([*test, "--name", "small"]) == 2  # a test never writes over a training run
     assert recall("small", "index") == first
     capsys.readouterr()
-    assert main(["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]) == 0
+    with monkeypatch.context() as patched:  # the index stands; none is built for it
+        patched.setattr("matcher.Matcher.build", lambda *_: pytest.fail("built"))
+        assert main(["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]) == 0
     assert " 10. " in capsys.readouterr().out
     assert main(["--mode", "export", "--checkpoint", str(folder / "best.ckpt")]) == 0
     assert (folder / "query.onnx").exists() and f"serve.py {folder}" in capsys.readouterr().out

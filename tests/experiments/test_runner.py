@@ -272,6 +272,7 @@ def two(monkeypatch):
         "K_u",
         published={"plain": "31.9"},
         source="somebody, other data",
+        beside="film",
     )
     monkeypatch.setitem(runner.EXPERIMENTS, "two", experiment)
     return experiment

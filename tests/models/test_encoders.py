@@ -53,6 +53,30 @@ def test_a_causal_encoder_sees_nothing_behind_a_position(encoder, make_model):
     assert (np.abs(vectors[0, 4:] - vectors[1, 4:]).max(1) > 1e-4).all()
 
 
+@pytest.mark.parametrize("encoder", CAUSAL)
+def test_positions_without_a_target_and_empty_histories_teach_nothing(encoder, make_model):
+    model = make_model("TwoTower", encoder=encoder)
+    history, positive, *drawn, _, quantised = batch_of(model)
+    model.set_train(False)  # no dropout: rows of noise would move
+    gradient = ms.value_and_grad(model, None, list(model.trainable_params()), has_aux=True)
+
+    def learnt(history, positive):
+        noise = ms.Tensor(np.full(len(history) * model.noise_rows + model.noise_width, 0.5, np.float32))
+        arrays = ms.Tensor(history), ms.Tensor(positive)
+        (loss, ranking), gradients = gradient(*arrays, *drawn, noise, quantised)
+        return [loss.asnumpy(), ranking.asnumpy(), *(each.asnumpy() for each in gradients)]
+
+    history, positive = history.asnumpy(), positive.asnumpy()
+    whole = learnt(history, positive)
+    empty = np.zeros((3, 6), np.int32)
+    for one, other in zip(learnt(*(np.concatenate([rows, empty]) for rows in (history, positive))), whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    some = positive * (np.arange(6) != 4)
+    mean = (whole[1] * (positive > 0).sum() - learnt(history, some)[1] * (some > 0).sum()) / (positive[:, 4] > 0).sum()
+    at_4 = learnt(history, positive * (np.arange(6) == 4))[1]
+    np.testing.assert_allclose(mean, at_4, rtol=1e-4)  # each position counts once, whatever stands beside it
+
+
 def test_a_recurrent_state_knows_nothing_of_padding(make_model):
     model = make_model("TwoTower", encoder="GRU4Rec")
     model.set_train(False)
