@@ -33,7 +33,7 @@ def main(arguments=None) -> None:
     with on_cpu():
         trained = Trained(args.run, "DQMatch")
         held_out = (trained.data.valid, trained.data.test)
-        expected = np.concatenate([trained.query_side.codes(queries) for queries in held_out])  # (U, K_u)
+        expected = np.concatenate([trained.query_side.codes(queries) for queries in held_out])  # (U, C)
     encoder = OnnxQuery(args.run / "query.onnx")
     index, recommender = load_index(args.run / "index"), open_served(args.run, threads=1)
     found, seconds = [], []
