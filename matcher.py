@@ -204,8 +204,7 @@ class Matcher:
             max_postings, format, and what was tried.
         """
         s, n_items = self.settings, self.model.items.n_items
-        if len(judges) > CAP_USERS:
-            judges = judges.take(np.linspace(0, len(judges) - 1, CAP_USERS).astype(np.int64))
+        judges = judges.at_most(CAP_USERS)
         caps = sorted({cap for cap in (*CAPS, n_items) if cap <= n_items and cap * n_codes <= POSTINGS}) or [CAPS[0]]
         if n_items in caps:  # a dense row takes the same room however many items it holds
             rows = dense_lists(caps, n_items, form or "uint8")

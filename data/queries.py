@@ -38,6 +38,12 @@ class Queries:
         users, askers = (None if each is None else each[rows] for each in (self.users, self.askers))
         return Queries(self.histories.take(rows), self.targets.take(rows), users, askers)
 
+    def at_most(self, number: int) -> Queries:
+        """These queries, or of more than so many that number at even distances."""
+        if len(self) <= number:
+            return self
+        return self.take(np.linspace(0, len(self) - 1, number).astype(np.int64))
+
     def joined(self, other: Queries) -> Queries:
         """These queries, and the other ones behind them, as rows of different users; both know their users' features,
         or neither."""

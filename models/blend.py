@@ -89,10 +89,7 @@ def cut(
 
 def some_of(queries: Queries, n_items: int, cells: int = CELLS) -> Queries:
     """Validation users to choose by: of many, MOST_USERS at even distances whose scores fit into so many cells."""
-    users = max(min(MOST_USERS, cells // n_items), 1)
-    if len(queries) <= users:
-        return queries
-    return queries.take(np.linspace(0, len(queries) - 1, users).astype(np.int64))
+    return queries.at_most(max(min(MOST_USERS, cells // n_items), 1))
 
 
 def _measured(scores: np.ndarray, queries: Queries, k: int, exclude_seen: bool) -> Metrics:

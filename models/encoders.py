@@ -56,10 +56,8 @@ class DNN(nn.Cell):
 
     def onnx(self, graph, embeddings, mask, length):
         """`construct` without dropout as nodes of an ONNX graph; see `models.onnx_export`."""
-        mean = x = self.mean.onnx(graph, embeddings, mask)
-        for layer in self.mlp.layers:
-            x = graph("Relu", layer.onnx(graph, x))
-        user = self.out.onnx(graph, x)
+        mean = self.mean.onnx(graph, embeddings, mask)
+        user = self.out.onnx(graph, self.mlp.onnx(graph, mean))
         return graph("Add", mean, user) if self.shortcut else user
 
 
@@ -101,9 +99,7 @@ class DSSM(nn.Cell):
         """`construct` without dropout as nodes of an ONNX graph; see `models.onnx_export`."""
         last = graph("Gather", embeddings, np.int64(-1), axis=1)  # (B, E)
         x = graph("Concat", last, self.mean.onnx(graph, embeddings, mask), axis=1)
-        for layer in self.mlp.layers:
-            x = graph("Relu", layer.onnx(graph, x))
-        return self.out.onnx(graph, x)
+        return self.out.onnx(graph, self.mlp.onnx(graph, x))
 
 
 class SimpleX(nn.Cell):

@@ -157,6 +157,12 @@ class MLP(nn.Cell):
             first += width
         return x
 
+    def onnx(self, graph, x):
+        """`construct` without dropout as nodes of an ONNX graph; see `models.onnx_export`."""
+        for layer in self.layers:
+            x = graph("Relu", layer.onnx(graph, x))
+        return x
+
 
 class MaskedMean(nn.Cell):
     """Means of the rows whose mask is one; an empty mask gives zeros."""

@@ -209,9 +209,7 @@ def choose(
         max_users: of more users those at even distances are asked.
         tell: called with all that is tried and its value.
     """
-    users = min(max_users, max(4 * CELLS // n_items, 1))
-    if len(validation) > users:
-        validation = validation.take(np.linspace(0, len(validation) - 1, users).astype(np.int64))
+    validation = validation.at_most(min(max_users, max(4 * CELLS // n_items, 1)))
     pairs = Pairs(sequences, n_items)
     gram = lru_cache(1)(pairs.gram)
 
