@@ -117,11 +117,13 @@ def _prepared(dataset, split, seed, source, item_file, user_file, sort_rows) -> 
 
 
 def commit() -> str:
-    """The version of this program: its commit, with "+" where files were changed since."""
+    """The version of this program: its commit, with "+" where files but tables were changed since."""
     git = ["git", "-C", str(ROOT)]
     try:
         name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno", "--", ".", ":!results"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return name.stdout.strip() + ("+" if changed.stdout else "")
