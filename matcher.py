@@ -114,7 +114,7 @@ class Matcher:
 
         Args:
             codes: int64.
-            judges: `Queries` with targets, see `workflow.judges`.
+            judges: `Queries` with targets that neither model nor table was fitted to.
             library: scores on its device; None: NumPy and numba.
 
         Returns:
@@ -191,9 +191,10 @@ class Matcher:
         return matcher, index
 
     def _choose_limits(self, judges, n_codes, form):
-        """Lists as short as loses little on the judges, and nothing significant, and then the smallest format.
+        """Lists as short as surely loses little on the judges, and then the smallest format.
 
         From the longest on, step by step: of all lengths at once a short one would be found to lose nothing by chance.
+        Histories of training cannot judge: the table knows what follows them, and shorter lists let it speak louder.
 
         Args:
             judges: `Queries`; of many, CAP_USERS at even distances are asked.
@@ -225,7 +226,7 @@ class Matcher:
             return evaluate(recommender, judges, s.topk, s.exclude_seen)
 
         def loses_nothing(cap, form, found, before) -> bool:
-            row, nothing = cost(found, before, k, s.index_loss)
+            row, nothing = cost(found, before, k, s.index_loss, sure=True)
             tried.append({"max_postings": cap, "format": form} | row)
             return nothing
 

@@ -217,10 +217,10 @@ def below_popularity(found, popular):
         )
 
 
-def cost(users, index, exhaustive):
-    """What pruning and rounding cost in recall; index and exhaustive: `metric.Metrics` of the same users."""
+def cost(index, exhaustive):
+    """What pruning and rounding cost in recall; index and exhaustive: `metric.Metrics` of the test users."""
     k = max(index.topk)
-    print(f"cost of the index, {users} users, recall@{k}: {compare(index, exhaustive, 'recall', k)}")
+    print(f"cost of the index, recall@{k}: {compare(index, exhaustive, 'recall', k)}")
 
 
 def recommendations(catalogue, queries, items, scores, reasons=None):

@@ -51,7 +51,6 @@ POSITIONS, ROWS = 2560, 512  # of whole sequences in a batch, targets or padding
 STEPS, FEWEST_ROWS = 100, 8  # of an epoch of few data, at least; of their batches
 ENCODED = 16384  # items of histories, or padding, that are encoded at once: ten times as many were slower
 PAIRS = 2**24  # of validation user and item that an interaction which is no matrix product scores at once
-JUDGES = 6000  # queries at least on which limits of lists are judged, where the data has so many
 TRAINS_CODEWORDS = ("error_feedback", "rotation", "ema_decay", "restart_below", "beta")  # settings of some quantisers
 UNREAD = {"all": {"neg_num", "neg_power"}, "in-batch": {"neg_power"}}  # settings, by kind of negatives
 NEEDS = {  # of MindSpore, by device
@@ -334,7 +333,7 @@ def _index_for(queries, matcher, h, command, data, given, library):
             return saved_index(checkpoint.parent)
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
-    return matcher.build(np.unique(matcher.query_side.codes(queries)), judges(h, data), library)[0]
+    return matcher.build(np.unique(matcher.query_side.codes(queries)), data.valid, library)[0]
 
 
 def export(h, command, data, given):
@@ -454,8 +453,8 @@ def _test(matcher, h, data, folder, library):
     """The result tables: exhaustive scoring of the test users and, for a quantised model, the index as it was saved."""
     model, wide, exhaustive = matcher.model, matcher.wide, matcher.exhaustive()
 
-    def of(recommender, queries=data.test):
-        return evaluate(recommender, queries, h.topk, h.exclude_seen)
+    def of(recommender):
+        return evaluate(recommender, data.test, h.topk, h.exclude_seen)
 
     report.doing(f"evaluating {len(data.test):,} test users by exhaustive scoring")
     results = {"exhaustive": of(exhaustive)}
@@ -468,7 +467,7 @@ def _test(matcher, h, data, folder, library):
         codes = matcher.codes_in_use(data.training, np.random.default_rng([h.seed, h.epoch]))
         if h.index_codes == "all":
             codes = np.append(codes, np.setdiff1d(np.arange(model.quantiser.n_codes), codes))
-        index, tried = matcher.build(codes[: h.max_codes], judges(h, data), library)
+        index, tried = matcher.build(codes[: h.max_codes], data.valid, library)
         seconds = time.perf_counter() - started
         try:
             index.save(folder / "index")
@@ -478,7 +477,6 @@ def _test(matcher, h, data, folder, library):
         saved = load_index(folder / "index")
         recommender = matcher.through(saved, library)
         results["index"] = of(recommender)
-        valid = [of(each, data.valid) for each in (recommender, exhaustive)]
         about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds, "limits_tried": tried}
         codes, weights = matcher.query_side.keys(data.test)
         codes = codes[weights > 0]
@@ -489,22 +487,7 @@ def _test(matcher, h, data, folder, library):
     report.results(results, data.prepared, h, folder)
     report.below_popularity(results.get("index", results["exhaustive"]), _popular(h, data))
     if model.has_quantiser:
-        report.cost("test", results["index"], results["exhaustive"])
-        report.cost("validation", *valid)
-
-
-def judges(h, data):
-    """The queries on which limits of lists are judged: validation users and, where they are few, training users too.
-
-    An index is compared with the model that it was built of, so it may be judged by users whom the model knows: 604
-    validation users could not see a loss of 1 %.
-    """
-    few = JUDGES - len(data.valid)
-    if few <= 0:
-        return data.valid
-    rows = len(_taken(data.training)) if isinstance(data.training, TrainingSequences) else 1
-    known = data.training.queries(np.random.default_rng([h.seed, 2]), math.ceil(few / rows))
-    return data.valid.joined(known.take(np.arange(len(known)) < few))
+        report.cost(results["index"], results["exhaustive"])
 
 
 def _popular(h, data):

@@ -43,9 +43,3 @@ class Queries:
         if len(self) <= number:
             return self
         return self.take(np.linspace(0, len(self) - 1, number).astype(np.int64))
-
-    def joined(self, other: Queries) -> Queries:
-        """These queries, and the other ones behind them, as rows of different users; both know their users' features,
-        or neither."""
-        users = None if self.users is None else np.concatenate([self.users, other.users])
-        return Queries(self.histories.joined(other.histories), self.targets.joined(other.targets), users)

@@ -71,12 +71,6 @@ class Ragged:
         rows = np.arange(len(self))[rows]
         return self.slices(rows, self.offsets[rows], self.offsets[rows + 1])
 
-    def joined(self, other: Ragged) -> Ragged:
-        """These rows, and those of the other behind them."""
-        return Ragged.from_lengths(
-            np.concatenate([self.lengths(), other.lengths()]), np.concatenate([self.values, other.values])
-        )
-
     def slices(self, rows: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Ragged:
         """For each of the rows the values at start..stop.
 

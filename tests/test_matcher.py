@@ -83,6 +83,19 @@ def test_lists_are_shortened_until_they_lose_something(rank, matcher, monkeypatc
     assert not passed.pop(cap - 1) and all(passed.values())
 
 
+def test_a_loss_that_the_judges_can_neither_see_nor_exclude_is_not_taken(matcher, monkeypatch):
+    monkeypatch.setattr("matcher.CAPS", tuple(range(1, N_ITEMS)))
+    matcher.wide = matcher.item_keys = None
+    matcher.settings = replace(SMALL, index_loss=0.05, index_format="float32")
+    ring, caps = walks(60), []
+    best = matcher.exhaustive().recommend(Queries.without_targets(ring), 5)[0]
+    for rank in (0, 4):  # of what the first user finds: one of sixty is 1.7 %, p = .3, and may be anything up to 5 %
+        best[0, 0] = best[0, rank]
+        index, _ = matcher.build(np.arange(16), Queries(ring, Ragged(np.arange(61), best[:, 0])))
+        caps.append(index.lengths().max())
+    assert caps[0] < caps[1]
+
+
 NEWCOMER = Ragged.from_rows([[8, 9, 10, 41, 11, 12]] * 12)  # item 41 stands between 10 and 11
 
 

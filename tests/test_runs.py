@@ -16,7 +16,7 @@ from retrieval.ranking import top_k
 from retrieval.served import QUERY, SCORER, read_manifest
 from runs import BEST, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
 from work import Hyperparameters, check, main
-from workflow import JUDGES, judge_of_codes, judges, settled
+from workflow import judge_of_codes, settled
 
 FORMULAS = ({"interaction": "dot"}, {"interaction": "DNN"})
 
@@ -111,7 +111,7 @@ def test_few_data_make_a_hundred_small_batches():
 
 def test_one_long_history_in_a_hundred_makes_no_longer_windows():
     few = data(300, 99, 9)
-    few.training = TrainingSequences(few.training.sequences.joined(Ragged.from_rows([np.arange(1, 301)])), 300)
+    few.training = TrainingSequences(Ragged.from_rows([*few.training.sequences, np.arange(1, 301)]), 300)
     assert settled(Hyperparameters(), few).seq_len == 20
 
 
@@ -124,20 +124,6 @@ def test_pursuit_quantises_what_no_relu_and_no_second_codebook_does():
     assert (network.token_lookups, network.K_c) == (1, 4 * 1350 // 8)
     for flags in ({"score_bias": -1.0}, {"num_codebooks": 2}):
         assert settled(Hyperparameters(**flags), data(300, 150, 10)).quantiser == "residual"
-
-
-def test_few_validation_users_are_joined_by_training_users_where_limits_are_judged():
-    """The same ones every time, and only as many as are missing."""
-    found, h = data(300, 3000, 10), Hyperparameters()
-    found.valid = Queries(Ragged.from_rows([[1, 2]] * 40), Ragged.from_rows([[3]] * 40))
-    both, again = judges(h, found), judges(h, found)
-    assert len(both) == JUDGES and both.targets.lengths().min() == 1
-    assert both.histories[39].tolist() == [1, 2] and (both.histories.values == again.histories.values).all()
-    row = found.training.sequences[0].tolist()  # the first user of training stands next
-    place = row.index(both.targets[40][0])
-    assert both.histories[40].tolist() == row[:place]
-    found.valid = both
-    assert judges(h, found) is both
 
 
 def test_a_baseline_needs_no_batch(tmp_path, monkeypatch):

@@ -135,7 +135,7 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     assert main([*test, "--max_bytes", str(budget), "--index_format", "uint8", "--name", "compact"]) == 0
     about = json.loads((tmp_path / "runs" / "compact" / "index.json").read_text())
     assert about["format"] == "uint8" and 0.5 * budget < about["bytes"] <= budget
-    assert "cost of the index, validation users" in capsys.readouterr().out
+    assert "cost of the index, recall@20: -0." in capsys.readouterr().out
     assert main([*test, "--max_bytes", "10", "--name", "tiny"]) == 2 and "too few" in capsys.readouterr().err
     with monkeypatch.context() as patched:  # the path of --index_device gpu, on NumPy arrays
         patched.setattr("workflow.gpu_library", lambda: ArrayLibrary("numpy"))

@@ -31,11 +31,6 @@ def test_take_by_index_and_mask(ragged):
     assert len(ragged.take([])) == 0
 
 
-def test_joined_rows_stand_behind_each_other(ragged):
-    both = ragged.joined(Ragged.from_rows([[7], []]))
-    assert [row.tolist() for row in both] == [row.tolist() for row in ragged] + [[7], []]
-
-
 def test_tail_keeps_the_newest_in_the_last_column(ragged):
     assert ragged.tail(2).tolist() == [[3, 8], [0, 0], [0, 1], [2, 9]]
     assert ragged.tail(4).tolist() == [[0, 5, 3, 8], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 2, 9]]
