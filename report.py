@@ -38,6 +38,8 @@ def data(prepared, catalogue, valid, test):
     counts = statistics.get("left_out", {})
     if left_out := [f"{counts[name]:,} {what}" for name, what in LEFT_OUT.items() if counts.get(name)]:
         print(f"  left out: {', '.join(left_out)}")
+    if tied := statistics.get("tied_share"):
+        print(f"  {tied:.1%} of the interactions have the time of the user's one before: these stand as in the file")
 
 
 def curves(rows, monitor, label, path):
@@ -209,7 +211,11 @@ def below_popularity(found, popular):
         found, popular: `metric.Metrics` of the same users.
     """
     floor = popular.mean()
-    below = [f"{name} {value:.4f} < {floor[name]:.4f}" for name, value in found.mean().items() if value < floor[name]]
+    below = [
+        f"{name} {value:.4f} < {floor[name]:.4f}"
+        for name, value in found.mean().items()
+        if round(value, 4) < round(floor[name], 4)
+    ]
     if below:
         print(
             f"WARNING: worse than recommending the most popular items to everyone: {', '.join(below)}; train longer, "

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import models
+from baselines import BASELINES
 from data.prepare import prepare
 from errors import UserError
 from files import content_digest, fresh, sweep
@@ -91,7 +92,10 @@ class Data:
         self.valid = load_queries(folder / "valid.csv", n_items, self.features)
         self.test = load_queries(folder / "test.csv", n_items, self.features)
         if max(settings.topk) > n_items:
-            raise UserError(f"--topk {max(settings.topk)} is more than there are items, {n_items}.")
+            raise UserError(
+                f"--topk {max(settings.topk)} is more than there are items, {n_items}; give fewer, and a --monitor "
+                "that is among them, such as --topk 1,5,10 --monitor recall@10."
+            )
 
 
 class Run:
@@ -286,14 +290,19 @@ def settings_of(checkpoint, h, given):
         h: `work.Hyperparameters` of this call. given: names of those that were given.
 
     Raises:
-        UserError: another flag was given, or config.json is missing, unreadable or of a later version.
+        UserError: another flag was given, config.json is missing, unreadable or of a later version, or there can be no
+            checkpoint.
     """
+    if Path(checkpoint).is_dir():
+        raise UserError(f"{checkpoint} is a folder; name the checkpoint in it, {Path(checkpoint) / BEST}.")
     fields = {f.name: f for f in dataclasses.fields(Hyperparameters)}
     for name in sorted(given):
         if fields[name].metadata["group"] not in FREE:
             raise UserError(f"--{name} cannot change a trained model; leave it out, its value is in config.json.")
     path = Path(checkpoint).parent / "config.json"
     stored = dict(read_config(path)["hyperparameters"])
+    if stored.get("model") in BASELINES:
+        raise UserError(f"{path.parent} is of {stored['model']}, which leaves no checkpoint; run it anew, in seconds.")
     if set(stored) != set(fields):
         unknown = ", ".join(sorted(set(stored) ^ set(fields)))
         raise UserError(f"{path} has other settings than this version: {unknown}; train anew.")

@@ -30,6 +30,7 @@ class Interactions:
         user_ids, item_ids: the original ids as text in natural order: a number says nothing about popularity or time,
             so breaking ties by number leaks nothing.
         repeats: rows that were left out because the user already had the item.
+        ties: rows of the source with the time of the user's row before them, whose order is that of the source.
         ratings: (rows,) float32; None where the source has none.
     """
 
@@ -38,6 +39,7 @@ class Interactions:
     user_ids: list[str]
     item_ids: list[str]
     repeats: int = 0
+    ties: int = 0
     ratings: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -55,7 +57,7 @@ class Interactions:
         users, user_ids = _renumber(self.users[keep], self.user_ids)
         items, item_ids = _renumber(self.items[keep], self.item_ids)
         ratings = None if self.ratings is None else self.ratings[keep]
-        return Interactions(users, items, user_ids, item_ids, self.repeats, ratings)
+        return Interactions(users, items, user_ids, item_ids, self.repeats, self.ties, ratings)
 
     def histories(self) -> Ragged:
         """One row per user: the items numbered from 1 (0 is padding), oldest first."""
@@ -132,7 +134,9 @@ def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: b
     ratings = None if ratings is None else ratings[order]
     line = order + first_line
 
-    back = 1 + np.flatnonzero((users[1:] == users[:-1]) & (time[1:] < time[:-1]))
+    same_user = users[1:] == users[:-1]
+    ties = np.count_nonzero(same_user & (time[1:] == time[:-1]))
+    back = 1 + np.flatnonzero(same_user & (time[1:] < time[:-1]))
     if len(back):
         at = back[np.argmin(line[back])]
         what = (
@@ -154,7 +158,7 @@ def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: b
             raise file.refusal(what, line[twin])
         users, items = users[~again], items[~again]
         ratings = None if ratings is None else ratings[~again]
-    return Interactions(users, items, user_ids, item_ids, int(again.sum()), ratings)
+    return Interactions(users, items, user_ids, item_ids, int(again.sum()), ties, ratings)
 
 
 def is_number(text: str) -> bool:

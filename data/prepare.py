@@ -303,6 +303,7 @@ def _statistics(everything: Interactions, kept: Interactions, histories: Ragged,
         "users": users,
         "items": items,
         "interactions": len(kept),
+        "tied_share": everything.ties / (len(everything) + everything.repeats),
         "density": len(kept) / (users * items),
         "interactions_per_user": {
             "min": int(lengths.min()),

@@ -106,6 +106,8 @@ def _file_at(dataset: str, path: Path) -> Path:
     if path.is_dir():
         file = known_file(dataset, path)
         if file is None:
+            if (path / "data.csv").is_file():  # cut already
+                raise UserError(f"source {path} is cut already; put it at data/{dataset} and leave out --source.")
             raise UserError(f"source {path} holds none of {', '.join(NAMES)}, {dataset}.zip; point to one of these.")
         return file
     if not path.exists():

@@ -100,8 +100,11 @@ def last_three(histories: Ragged, seed: int, ratings: np.ndarray | None = None) 
 
     start = histories.offsets[rows]
     sequences = histories.slices(rows, start, start + length - 6)
-    note = "no ratings: targets of last-3 are of any rating" if ratings is None else ""
-    return Split(rows, sequences, *part(6), *part(3), len(histories) - len(rows), note)
+    valid, test = part(6), part(3)
+    note = f"{len(test[1]):,} of {3 * len(rows):,} test targets are asked for, those rated above {LIKED}"
+    if ratings is None:
+        note = "no ratings, or not all of them numbers: targets of last-3 are of any rating"
+    return Split(rows, sequences, *valid, *test, len(histories) - len(rows), note)
 
 
 SPLITS = {"user": user_split, "leave-one-out": leave_one_out, "last-3": last_three}

@@ -126,7 +126,7 @@ def test_pursuit_quantises_what_no_relu_and_no_second_codebook_does():
         assert settled(Hyperparameters(**flags), data(300, 150, 10)).quantiser == "residual"
 
 
-def test_a_baseline_needs_no_batch(tmp_path, monkeypatch):
+def test_a_baseline_needs_no_batch_and_leaves_no_checkpoint(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lines = [f"u{user},i{(user + step) % 9},{step}\n" for user in range(20) for step in range(8)]
     (tmp_path / "few.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
@@ -136,6 +136,9 @@ def test_a_baseline_needs_no_batch(tmp_path, monkeypatch):
     assert main([*flags.split(), "--exclude_seen", "0"]) == 0  # without a name it takes a folder of its own
     assert (tmp_path / "runs" / "GlobalHot-few" / "metrics.csv").read_text() == before
     assert (tmp_path / "runs" / "GlobalHot-few-2" / "metrics.csv").exists()
+    folder = "runs/GlobalHot-few"
+    for checkpoint, why in ((f"{folder}/best.ckpt", "leaves no checkpoint"), (folder, "is a folder")):
+        assert main(["--mode", "test", "--checkpoint", checkpoint]) == 2 and why in capsys.readouterr().err
 
 
 def test_a_baseline_in_the_folder_of_a_test_leaves_nothing_of_it(tmp_path, monkeypatch):

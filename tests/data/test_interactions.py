@@ -55,7 +55,7 @@ def test_ids_are_text_and_numbers_sort_by_value(tmp_path):
 
 def test_equal_times_keep_the_order_of_the_file(tmp_path):
     found = read(tmp_path, HEADER + "u,9,5\nu,1,5\nu,7,5\nu,3,1\n", sort_rows=True)
-    assert histories(found) == {"u": ["3", "9", "1", "7"]}
+    assert histories(found) == {"u": ["3", "9", "1", "7"]} and found.ties == 2
 
 
 def test_repeats_keep_the_first_and_are_counted(tmp_path):

@@ -240,7 +240,7 @@ def test_ratings_are_carried_to_the_split_that_asks_for_them(tmp_path, movielens
     """last-3: every target is rated above 2, and every rating above 2 among the last three is a target."""
     (tmp_path / "ratings.dat").write_bytes(more_ratings(movielens_files["ratings.dat"]))
     prepared = prepare("mine", tmp_path, tmp_path / "out", "last-3")
-    assert prepared.label == "mine, file ratings.dat"
+    assert prepared.label.startswith("mine, file ratings.dat (") and "rated above 2" in prepared.label
     number = {row["original_id"]: int(row["id"]) for row in rows(prepared.folder / "items.csv")}
     lines = (line.split("::") for line in (tmp_path / "ratings.dat").read_text().splitlines())
     due = {}

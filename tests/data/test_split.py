@@ -66,7 +66,7 @@ def test_last_three_counts_only_what_was_liked():
     """Ratings of 2 and less are no targets; they stay in histories and training."""
     ratings = np.array([5, 1, 5, 2, 2.5, 3, 1, 4, 2], np.float32)
     split = last_three(Ragged.from_rows([range(1, 10)]), 0, ratings)
-    assert split.note == ""
+    assert split.note == "1 of 3 test targets are asked for, those rated above 2"
     assert split.valid.targets.values.tolist() == [5, 6] and split.test.targets.values.tolist() == [8]
     assert split.test.histories[0].tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert split.valid_users.tolist() == [0, 0] and split.sequences[0].tolist() == [1, 2, 3]
