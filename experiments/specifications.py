@@ -241,11 +241,18 @@ EXPERIMENTS = {
         facts=("epochs", "seconds", "bytes"),
     ),
     "tokens": Experiment(
-        "How many tokens of the user (K_u) and of the item (K_i)",
-        {f"K_u = {n}": {"K_u": n, **WINDOWS} for n in (1, 2, 4, 5, 10)}
-        | {f"K_i = {n}": {"K_i": n, **WINDOWS} for n in (1, 2, 8)},
-        {f"K_u = {n}": ("K_u = 4",) for n in (1, 2, 5, 10)} | {f"K_i = {n}": ("K_u = 4",) for n in (1, 2, 8)},
+        "How many tokens of the user (K_u)",
+        {f"K_u = {n}": {"K_u": n, **WINDOWS} for n in (1, 2, 4, 5, 10)},
+        {f"K_u = {n}": ("K_u = 4",) for n in (1, 2, 5, 10)},
         facts=("codes", "bytes"),
+        x="K_u",
+    ),
+    "item-tokens": Experiment(
+        "How many tokens of the item (K_i), which the MLP reads and a dot product does not",
+        {f"K_i = {n}": {"K_i": n, "interaction": "DNN", **WINDOWS} for n in (1, 2, 4, 8)},
+        {f"K_i = {n}": ("K_i = 4",) for n in (1, 2, 8)},
+        facts=("codes", "bytes"),
+        x="K_i",
     ),
     "sparsity": Experiment(
         "What shorter posting lists cost",
