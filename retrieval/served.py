@@ -50,7 +50,7 @@ def read_manifest(folder: str | Path, names: list[str]) -> dict:
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}; finish the run with --resume 1")
+        raise FileNotFoundError(f"there is no {path}; finish the run with --resume 1, or export it anew")
     try:
         manifest = json.loads(path.read_text())
         version, files, checksum = manifest["version"], dict(manifest["files"]), manifest.pop("sha256", None)

@@ -420,3 +420,9 @@ def test_damaged_description_is_refused(tmp_path, interactions):
         prepare("mine", interactions, tmp_path / "out")
     shutil.rmtree(folder)
     prepare("mine", interactions, tmp_path / "out")
+
+
+def test_a_source_that_is_cut_already_says_where_it_belongs(tmp_path):
+    (tmp_path / "data.csv").touch()
+    with pytest.raises(UserError, match="put it at data/mine and leave out --source"):
+        prepare("mine", tmp_path, tmp_path / "out")
