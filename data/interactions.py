@@ -68,9 +68,10 @@ class Interactions:
 def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions:
     """Read user_id,item_id,timestamp[,...] with a header, UTF-8, plain or gzip.
 
-    Ids are any text. Timestamps are numbers; equal ones keep the order of the file. Every row counts as an interaction
-    whatever its rating; a column `rating` is kept if all of it are numbers, other columns are not used. A user whose
-    rows go back in time is refused, or sorted if sort_rows is set. The same row twice is refused.
+    Ids are any text, but no two may differ by blanks or a ".0" at an end alone. Timestamps are numbers; equal ones keep
+    the order of the file. Every row counts as an interaction whatever its rating; a column `rating` is kept if all of
+    it are numbers, other columns are not used. A user whose rows go back in time is refused, or sorted if sort_rows is
+    set.
 
     Raises:
         UserError: the file cannot be read as this, with line and column.
@@ -124,6 +125,8 @@ def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: b
         explain(file)
     if any("" in frame[name].cat.categories for name in ("user_id", "item_id")):
         explain(file)
+    for name in ("user_id", "item_id"):
+        _refuse_look_alikes(file, frame[name].cat, name, first_line)
     users, user_ids = _number(frame["user_id"].cat)
     items, item_ids = _number(frame["item_id"].cat)
     ratings = _ratings(frame)
@@ -148,14 +151,6 @@ def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: b
     pair = users.astype(np.int64) * len(item_ids) + items
     again = pd.Series(pair).duplicated(keep="first").to_numpy()
     if again.any():
-        twin = _equal_row(pair, time, line)
-        if twin is not None:
-            user, item = shown(user_ids[users[twin]]), shown(item_ids[items[twin]])
-            what = (
-                f"user {user}, item {item} and timestamp {time[twin]} stand on an earlier line "
-                "too; remove duplicate rows"
-            )
-            raise file.refusal(what, line[twin])
         users, items = users[~again], items[~again]
         ratings = None if ratings is None else ratings[~again]
     return Interactions(users, items, user_ids, item_ids, int(again.sum()), ties, ratings)
@@ -168,14 +163,16 @@ def is_number(text: str) -> bool:
     return not text.lstrip("+-").isdecimal() or abs(int(text)) < 2**63
 
 
-def _equal_row(pair: np.ndarray, time: np.ndarray, line: np.ndarray) -> int | None:
-    """The first row that stands twice with the same time, if any: the file is broken then, while a
-    user who comes back to an item later is only a repeat."""
-    several = np.flatnonzero(pd.Series(pair).duplicated(keep=False).to_numpy())
-    several = several[np.lexsort((line[several], time[several], pair[several]))]
-    former, latter = several[:-1], several[1:]
-    twins = latter[(pair[former] == pair[latter]) & (time[former] == time[latter])]
-    return twins[np.argmin(line[twins])] if len(twins) else None
+def _refuse_look_alikes(file: SourceFile, column, name: str, first_line: int) -> None:
+    """Refuses ids that a person takes for one: "7", "7 " and "7.0", as files of several programs put together have."""
+    first = {}
+    for number, text in enumerate(map(str, column.categories)):
+        core = text.strip()
+        other = first.setdefault(core.removesuffix(".0") if NUMBER.fullmatch(core) else core, text)
+        if other != text:
+            at = first_line + int(np.argmax(column.codes.to_numpy() == number))
+            what = f"{shown(text)} and {shown(other)} would be two ids; write them alike, or apart by more than that"
+            raise file.refusal(what, at, name)
 
 
 def _number(column) -> tuple[np.ndarray, list[str]]:

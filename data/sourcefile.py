@@ -71,7 +71,7 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The unpacked bytes without a byte order mark.
+        """The unpacked bytes without a byte order mark and without line ends at the end of the file.
 
         Raises:
             UserError: the file cannot be read, holds a NUL byte, or unpacks to far more than a table does.
@@ -206,20 +206,21 @@ class _NulError(Exception):
 
 
 class _Guarded(io.RawIOBase):
-    """Passes bytes on while they look like a text of a believable size; drops a byte order mark."""
+    """Passes bytes on while they look like a text of a believable size; drops a byte order mark, and line ends at the
+    end of the file, so that an empty last line is no row."""
 
     def __init__(self, stream: BinaryIO, packed: BinaryIO, file: SourceFile, tick: Callable[[], None]):
         self._stream, self._packed, self._file, self._tick = stream, packed, file, tick
         self._passed = 0
         head = stream.read(3)
         self._head = b"" if head == b"\xef\xbb\xbf" else head
+        self._ends = b""  # line ends that nothing followed yet
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:
-        block = self._head or self._stream.read(len(buffer))
-        self._head = b""
+        block = self._next(len(buffer))
         if b"\0" in block:
             raise _NulError
         self._passed += len(block)
@@ -229,6 +230,18 @@ class _Guarded(io.RawIOBase):
         self._tick()
         buffer[: len(block)] = block
         return len(block)
+
+    def _next(self, most: int) -> bytes:
+        """The next bytes; line ends only where something follows them, or they fill a block."""
+        while True:
+            read, self._head = self._head or self._stream.read(most - len(self._ends)), b""
+            if not read:
+                return b""
+            block = self._ends + read
+            kept = block.rstrip(b"\r\n") or (block if len(block) == most else b"")
+            self._ends = block[len(kept) :]
+            if kept:
+                return kept
 
 
 def _csv_lines(stream: BinaryIO) -> io.TextIOWrapper:

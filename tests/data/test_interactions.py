@@ -64,6 +64,23 @@ def test_repeats_keep_the_first_and_are_counted(tmp_path):
     assert found.repeats == 1
 
 
+def test_the_same_row_twice_is_a_repeat(tmp_path):  # as data with a day for a time have
+    found = read(tmp_path, HEADER + "u,a,1\nu,b,1\nu,a,1\nv,a,4\n")
+    assert histories(found) == {"u": ["a", "b"], "v": ["a"]}
+    assert found.repeats == 1
+
+
+def test_ids_may_look_a_little_alike(tmp_path):
+    ids = ["a", "A", "a b", "a.0", "1", "1.05", "v1.0", "v1"]
+    found = read(tmp_path, HEADER + "".join(f"u,{each},{i}\n" for i, each in enumerate(ids)))
+    assert histories(found) == {"u": ids}
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n\r\n\n"])
+def test_empty_last_lines_are_no_rows(tmp_path, end):
+    assert histories(read(tmp_path, HEADER + "u,a,1\nu,b,2" + end)) == {"u": ["a", "b"]}
+
+
 def test_large_timestamps_are_not_rounded(tmp_path):
     base = 2**60
     rows = f"u,a,{base + 2}\nu,b,{base + 1}\n"
@@ -88,7 +105,8 @@ def test_large_timestamps_are_not_rounded(tmp_path):
         (HEADER + "1,2,3\n1,3,\n", ["line 3", "timestamp"]),
         (HEADER + '1,2,3\n1,"3,4\n', ["line 3", "quotes"]),
         (HEADER + "1,2,5\n2,9,1\n1,3,4\n", ["line 4", "timestamp", "--sort_rows 1"]),
-        (HEADER + "1,2,3\n2,9,1\n1,2,3\n", ["line 4", "duplicate"]),
+        (HEADER + "1,2,3\n1,3,4\n2,3 ,1\n", ["line 4", "item_id", "'3 '", "'3'"]),
+        (HEADER + "1,2,3\n1.0,3,4\n", ["line 3", "user_id", "'1.0'", "'1'"]),
         (HEADER.encode() + b"1,2,3\n1,caf\xe9,4\n", ["line 3", "UTF-8"]),
     ],
 )

@@ -34,7 +34,6 @@ def test_ratings_are_sorted_by_time_and_ties_keep_file_order(tmp_path):
         ("1::2::3::4\n::3::3::4\n", ["line 2", "UserID"]),
         ("1::2::3::4\n1::3::good::4\n", ["line 2", "Rating", "'good'"]),
         ("1::2::3::4\n1::3::3::now\n", ["line 2", "Timestamp", "'now'"]),
-        ("1::2::3::4\n1::3::4::4\n1::2::3::4\n", ["line 3", "duplicate"]),
     ],
 )
 def test_bad_ratings_are_refused_with_the_place(tmp_path, text, parts):
