@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import os
 import shlex
 import tempfile
@@ -16,17 +15,18 @@ import baselines
 import models
 import report
 from baselines import BASELINES
+from checks import check_sizes, group, refuse_unused, unread
 from data.queries import Queries
 from data.ragged import Ragged
+from defaults import settled, taken
 from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
-from metric import NAMES, cost, evaluate
+from metric import cost, evaluate
 from models import blend
 from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
-from retrieval.sizes import bytes_of
 from runs import (
     BEST,
     EXPORTED,
@@ -41,18 +41,9 @@ from runs import (
     uses_wide,
     write_config,
 )
-from training import Trainer, silenced, starting_queries
-from work import Hyperparameters
+from training import Trainer, silenced
 
-ALL_CODES_AT_MOST = 2**20  # code tuples that --index_codes all may mean
-TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
-SEQ_LEN = 20, 100  # items of a history that an encoder reads: at least, at most
-POSITIONS, ROWS = 2560, 512  # of whole sequences in a batch, targets or padding; rows of a target each
-STEPS, FEWEST_ROWS = 100, 8  # of an epoch of few data, at least; of their batches
-ENCODED = 16384  # items of histories, or padding, that are encoded at once: ten times as many were slower
 PAIRS = 2**24  # of validation user and item that an interaction which is no matrix product scores at once
-TRAINS_CODEWORDS = ("error_feedback", "rotation", "ema_decay", "restart_below", "beta")  # settings of some quantisers
-UNREAD = {"all": {"neg_num", "neg_power"}, "in-batch": {"neg_power"}}  # settings, by kind of negatives
 NEEDS = {  # of MindSpore, by device
     "GPU": "the GPU parts of its pip wheel are for CUDA 11.1 and 11.6 with cuDNN 8, and did not load; install those "
     "and an NVIDIA driver, or stay on CPU and let --index_device gpu put the index on a GPU without MindSpore",
@@ -114,17 +105,15 @@ def index_library(h, command):
 def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
     if h.model not in BASELINES:
-        _refuse_unused_tokens(h, given)
-        _refuse_unused_interaction(h, given)
         h = settled(h, data)
-        _refuse_unused_quantiser(h, given)
-    _check_sizes(h, data)
+        refuse_unused(h, given)
+        check_sizes(h, data)
     if command.trained is not None:
         require_same_first_phase(command.trained, h, data)
     if h.model in BASELINES:
         return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue, data.features)
-    report.unused(_unread(h, model, given), f"{h.model} with {h.encoder}")
+    report.unused(unread(h, model, given), f"{h.model} with {h.encoder}")
     with _claimed(command, f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}") as folder:
         if folder.begun:
             folder.require_same(h, data)
@@ -157,132 +146,12 @@ def train(h, command, data, given):
         tie(folder.path, matcher, TRAINED)
 
 
-def _refuse_unused_tokens(h, given):
-    """A number of tokens that would change nothing is said before training and not wondered at after."""
-    if "K_u" in given and h.K_u > 1 and models.tokeniser_of(h) == "whole":
-        raise UserError(
-            f"--K_u {h.K_u} changes nothing: {h.model} with {h.encoder} has one token, the user vector; choose "
-            "--tokeniser heads, or windows, which is made for --encoder DNN."
-        )
-
-
-def _refuse_unused_interaction(h, given):
-    """So is what a two-tower model cannot do."""
-    for name, value in models.MODELS[h.model].prescribes(models.PARTS["interaction"][h.interaction]).items():
-        if name in given and getattr(h, name) != value:
-            raise UserError(
-                f"--{name} {getattr(h, name)} changes nothing: a score of {h.model} is a product of two vectors, as "
-                "dot, GMF, bilinear, cosine and tower are; choose --model AllToAll."
-            )
-
-
-def _unread(h, model, given):
-    """Names of the given settings that neither the model nor its training nor its index reads."""
-    unread = models.readable() - model.read | UNREAD.get(h.negatives, set())
-    if "dropout" not in given:
-        unread -= {"history_dropout"}  # which that of a causal encoder is, see `settled`
-    if not uses_wide(h):
-        unread |= _group("wide") - {"wide"}
-    if not model.has_quantiser:
-        unread |= _group("index") - ({"index_loss"} if uses_wide(h) else set())
-    return given & unread
-
-
-def _group(*names):
-    """The settings of these groups."""
-    return {f.name for f in dataclasses.fields(Hyperparameters) if f.metadata["group"] in names}
-
-
-def _refuse_unused_quantiser(h, given):
-    """So are settings of codebooks that move, where they stay."""
-    unused = [name for name in TRAINS_CODEWORDS if name in given]
-    if unused and h.quantiser == "pursuit" and models.MODELS[h.model].has_quantiser:
-        raise UserError(
-            f"--{unused[0]} changes nothing: the quantiser pursuit takes no part in training; choose --quantiser "
-            "residual or product."
-        )
-
-
-def settled(h, data):
-    """The settings, those that were left to the data and the encoder filled in.
-
-    `history_dropout` is 1 / (1 + sqrt(n / 10)) of n training interactions per item: .17 on MovieLens-1M (n = 235), .49
-    on Amazon Toys (n = 11), where a model learns its few examples by heart unless much of them is hidden. Causal
-    encoders pool nothing, and have that as their `dropout`; they train on whole sequences. The quantiser is pursuit,
-    put under the trained model: epochs with codewords made it no better. With a ReLU over scores, or several
-    codebooks, it is residual; then a token has one code where scores do not add up, for a model is trained on the
-    score of a token's codewords together. A batch has fewer rows where an epoch would have fewer than STEPS: of 1,310
-    users of Toys a model that took 11 steps an epoch had recall@50 .189 on validation users after 40, and .218 with
-    87. `K_c` is 2048 or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. What
-    trains on whole sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 on MovieLens-1M, 20 on
-    Toys.
-    """
-    encoder, sequences = models.PARTS["encoder"][h.encoder], _trains_on_sequences(h)
-    causal = encoder.causal
-    if h.seq_len is None:
-        parallel = sequences and getattr(encoder, "parallel", True)
-        h = dataclasses.replace(h, seq_len=_usual_length(data.training) if parallel else SEQ_LEN[0])
-    if h.inference_batch_size is None:
-        h = dataclasses.replace(h, inference_batch_size=max(ENCODED // h.seq_len, 1))
-    adds_up = models.PARTS["interaction"][h.interaction].linear and h.score_bias is None
-    if h.quantiser is None:
-        one = h.score_bias is None and h.num_codebooks == 1
-        h = dataclasses.replace(h, quantiser="pursuit" if one else "residual")
-    if h.token_lookups is None and h.quantiser != "pursuit":  # which chooses by what they lose
-        h = dataclasses.replace(h, token_lookups=4 if adds_up else 1)
-    if h.pretrain_epoch is None:
-        h = dataclasses.replace(h, pretrain_epoch=h.epoch if causal else h.epoch // 2)
-    if h.positions_per_user is None:
-        h = dataclasses.replace(h, positions_per_user=max(60, h.seq_len) if sequences else 20)
-    if h.batch_size is None:
-        most = max(round(POSITIONS / h.seq_len), 2) if sequences else ROWS
-        rows = data.training.steps(1, h.positions_per_user, sequences, h.seq_len)
-        h = dataclasses.replace(h, batch_size=min(most, max(rows // STEPS, FEWEST_ROWS)))
-    if h.history_dropout is None:
-        n = _taken(data.training).values.size / data.catalogue.n_items
-        h = dataclasses.replace(h, history_dropout=round(1 / (1 + math.sqrt(n / 10)), 2))
-    if h.dropout is None:
-        h = dataclasses.replace(h, dropout=h.history_dropout if causal else 0.1)
-    if h.K_c is None:
-        halves = 2 if h.quantiser == "pursuit" else 1  # each of which all tokens start
-        words = min(2048, _starting_tokens(h, data) * halves // TOKENS_PER_CODEWORD)
-        h = dataclasses.replace(h, K_c=max(words, 1))
-    return h
-
-
-def _trains_on_sequences(h):
-    """Whether a training row is a whole sequence with a target at every position; see `BaseModel.every_position`."""
-    tokeniser = models.PARTS["tokeniser"][models.tokeniser_of(h)]
-    return models.PARTS["encoder"][h.encoder].causal and tokeniser.every_position
-
-
-def _usual_length(training):
-    """A length that nine in ten histories do not exceed, within SEQ_LEN."""
-    if not isinstance(training, TrainingSequences):
-        return SEQ_LEN[0]
-    return int(np.clip(np.quantile(training.sequences.lengths(), 0.9), *SEQ_LEN))
-
-
-def _taken(training):
-    """What users took in training: rows of item ids."""
-    if isinstance(training, TrainingSequences):
-        return training.sequences
-    return Ragged.from_rows([training.positives])
-
-
-def _starting_tokens(h, data):
-    """How many tokens start the quantiser."""
-    tokeniser = models.PARTS["tokeniser"][models.tokeniser_of(h)]
-    coded = 1 if h.quantiser == "pursuit" else getattr(tokeniser, "K_u", h.K_u)  # `whole` makes one
-    return len(starting_queries(data.training, h, coded)) * coded
-
-
 def fit_baseline(h, command, data, given):
     """Fits a baseline, evaluates it on the test users and writes runs/<name>/."""
     if not isinstance(data.training, TrainingSequences):
         raise UserError(f"{h.model} needs whole training sequences (user_id,items), not ready rows.")
     read = baselines.arguments(h.model, dataclasses.asdict(h)).keys() | {"model", "dataset", "split", "split_seed"}
-    report.unused(given & _group("model", "wide", "quantiser", "training", "data", "index") - read, h.model)
+    report.unused(given & group("model", "wide", "quantiser", "training", "data", "index") - read, h.model)
     with _claimed(command, f"{h.model}-{data.prepared.dataset}") as folder:
         write_config(folder.path, h, data, command.preset, given)
         report.doing(f"fitting {h.model}")
@@ -328,7 +197,7 @@ def recommend(h, command, data, given):
 def _index_for(queries, matcher, h, command, data, given, library):
     """The index that the run saved, or, of another checkpoint or by other flags, one of the codes of some queries."""
     checkpoint = Path(command.checkpoint)
-    if checkpoint.name == BEST and not given & _group("index") and checkpoint.with_name("index").exists():
+    if checkpoint.name == BEST and not given & group("index") and checkpoint.with_name("index").exists():
         try:
             return saved_index(checkpoint.parent)
         except (ValueError, OSError) as error:
@@ -492,51 +361,5 @@ def _test(matcher, h, data, folder, library):
 
 def _popular(h, data):
     """The metrics of the most popular items on the test users."""
-    hot = baselines.fit("GlobalHot", _taken(data.training), data.catalogue.n_items)
+    hot = baselines.fit("GlobalHot", taken(data.training), data.catalogue.n_items)
     return evaluate(hot, data.test, h.topk, h.exclude_seen)
-
-
-def _check_sizes(h, data):
-    """What the data must be large enough for, said before training and not after."""
-    if h.model in BASELINES:
-        return
-    if h.monitor not in (monitors := [f"{name}@{k}" for name in NAMES for k in h.topk]):
-        raise UserError(f"--monitor is {h.monitor!r}; choose one of {', '.join(monitors)}.")
-    data.training.steps(h.batch_size, h.positions_per_user, _trains_on_sequences(h), h.seq_len)  # refuses too few rows
-    if models.MODELS[h.model].has_quantiser or uses_wide(h):
-        _check_users(data)
-    if not models.MODELS[h.model].has_quantiser:
-        return
-    if h.index_codes == "all" and h.K_c**h.num_codebooks > ALL_CODES_AT_MOST:
-        raise UserError(f"--index_codes all means {h.K_c}^{h.num_codebooks} codes, too many; choose used.")
-    _check_bytes(h, data)
-    if _starting_tokens(h, data) < h.K_c:
-        raise UserError(f"--K_c {h.K_c} is more than the tokens of the training histories; lower K_c.")
-
-
-def _check_users(data):
-    """Refuses too few users to see what a table or an index costs: a paired test takes two."""
-    for name, queries in (("validation", data.valid), ("test", data.test)):
-        if len(queries) < 2:
-            raise UserError(
-                f"there is {len(queries)} {name} user, and two are needed to see what an index costs; give more data, "
-                "cut it otherwise (--split leave-one-out), or choose --model TwoTower."
-            )
-
-
-def _check_bytes(h, data):
-    """Refuses an index that cannot fit max_bytes, and says so where it may not: a list takes a posting at least."""
-    if h.max_bytes is None:
-        return
-    n_items, form = data.catalogue.n_items, h.index_format or "uint8"
-    most = min(h.K_c**h.num_codebooks, h.max_codes or math.inf)
-    lists = n_items * uses_wide(h)
-    at_least = lists + (most if h.index_codes == "all" else 1)
-    empty = bytes_of([], n_items, form)
-    each = bytes_of([1], n_items, form) - empty
-    if h.max_bytes < (needed := empty + each * at_least):
-        raise UserError(f"--max_bytes {h.max_bytes} is too few: {at_least:,} lists of a posting each take {needed:,}.")
-    if h.max_bytes < (needed := empty + each * (lists + most)):
-        print(
-            f"note: an index of all {most:,} codes takes {needed:,} bytes or more; --max_codes holds it to --max_bytes"
-        )

@@ -27,10 +27,10 @@ import models  # noqa: E402
 from benchmarks.measuring import show  # noqa: E402
 from benchmarks.trained import on_cpu  # noqa: E402
 from data.ragged import Ragged  # noqa: E402
+from defaults import settled  # noqa: E402
 from load_csv_dataset import TrainingSequences  # noqa: E402
 from training import TrainStep  # noqa: E402
 from work import Hyperparameters  # noqa: E402
-from workflow import settled  # noqa: E402
 
 N_ITEMS, USERS = 3416, 3000
 MODELS = {  # goal: ours at least so many times as fast
@@ -70,7 +70,7 @@ def main(arguments=None) -> None:
 
 
 def histories():
-    """Data as `workflow.settled` reads it."""
+    """Data as `defaults.settled` reads it."""
     rng = np.random.default_rng(0)
     popularity = 1 / (np.arange(N_ITEMS) + 10)
     lengths = rng.integers(20, 300, USERS)

@@ -18,6 +18,7 @@ import models
 import work
 import workflow
 from benchmarks.trained import on_cpu
+from defaults import settled
 from runs import Data
 from training import Trainer
 
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> None:
     h, command, _ = work.parse(["--epoch", "2", "--pretrain_epoch", "1", *arguments])
     with on_cpu(), tempfile.TemporaryDirectory() as folder:
         data = Data(h, command.source, command.item_file, command.user_file, command.sort_rows)
-        h = workflow.settled(h, data)
+        h = settled(h, data)
         model = models.build(h, data.catalogue, data.features)
         validation, times, rows = workflow.Validation(model, data.valid, h), [now()], []
 

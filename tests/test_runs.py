@@ -10,13 +10,14 @@ import pytest
 import workflow
 from data.queries import Queries
 from data.ragged import Ragged
+from defaults import settled
 from files import content_digest
 from load_csv_dataset import TrainingSequences
 from retrieval.ranking import top_k
 from retrieval.served import QUERY, SCORER, read_manifest
 from runs import BEST, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
 from work import Hyperparameters, check, main
-from workflow import judge_of_codes, settled
+from workflow import judge_of_codes
 
 FORMULAS = ({"interaction": "dot"}, {"interaction": "DNN"})
 

@@ -7,8 +7,8 @@ import pytest
 
 import models
 from benchmarks import training_speed
+from defaults import settled
 from work import Hyperparameters
-from workflow import settled
 
 
 def test_a_missing_torch_is_told_with_the_command_that_installs_it(monkeypatch):

@@ -37,7 +37,17 @@ def test_every_flag_is_read_and_nothing_else():
 def test_every_setting_is_read():
     """Twenty flags of the release are never read: a setting must be an argument of a part, or stand in the steps."""
     folder = Path(work.__file__).parent
-    readers = ("workflow.py", "training.py", "models/__init__.py", "report.py", "runs.py", "matcher.py", "work.py")
+    readers = (
+        "workflow.py",
+        "checks.py",
+        "defaults.py",
+        "training.py",
+        "models/__init__.py",
+        "report.py",
+        "runs.py",
+        "matcher.py",
+        "work.py",
+    )
     source = "".join((folder / name).read_text() for name in readers)
     kinds = [kind for registry in models.PARTS.values() for kind in registry.values() if inspect.isclass(kind)]
     taken = {name for kind in [*kinds, ItemTable] for name in models.arguments(kind)}
