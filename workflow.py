@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import shlex
 import tempfile
@@ -16,6 +17,7 @@ import models
 import report
 from baselines import BASELINES
 from checks import check_sizes, group, refuse_unused, unread
+from data.progress import progress
 from data.queries import Queries
 from data.ragged import Ragged
 from defaults import settled, taken
@@ -267,7 +269,9 @@ def fit_wide(h, data):
     started = time.perf_counter()
     start = WideSettings(max_postings=h.wide_postings, lookups=h.wide_lookups)
     sequences, n_items = data.training.sequences, data.catalogue.n_items
-    chosen = choose(sequences, n_items, data.valid, start, k=max(h.topk))
+    with progress("choosing the wide table", None, " settings tried") as reached:
+        tried = itertools.count(1)
+        chosen = choose(sequences, n_items, data.valid, start, k=max(h.topk), tell=lambda *_: reached(next(tried)))
     table = WideTable.fit(sequences, n_items, chosen)
     report.wide(table, time.perf_counter() - started)
     return table

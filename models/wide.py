@@ -22,6 +22,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import solve
 
+from data.progress import progress
 from data.queries import Queries
 from data.ragged import Ragged
 from files import fresh
@@ -94,9 +95,15 @@ class WideTable:
         pairs = Pairs(sequences, n_items)
         gram, cross = pairs.gram(settings.history_decay), pairs.cross(settings.history_decay, settings.target_decay)
         inverse = local_inverse(gram, settings.l2, settings.neighbours)
-        blocks = (sparse.csr_matrix(_product(inverse(np.arange(*block)), cross)) for block in _blocks(n_items))
+
+        def rows() -> Iterator[sparse.csr_matrix]:
+            with progress("fitting the wide table", n_items, " items") as reached:
+                for start, stop in _blocks(n_items):
+                    yield sparse.csr_matrix(_product(inverse(np.arange(start, stop)), cross))
+                    reached(stop)
+
         occurrences = np.concatenate([[0], gram.diagonal()])
-        return cls(*_posting_lists(blocks, settings.max_postings), occurrences, settings)
+        return cls(*_posting_lists(rows(), settings.max_postings), occurrences, settings)
 
     @property
     def n_items(self) -> int:

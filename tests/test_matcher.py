@@ -58,6 +58,20 @@ def index(matcher):
     return matcher.build(np.arange(16), None)[0]
 
 
+@pytest.mark.parametrize(("encoder", "interaction"), [("LiGR", "dot"), ("DNN", "MoL")])
+def test_the_whole_index_answers_as_the_model_and_its_table_score(graph_mode, encoder, interaction):
+    matcher = matcher_of(replace(SMALL, encoder=encoder, interaction=interaction))
+    asked = Queries.without_targets(walks(50, length=8))
+    index = matcher.build(np.unique(matcher.query_side.codes(asked)), None)[0]
+    for seen in (True, False):
+        items, scores = matcher.through(index).recommend(asked, N_ITEMS, seen)
+        expected = matcher.exhaustive().scores(asked)
+        found = items > 0
+        assert found.sum(1).tolist() == [N_ITEMS - 8 * seen] * 50
+        rows = np.arange(50)[:, None].repeat(N_ITEMS, 1)[found]
+        np.testing.assert_allclose(scores[found], expected[rows, items[found] - 1], atol=1e-4)
+
+
 def test_a_cap_that_saves_nothing_is_not_tried(matcher):
     """In uint8, lists of more than a third of the items are rows of the catalogue, whatever they hold."""
     held = Ragged(np.arange(61), np.arange(60) % N_ITEMS + 1)

@@ -84,12 +84,13 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
         np.testing.assert_array_equal(weights(taken)[name], array, err_msg=name)
 
 
-def test_resume_equals_never_having_stopped(tmp_path):
+@pytest.mark.parametrize("encoder", ["DNN", "GRU4Rec", "LiGR"])
+def test_resume_equals_never_having_stopped(encoder, tmp_path):
     """Through the k-means start, with dropout: epochs 1 and 2, a new process' worth of objects, epochs 3 and 4."""
     (tmp_path / "whole").mkdir()
-    whole = trainer(tmp_path / "whole")
+    whole = trainer(tmp_path / "whole", encoder=encoder)
     whole.run()
-    interrupted = trainer(tmp_path)
+    interrupted = trainer(tmp_path, encoder=encoder)
     validate = interrupted.validate
 
     def stop_in_epoch_three():
@@ -100,7 +101,7 @@ def test_resume_equals_never_having_stopped(tmp_path):
     interrupted.validate = stop_in_epoch_three
     with pytest.raises(KeyboardInterrupt):
         interrupted.run()
-    again = trainer(tmp_path, values=[0.3, 0.4])
+    again = trainer(tmp_path, values=[0.3, 0.4], encoder=encoder)
     again.resume()
     assert again.progress.epoch == 2
     again.run()

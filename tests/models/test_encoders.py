@@ -24,13 +24,18 @@ def batch_of(model):
         positive[history == 0] = 0
     noise = rng.random(16 * model.noise_rows + model.noise_width, np.float32)
     arrays = history, positive, np.arange(1, 21, dtype=np.int32), np.zeros(20, np.float32), noise
-    return *map(ms.Tensor, arrays), False
+    return *map(ms.Tensor, arrays), model.is_quantised
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_the_ranking_loss_reaches_every_weight_and_the_loss_falls(encoder, make_model):
-    model = make_model("TwoTower", encoder=encoder, l2=0.0, dropout=0.2, history_dropout=0.2)
+@pytest.mark.parametrize(("encoder", "coded"), [*((name, False) for name in ENCODERS), ("LiGR", True)])
+def test_the_ranking_loss_reaches_every_weight_and_the_loss_falls(encoder, coded, make_model):
+    """Through codes too, whose commitment counts for nothing here."""
+    name, rates = "DQMatch" if coded else "TwoTower", {"dropout": 0.2, "history_dropout": 0.2}
+    model = make_model(name, encoder=encoder, interaction="dot", l2=0.0, beta=0.0, **rates)
     assert model.every_position == (encoder in CAUSAL)
+    if coded:
+        some = Queries.without_targets(Ragged.from_rows([[i, i + 1, i + 3] for i in range(1, 38)] * 2))
+        model.start_quantiser(models.QuerySide(model, 64).raw_tokens(some), 32, 0)
     step = TrainStep(model, nn.Adam(model.trainable_params(), learning_rate=0.02))
     step.set_train(True)
     before = {p.name: p.asnumpy().copy() for p in model.trainable_params()}
