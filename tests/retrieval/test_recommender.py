@@ -72,6 +72,25 @@ def test_missing_codes_are_pruned_like_the_index(table):
     assert same.recommend(batch, 5)[0].shape == (2, 5) and same.scored_codes == 0
 
 
+def test_a_query_that_comes_while_another_is_scored_loses_it_nothing(table):
+    """As two threads do that share a recommender: while code 7 is scored another query brings codes 7 and 9 in."""
+    index = build_index(Table(table), [0], 30, relu=True, progress=False)
+    whole = build_index(Table(table), range(20), 30, relu=True, progress=False)
+    one, two = queries([[0, 7]], [[]]), queries([[9, 7]], [[]])
+    waiting, answers = [two], []
+
+    class Interrupted(Table):
+        def scores(self, codes):
+            if waiting:
+                answers.append(recommender.recommend(waiting.pop(), 10))
+            return super().scores(codes)
+
+    recommender = IndexRecommender(index, encode, Interrupted(table))
+    answers.append(recommender.recommend(one, 10))
+    for batch, got in zip((two, one), answers, strict=True):
+        np.testing.assert_array_equal(got[0], whole.recommend(batch.codes, 10)[0])
+
+
 def test_without_a_scorer_a_missing_code_is_an_error(table):
     index = build_index(Table(table), [0], 30, relu=True, progress=False)
     with pytest.raises(ValueError, match="Query 1 holds code 4, which is not in the index"):
