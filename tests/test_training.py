@@ -84,7 +84,7 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
         np.testing.assert_array_equal(weights(taken)[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("encoder", ["DNN", "GRU4Rec", "LiGR"])
+@pytest.mark.parametrize("encoder", ["DNN", "LiGR"])
 def test_resume_equals_never_having_stopped(encoder, tmp_path):
     """Through the k-means start, with dropout: epochs 1 and 2, a new process' worth of objects, epochs 3 and 4."""
     (tmp_path / "whole").mkdir()
