@@ -62,14 +62,14 @@ def _refuse_unused_quantiser(h, given):
 
 def unread(h, model, given):
     """Names of the given settings that neither the model nor its training nor its index reads."""
-    unread = models.readable() - model.read | UNREAD.get(h.negatives, set())
+    names = models.readable() - model.read | UNREAD.get(h.negatives, set())
     if "dropout" not in given:
-        unread -= {"history_dropout"}  # which that of a causal encoder is, see `settled`
+        names -= {"history_dropout"}  # which that of a causal encoder is, see `settled`
     if not uses_wide(h):
-        unread |= group("wide") - {"wide"}
+        names |= group("wide") - {"wide"}
     if not model.has_quantiser:
-        unread |= group("index") - ({"index_loss"} if uses_wide(h) else set())
-    return given & unread
+        names |= group("index") - ({"index_loss"} if uses_wide(h) else set())
+    return given & names
 
 
 def group(*names):
