@@ -19,11 +19,12 @@ N_ITEMS = 40
 TOGETHER = ("attack", "experiments")  # folders whose files share what takes long to make
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of its own
 def pytest_collection_modifyitems(items):
-    """Under `pytest -n --dist loadgroup` a file stays in one process, and so does such a folder."""
+    """Under `pytest -n --dist loadgroup` such a folder stays in one process; all else goes to whichever is free."""
     for item in items:
-        group = item.path.parent.name if item.path.parent.name in TOGETHER else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        if (folder := item.path.parent.name) in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(folder))
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,11 @@ SETTINGS = Hyperparameters(
     embedding_size=8,
     token_embedding_size=8,
     hidden=(8,),
-    interaction="DNN",
-    interaction_hidden=(4,),
+    interaction="dot",  # the fewer the parts, the sooner a graph is compiled
     K_u=2,
-    K_i=2,
     quantiser="residual",
     token_lookups=4,
-    num_codebooks=2,
+    num_codebooks=1,
     K_c=16,
     seq_len=6,
     batch_size=32,
@@ -84,13 +82,17 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
         np.testing.assert_array_equal(weights(taken)[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("encoder", ["DNN", "LiGR"])
-def test_resume_equals_never_having_stopped(encoder, tmp_path):
+@pytest.mark.parametrize(
+    "parts",
+    [{"interaction": "DNN", "interaction_hidden": (4,), "K_i": 2, "num_codebooks": 2}, {"encoder": "LiGR"}],
+    ids=["DNN", "LiGR"],
+)
+def test_resume_equals_never_having_stopped(parts, tmp_path):
     """Through the k-means start, with dropout: epochs 1 and 2, a new process' worth of objects, epochs 3 and 4."""
     (tmp_path / "whole").mkdir()
-    whole = trainer(tmp_path / "whole", encoder=encoder)
+    whole = trainer(tmp_path / "whole", **parts)
     whole.run()
-    interrupted = trainer(tmp_path, encoder=encoder)
+    interrupted = trainer(tmp_path, **parts)
     validate = interrupted.validate
 
     def stop_in_epoch_three():
@@ -101,7 +103,7 @@ def test_resume_equals_never_having_stopped(encoder, tmp_path):
     interrupted.validate = stop_in_epoch_three
     with pytest.raises(KeyboardInterrupt):
         interrupted.run()
-    again = trainer(tmp_path, values=[0.3, 0.4], encoder=encoder)
+    again = trainer(tmp_path, values=[0.3, 0.4], **parts)
     again.resume()
     assert again.progress.epoch == 2
     again.run()
@@ -139,24 +141,25 @@ def test_a_model_without_quantiser_keeps_its_best_epoch_and_its_patience(tmp_pat
 
 def test_pursuit_is_put_under_the_best_epoch_of_what_trains_as_without_it(tmp_path):
     """And a run that ends between its last epoch and that start makes up for it."""
-    flags = {"interaction": "dot", "num_codebooks": 1, "quantiser": "pursuit"}
     values = [0.1, 0.2, 0.9, 0.3, 0.3]
-    plain, coded = (trainer(tmp_path, values=values, model=name, **flags) for name in ("AllToAll", "DQMatch"))
+    plain, coded = (
+        trainer(tmp_path, values=values, model=name, quantiser="pursuit") for name in ("AllToAll", "DQMatch")
+    )
     plain.run()
     coded.run()
     table = coded.model.items.table.asnumpy()
     assert (table == plain.model.items.table.asnumpy()).all() and coded.progress.best_epoch == 3
     codewords = coded.model.quantiser.tables()
     assert coded.model.is_quantised and codewords.any()
-    again = trainer(tmp_path, values=values, model="DQMatch", **flags)
+    again = trainer(tmp_path, values=values, model="DQMatch", quantiser="pursuit")
     load_checkpoint(tmp_path / "best.ckpt", again.model.get_parameters())
     assert again.model.is_quantised and (again.model.quantiser.tables() == codewords).all()
 
-    stopped = trainer(tmp_path, values=values, model="DQMatch", **flags)
+    stopped = trainer(tmp_path, values=values, model="DQMatch", quantiser="pursuit")
     stopped._start_quantiser = interrupt
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
-    resumed = trainer(tmp_path, model="DQMatch", **flags)
+    resumed = trainer(tmp_path, model="DQMatch", quantiser="pursuit")
     resumed.resume()
     resumed.run()
     assert (resumed.model.quantiser.tables() == codewords).all()
@@ -262,11 +265,11 @@ def test_a_new_run_does_not_take_the_start_of_its_quantiser_from_an_older_one(tm
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     trainer(tmp_path, epoch=2).run()
-    path = tmp_path / "best.ckpt"
+    path, twice = tmp_path / "best.ckpt", {"embedding_size": 16, "token_embedding_size": 16}
     with pytest.raises(UserError, match="no checkpoint"):
         load_checkpoint(tmp_path / "none.ckpt", [])
     with pytest.raises(UserError, match="does not fit this model"):
-        load_checkpoint(path, list(trainer(tmp_path, embedding_size=16).model.get_parameters()))
+        load_checkpoint(path, list(trainer(tmp_path, **twice).model.get_parameters()))
     whole = path.read_bytes()
     for damaged in (b"", b"not a checkpoint", whole[: len(whole) // 2]):
         path.write_bytes(damaged)
