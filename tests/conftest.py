@@ -27,16 +27,27 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(folder))
 
 
-@pytest.fixture(scope="session")
-def graph_mode():
-    """MindSpore as work.py sets it; asked for by the tests that need it, so the others run without MindSpore."""
+@pytest.fixture(scope="module")
+def eager_mode():
+    """MindSpore operator by operator: what takes few steps ends sooner than a graph of it is compiled."""
     import mindspore as ms
 
+    ms.set_context(mode=ms.PYNATIVE_MODE, device_target="CPU")
+
+
+@pytest.fixture
+def graph_mode():
+    """MindSpore as work.py sets it, for one test: one that takes many steps, or guards that there is a graph."""
+    import mindspore as ms
+
+    before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    yield
+    ms.set_context(mode=before)
 
 
 @pytest.fixture(scope="session")
-def make_model(graph_mode):
+def make_model():
     """make_model("DQMatch", K_u=2, ...) -> a small untrained model with the hyper-parameters and `Features` given."""
     import models
     from work import Hyperparameters

@@ -16,6 +16,7 @@ from work import Hyperparameters
 
 N_ITEMS = 40
 CATALOGUE = SimpleNamespace(n_items=N_ITEMS)
+pytestmark = pytest.mark.usefixtures("eager_mode")
 SMALL = Hyperparameters(
     encoder="DNN",
     embedding_size=8,
@@ -40,7 +41,7 @@ def walks(users=300, length=12):
 
 
 @pytest.fixture
-def matcher(graph_mode):
+def matcher():
     return matcher_of(SMALL)
 
 
@@ -59,7 +60,7 @@ def index(matcher):
 
 
 @pytest.mark.parametrize(("encoder", "interaction"), [("LiGR", "dot"), ("DNN", "MoL")])
-def test_the_whole_index_answers_as_the_model_and_its_table_score(graph_mode, encoder, interaction):
+def test_the_whole_index_answers_as_the_model_and_its_table_score(encoder, interaction):
     matcher = matcher_of(replace(SMALL, encoder=encoder, interaction=interaction))
     asked = Queries.without_targets(walks(50, length=8))
     index = matcher.build(np.unique(matcher.query_side.codes(asked)), None)[0]
@@ -122,7 +123,7 @@ def test_a_new_item_is_recommended_after_what_stood_before_it_and_tells_what_fol
 
 
 @pytest.mark.parametrize("interaction", ["dot", "MoL"])
-def test_the_grown_index_answers_as_the_grown_model_scores(graph_mode, interaction):
+def test_the_grown_index_answers_as_the_grown_model_scores(interaction):
     matcher = matcher_of(replace(SMALL, interaction=interaction))
     grown, more = matcher.add_items(matcher.build(np.arange(16), None)[0], NEWCOMER, N_ITEMS + 1)
     histories = Ragged.from_rows([[8, 9, 10], [41], [5, 41, 11, 12, 13, 14, 15]])

@@ -15,6 +15,7 @@ from data.queries import Queries
 from data.ragged import Ragged
 from recommender import recommend_by_scores
 
+pytestmark = pytest.mark.usefixtures("eager_mode")
 N_ITEMS = 40  # also that of make_model
 
 

@@ -21,7 +21,7 @@ def serve(*arguments, blocked=("mindspore", "models", "pandas", "sklearn", "scip
 
 
 @pytest.fixture
-def run_folder(make_model, tmp_path):
+def run_folder(make_model, eager_mode, tmp_path):
     """make(keep=None) -> folder with query.onnx, scorer.npz and an index of all codes or of the first of the history;
     and what is expected."""
     import models

@@ -16,6 +16,7 @@ from load_csv_dataset import TrainingRows, TrainingSequences
 from training import Trainer, load_checkpoint, old_name
 from work import Hyperparameters
 
+pytestmark = pytest.mark.usefixtures("graph_mode")
 SETTINGS = Hyperparameters(
     encoder="DNN",
     embedding_size=8,
@@ -37,11 +38,6 @@ SETTINGS = Hyperparameters(
     patience=10,
     dropout=0.2,
 )
-
-
-@pytest.fixture(autouse=True)
-def _graph_mode(graph_mode):
-    """Every test here trains."""
 
 
 def sequences():

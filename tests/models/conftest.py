@@ -1,8 +1,8 @@
-"""Every test of the models runs MindSpore in graph mode."""
+"""Tests of the models run MindSpore operator by operator, but for those that ask for `graph_mode`."""
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def _graph_mode(graph_mode):
-    """Asked for here once instead of in every test."""
+@pytest.fixture(autouse=True, scope="module")
+def _eager_mode(eager_mode):
+    """Asked for here once instead of in every module."""

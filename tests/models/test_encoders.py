@@ -28,7 +28,7 @@ def batch_of(model):
 
 
 @pytest.mark.parametrize(("encoder", "coded"), [*((name, False) for name in ENCODERS), ("LiGR", True)])
-def test_the_ranking_loss_reaches_every_weight_and_the_loss_falls(encoder, coded, make_model):
+def test_the_ranking_loss_reaches_every_weight_and_the_loss_falls(encoder, coded, make_model, graph_mode):
     """Through codes too, whose commitment counts for nothing here."""
     name, rates = "DQMatch" if coded else "TwoTower", {"dropout": 0.2, "history_dropout": 0.2}
     model = make_model(name, encoder=encoder, interaction="dot", l2=0.0, beta=0.0, **rates)

@@ -146,7 +146,7 @@ def test_features_that_the_settings_do_not_name_are_refused(named, make_model):
         make_model("TwoTower", features=known_features(), **named)
 
 
-def test_a_model_that_sees_the_user_learns_what_depends_on_the_user(make_model):
+def test_a_model_that_sees_the_user_learns_what_depends_on_the_user(make_model, graph_mode):
     """What follows any history is an item of 21..30 for the one sex and of 31..40 for the other."""
     rng = np.random.default_rng(0)
     losses = {}

@@ -65,7 +65,7 @@ def test_ccl_asks_for_one_and_lets_negatives_be_up_to_the_margin():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_scores_far_from_zero_overflow_in_no_loss(loss, make_model):
+def test_scores_far_from_zero_overflow_in_no_loss(loss, make_model, graph_mode):
     model = make_model("TwoTower", loss=loss)
     scores = ms.Tensor(np.full((1, 2), 1e4, np.float32))
     for sign in (1, -1):

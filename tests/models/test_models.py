@@ -44,7 +44,7 @@ def gradients(model, make_batch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ranking_loss_reaches_every_trainable_parameter(name, make_model, make_batch):
+def test_ranking_loss_reaches_every_trainable_parameter(name, make_model, make_batch, graph_mode):
     """Without commitment and norm, so that what arrives comes through the scores alone (and the quantiser)."""
     model = make_model(name, beta=0.0, l2=0.0)
     if name == "DQMatch":

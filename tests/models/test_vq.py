@@ -142,7 +142,7 @@ def test_a_turned_gradient_keeps_its_angle_to_what_stands_for_the_token():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_quantiser_that_turns_gradients_turns_those_of_its_loss(kind):
+def test_a_quantiser_that_turns_gradients_turns_those_of_its_loss(kind, graph_mode):
     quantiser, rows, weights = make(kind, rotation=True), tokens(), tokens(seed=2)
     quantiser.set_train(False)
     codewords = quantiser.look_up(quantiser.indices(rows))
