@@ -81,7 +81,9 @@ class Hyperparameters:
     wide: bool | None = _parameter(
         None, "wide", "1: a wide item-to-item table beside the model; none: the model's own choice, 0 for TwoTower"
     )
-    wide_lookups: int = _parameter(20, "wide", "items of the history that are looked up in the table", least=1)
+    wide_lookups: int = _parameter(
+        200, "wide", "most items of the history that are looked up in it; over 20 where order says little", least=1
+    )
     wide_postings: int = _parameter(400, "wide", "most items in a row of the table", least=1)
 
     quantiser: str | None = _parameter(

@@ -267,11 +267,13 @@ def fit_wide(h, data):
         raise UserError("the wide table needs whole training sequences (user_id,items); use --wide 0 with ready rows.")
     report.doing("choosing and fitting the wide table")
     started = time.perf_counter()
-    start = WideSettings(max_postings=h.wide_postings, lookups=h.wide_lookups)
+    start = WideSettings(max_postings=h.wide_postings, lookups=min(WideSettings.lookups, h.wide_lookups))
     sequences, n_items = data.training.sequences, data.catalogue.n_items
     with progress("choosing the wide table", None, " settings tried") as reached:
         tried = itertools.count(1)
-        chosen = choose(sequences, n_items, data.valid, start, k=max(h.topk), tell=lambda *_: reached(next(tried)))
+        chosen = choose(
+            sequences, n_items, data.valid, start, h.wide_lookups, max(h.topk), tell=lambda *_: reached(next(tried))
+        )
     table = WideTable.fit(sequences, n_items, chosen)
     report.wide(table, time.perf_counter() - started)
     return table

@@ -14,7 +14,7 @@ from retrieval.ranking import top_k
 # of the spread of the wide scores to that of the deep ones
 RATIOS = (0.0, 0.0312, 0.0625, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
 USUAL = 0.25  # the middle of what MovieLens-1M, Toys and samples of them want, .0625 to 1
-LOOKUPS, POSTINGS = (4, 6, 8, 12, 20), (50, 100, 200, 400)  # of the table, where it may be cut
+LOOKUPS, POSTINGS = (4, 6, 8, 12, 20, 50, 100), (50, 100, 200, 400)  # of the table, where it may be cut
 MOST_USERS, CELLS = 6000, 2**26  # of validation users, and of their scores
 
 

@@ -4,7 +4,8 @@
     W = (X'X + l2 I)^-1 X'Y
 
 over all training positions: a row of X holds the items before the position, weighted history_decay^age; a row of Y the
-position's item and those after it, weighted target_decay^distance. Ridge regression from items to items after EASE
+position's item and those after it, weighted target_decay^distance. Where order says nothing both decays are 1: a row
+of X holds all items of a user, and one of Y all the others. Ridge regression from items to items after EASE
 (Steck, WWW 2019) and SLIST (Choi et al., WWW 2021). The inverse is sparse, as in SANSA (Spišák et al., RecSys 2023):
 each of its rows is solved among an item's strongest neighbours, which recommends as well as the whole inverse and takes
 no memory that is quadratic in the items. Needs NumPy and SciPy only.
@@ -35,6 +36,10 @@ LADDERS = {  # what `choose` tries
     "target_decay": (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95),
     "l2": (30.0, 100.0, 300.0, 1000.0, 3000.0),
 }
+ORDER = 0.9  # order says little where the best decay of a history is at least this; then these are tried as well
+ORDERLESS = {"history_decay": 1.0, "target_decay": 1.0, "lookups": 200, "neighbours": 64}
+REACH = ({"history_decay": 0.95, "lookups": 50}, {"history_decay": 0.98, "lookups": 100})
+LATEST = 1000  # of a user's items that pairs without order are made of: their number grows with the square
 PAIRS = 2**26  # most item pairs held of a matrix, in 0.5 GB; beyond, the lightest are dropped
 CELLS = 2**24  # cells of a dense matrix, held at once
 
@@ -44,8 +49,9 @@ class WideSettings:
     """What a table is fitted with.
 
     Attributes:
-        history_decay: weight of an item relative to the one after it, among those that vote; above 0, below 1.
-        target_decay: weight of a target relative to the one before it; 0: the next item is the only target.
+        history_decay: weight of an item relative to the one after it, among those that vote; above 0, at most 1.
+        target_decay: weight of a target relative to the one before it; 0: the next item is the only target; 1 if and
+            only if history_decay is: order says nothing, and items before an item count as those after it.
         l2: ridge penalty, in training positions.
         max_postings: most items kept in a row of the table.
         lookups: most items of a history that vote.
@@ -60,10 +66,12 @@ class WideSettings:
     neighbours: int = 32
 
     def __post_init__(self):
-        if not 0 < self.history_decay < 1:
-            raise ValueError(f"history_decay is {self.history_decay}; it must lie between 0 and 1.")
-        if not 0 <= self.target_decay < 1:
-            raise ValueError(f"target_decay is {self.target_decay}; it must be at least 0 and below 1.")
+        if not 0 < self.history_decay <= 1:
+            raise ValueError(f"history_decay is {self.history_decay}; it must be above 0 and at most 1.")
+        if not 0 <= self.target_decay <= 1:
+            raise ValueError(f"target_decay is {self.target_decay}; it must lie between 0 and 1.")
+        if (self.history_decay == 1) != (self.target_decay == 1):
+            raise ValueError("history_decay and target_decay are 1 together, where order says nothing, or neither is.")
         if not self.l2 > 0:
             raise ValueError(f"l2 is {self.l2}; the regression needs a penalty above 0.")
         for name in ("max_postings", "lookups", "neighbours"):
@@ -202,6 +210,7 @@ def choose(
     n_items: int,
     validation: Queries,
     start: WideSettings | None = None,
+    lookups: int = ORDERLESS["lookups"],
     k: int = 50,
     max_users: int = 2000,
     tell: Callable[[WideSettings, float], None] = lambda settings, value: None,
@@ -209,9 +218,11 @@ def choose(
     """The decays and the penalty that recommend best to validation users, seen items left out.
 
     One setting after the other climbs from `start` along its ladder as long as it gains; the targets' decay, the
-    cheapest to try, again after each of the others.
+    cheapest to try, again after each of the others. Where the decay of a history is ORDER or higher, order says little:
+    then all pairs of a user's items are tried, ORDERLESS, and if that is worse a longer look-back, along REACH.
 
     Args:
+        lookups: most items of a history that vote; `start` has those of its own.
         k: what counts is the mean NDCG@k.
         max_users: of more users those at even distances are asked.
         tell: called with all that is tried and its value.
@@ -221,25 +232,34 @@ def choose(
     gram = lru_cache(1)(pairs.gram)
 
     @lru_cache(1)
-    def regressed(history_decay: float, l2: float) -> sparse.csr_matrix:
+    def regressed(settings: WideSettings) -> sparse.csr_matrix:
         """Queries through the inverse, (U, n_items): all that differs between targets is the last product."""
-        votes = _votes(*_keys(validation.histories, replace(best, history_decay=history_decay)), n_items)
+        votes = _votes(*_keys(validation.histories, settings), n_items)
         items = np.unique(votes.indices)
-        return votes[:, items] @ local_inverse(gram(history_decay), l2, best.neighbours)(items)
+        return votes[:, items] @ local_inverse(gram(settings.history_decay), settings.l2, settings.neighbours)(items)
 
     @lru_cache(None)
     def value(settings: WideSettings) -> float:
         cross = pairs.cross(settings.history_decay, settings.target_decay)
-        scores = _product(regressed(settings.history_decay, settings.l2), cross)
+        scores = _product(regressed(replace(settings, target_decay=float(settings.history_decay == 1))), cross)
         ndcg = ndcg_of(scores.toarray() if sparse.issparse(scores) else scores, validation, k)
         tell(settings, ndcg)
         return ndcg
 
+    def climbed(best: WideSettings, name: str) -> WideSettings:
+        ladder = [replace(best, **{name: step}) for step in sorted({*LADDERS[name], getattr(best, name)})]
+        return _climb(ladder, best, value)
+
     best = start or WideSettings()
     for name in ("target_decay", "history_decay", "target_decay", "l2", "target_decay"):
-        ladder = [replace(best, **{name: step}) for step in sorted({*LADDERS[name], getattr(best, name)})]
-        best = _climb(ladder, best, value)
-    return best
+        best = climbed(best, name)
+    if best.history_decay < ORDER:
+        return best
+    orderless = replace(best, **ORDERLESS | {"lookups": min(ORDERLESS["lookups"], lookups)})
+    if value(orderless) > value(best):
+        return climbed(orderless, "l2")
+    further = [replace(best, **step) for step in REACH if step["lookups"] <= lookups]
+    return _climb([best, *further], best, value)
 
 
 def ndcg_of(scores: np.ndarray, queries: Queries, k: int) -> float:
@@ -272,6 +292,8 @@ class Pairs:
 
     def gram(self, decay: float) -> sparse.csr_matrix:
         """X'X, float32 (n_items, n_items)."""
+        if decay == 1:
+            return self._together()
         width = _window(decay)
         seen = np.concatenate([[0], np.cumsum(decay ** (2.0 * np.arange(width)))])  # by the first n positions after
 
@@ -283,16 +305,35 @@ class Pairs:
 
     def cross(self, history_decay: float, target_decay: float) -> sparse.csr_matrix:
         """X'Y, float32 (n_items, n_items)."""
+        if history_decay == target_decay == 1:
+            together = self._together()
+            return together - sparse.diags(together.diagonal()).tocsr()
         history = history_decay ** np.arange(_window(history_decay))
         target = target_decay ** np.arange(_window(target_decay))
         weights = np.convolve(history, target)  # a position between the two splits their lag
         return self._sum(range(1, len(weights) + 1), lambda lag, after: np.full(len(after), weights[lag - 1]))
 
+    def _together(self) -> sparse.csr_matrix:
+        """How many users took both items, in any order; on the diagonal one."""
+        n_items, latest = self.n_items, self._after() < LATEST
+        cells = self.sequences.row_of_value()[latest], self.sequences.values[latest].astype(np.int64) - 1
+        taken = sparse.csr_matrix((np.ones(len(cells[0]), np.float32), cells), (len(self.sequences), n_items))
+        taken.data[:] = 1  # an item that a user took twice is one
+        blocks = []
+        for start, stop in _blocks(n_items):
+            most = max(PAIRS * (stop - start) // n_items, 1)
+            blocks.append(_lightest_dropped((taken[:, start:stop].T @ taken).tocsr(), most))
+        return sparse.vstack(blocks, format="csr")
+
+    def _after(self) -> np.ndarray:
+        """How many items of the sequence follow each one, int64 (items of all sequences,)."""
+        ends = np.repeat(self.sequences.offsets[1:], self.sequences.lengths())
+        return ends - np.arange(len(self.sequences.values)) - 1
+
     def _sum(self, lags: range, weight: Callable[[int, np.ndarray], np.ndarray]) -> sparse.csr_matrix:
         """By (item, later item) the sum of weight(lag, number of items after the later one) over pairs `lag` apart."""
         items, n_items = self.sequences.values.astype(np.int64) - 1, self.n_items
-        after = np.repeat(self.sequences.offsets[1:], self.sequences.lengths()) - np.arange(len(items)) - 1
-        shape, small = (n_items, n_items), n_items**2 <= CELLS
+        after, shape, small = self._after(), (n_items, n_items), n_items**2 <= CELLS
         total = np.zeros(n_items**2) if small else sparse.csr_matrix(shape, dtype=np.float32)
         for lag in lags:
             place = np.flatnonzero(after >= lag)
@@ -302,14 +343,15 @@ class Pairs:
                 np.add.at(total, first * n_items + second, weights)
             else:
                 part = sparse.coo_matrix((weights.astype(np.float32), (first, second)), shape=shape).tocsr()
-                total = _lightest_dropped(total + part)
+                total = _lightest_dropped(total + part, PAIRS)
         return sparse.csr_matrix(total.reshape(shape).astype(np.float32)) if small else total
 
 
-def _lightest_dropped(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """At most PAIRS cells: what is dropped counts as 0."""
-    if matrix.nnz > PAIRS:
-        matrix.data[matrix.data < np.partition(matrix.data, -PAIRS // 2)[-PAIRS // 2]] = 0
+def _lightest_dropped(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
+    """Half of `most` cells where there are more: what is dropped counts as 0."""
+    if matrix.nnz > most:
+        kept = max(most // 2, 1)
+        matrix.data[matrix.data < np.partition(matrix.data, -kept)[-kept]] = 0
         matrix.eliminate_zeros()
     return matrix
 

@@ -80,7 +80,10 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
 
 @pytest.mark.parametrize(
     "parts",
-    [{"interaction": "DNN", "interaction_hidden": (4,), "K_i": 2, "num_codebooks": 2}, {"encoder": "LiGR"}],
+    [
+        {"interaction": "DNN", "interaction_hidden": (4,), "K_i": 2, "num_codebooks": 2},
+        {"encoder": "LiGR", "att_layer": 1},
+    ],
     ids=["DNN", "LiGR"],
 )
 def test_resume_equals_never_having_stopped(parts, tmp_path):

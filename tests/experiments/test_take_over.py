@@ -24,7 +24,8 @@ def test_a_run_takes_over_what_its_quantiser_has_no_part_in(trained, small, monk
 def test_a_causal_two_tower_model_gives_all_its_epochs_to_a_quantiser(small, monkeypatch, tmp_path):
     """Its first phase has every epoch, so nothing is saved after it."""
     monkeypatch.chdir(tmp_path)
-    causal = [*small[: small.index("--pretrain_epoch")], *small[small.index("--hidden") :], "--encoder", "SASRec"]
+    without = slice(small.index("--pretrain_epoch"), small.index("--hidden"))
+    causal = [*small[: without.start], *small[without.stop :], *["--encoder", "SASRec", "--att_layer", "1"]]
     assert work.main([*causal, "--model", "TwoTower", "--wide", "0", "--name", "tokens"]) == 0
     assert work.main([*causal, "--wide", "0", "--name", "taken", "--trained", "runs/tokens"]) == 0
     assert len(log(tmp_path / "runs/tokens")) == 2 and log(tmp_path / "runs/taken") == log(tmp_path / "runs/tokens")

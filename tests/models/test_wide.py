@@ -57,6 +57,21 @@ def test_equals_the_regression_written_out(rng, monkeypatch, cells):
     assert not table[0].any() and not table[:, 0].any()
 
 
+@pytest.mark.parametrize("cells", [2**24, 10])
+def test_without_order_every_item_of_a_user_tells_of_all_others(rng, monkeypatch, cells):
+    monkeypatch.setattr(wide, "CELLS", cells)
+    sequences = random_sequences(rng, 400, 15)
+    taken = np.zeros((400, 15))
+    taken[sequences.row_of_value(), sequences.values - 1] = 1
+    together = taken.T @ taken
+    others = together - np.diag(np.diag(together))
+    settings = replace(WHOLE, history_decay=1.0, target_decay=1.0)
+    table = WideTable.fit(sequences, 15, settings)
+    W = np.linalg.solve(together + settings.l2 * np.eye(15), others)
+    np.testing.assert_allclose(table.rows().toarray()[1:, 1:], np.maximum(W, 0), atol=1e-5)
+    np.testing.assert_array_equal(table.keys(sequences)[1].sum(1), np.minimum(sequences.lengths(), 4))
+
+
 def test_recommends_the_known_successor(rng):
     table = WideTable.fit(chain(rng, 300, 50), 50, WideSettings(l2=1.0))
     histories = Ragged.from_rows([[3, 4, 5], [49, 50], [20]])
@@ -149,7 +164,8 @@ def test_choice_follows_the_data(rng):
     noise = rng.permuted(np.tile(np.arange(61, 121), (300, 1)), axis=1)[:, :5]
     taken = Ragged.from_rows(rng.permuted(np.hstack([groups[:, :5], noise]), axis=1))
     valid = queries(taken, groups[:, 5:]).take(np.arange(100, 300))
-    assert choose(taken.take(np.arange(100)), 120, valid, start=WideSettings(0.5), k=5).history_decay > 0.5
+    best = choose(taken.take(np.arange(100)), 120, valid, start=WideSettings(0.5), lookups=60, k=5)
+    assert (best.history_decay, best.target_decay, best.lookups) == (1, 1, 60)
 
 
 def test_new_items_from_their_first_interactions(rng):
@@ -176,7 +192,15 @@ def test_file_holds_everything(rng, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"history_decay": 1.0}, {"target_decay": -0.1}, {"l2": 0.0}, {"max_postings": 0}, {"lookups": 0}]
+    "wrong",
+    [
+        {"history_decay": 1.0},
+        {"history_decay": 0.0},
+        {"target_decay": -0.1},
+        {"l2": 0.0},
+        {"max_postings": 0},
+        {"lookups": 0},
+    ],
 )
 def test_settings_without_a_table_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
