@@ -79,9 +79,11 @@ def unused(names, what):
 def wide(table, seconds):
     """What the wide table was fitted with."""
     chosen = table.settings
+    decays = f"decay of the history {chosen.history_decay:g}, of the targets {chosen.target_decay:g}"
+    if chosen.history_decay == 1:
+        decays = "items in no order"
     print(
-        f"wide table: {len(table.items):,} postings of {table.n_items:,} items; decay of the history "
-        f"{chosen.history_decay:g}, of the targets {chosen.target_decay:g}, l2 {chosen.l2:g}; "
+        f"wide table: {len(table.items):,} postings of {table.n_items:,} items; {decays}, l2 {chosen.l2:g}; "
         f"chosen on validation users and fitted in {seconds:.0f} s"
     )
 

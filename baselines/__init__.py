@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from baselines.als import ALS
-from baselines.ease import EASE
+from baselines.ease import EASE, WholeEASE
 from baselines.global_hot import GlobalHot
 from baselines.item_cf import ItemCF
 from baselines.item_knn import ItemKNN
@@ -24,6 +24,7 @@ BASELINES = {
     "Swing": Swing,
     "ItemKNN": ItemKNN,
     "EASE": EASE,
+    "WholeEASE": WholeEASE,
     "Markov": Markov,
     "Linear": Linear,
     "ALS": ALS,

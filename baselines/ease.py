@@ -42,3 +42,10 @@ class EASE(ItemToItem):
         every = np.tile(np.arange(n_items, dtype=np.int32), n_items)
         offsets = np.arange(n_items + 1) * n_items
         return sparse.csr_matrix((weights.ravel().astype(np.float32), every, offsets), weights.shape)
+
+
+class WholeEASE(EASE):
+    """EASE as it was published: every item of the history votes, however old. For data whose order says little."""
+
+    def __init__(self, regularisation: float = 300.0, neighbours: int | None = None):
+        super().__init__(regularisation, neighbours, last_items=None)

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from baselines import similarity
 from baselines.similarity import incidence
+from data.ragged import Ragged
 
 
 @pytest.fixture
@@ -67,6 +68,13 @@ def test_ease_is_a_ridge_regression_of_each_item_on_the_others(lists, taken, n_i
         x, y = taken[:, others], taken[:, item]
         expected = np.linalg.solve(x.T @ x + 5.0 * np.eye(len(others)), x.T @ y)
         np.testing.assert_allclose(found[others, item], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_whole_ease_lets_every_item_of_a_history_vote(fitted, n_items):
+    histories = Ragged.from_rows([np.arange(1, n_items + 1), np.arange(n_items, n_items - 5, -1)])
+    whole, latest = (fitted(name).query_keys(histories)[1] for name in ("WholeEASE", "EASE"))
+    assert (whole > 0).sum(1).tolist() == [n_items, 5]
+    assert (latest > 0).sum(1).tolist() == [20, 5]
 
 
 def test_markov(lists, sequences, n_items):
