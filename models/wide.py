@@ -350,8 +350,8 @@ class Pairs:
 def _lightest_dropped(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
     """Half of `most` cells where there are more: what is dropped counts as 0."""
     if matrix.nnz > most:
-        kept = max(most // 2, 1)
-        matrix.data[matrix.data < np.partition(matrix.data, -kept)[-kept]] = 0
+        dropped = matrix.nnz - max(most // 2, 1)
+        matrix.data[np.argpartition(matrix.data, dropped)[:dropped]] = 0
         matrix.eliminate_zeros()
     return matrix
 

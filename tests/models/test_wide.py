@@ -145,6 +145,7 @@ def test_the_lightest_pairs_are_dropped_beyond_the_limit(rng, monkeypatch):
     monkeypatch.setattr(wide, "PAIRS", 100)
     cross = Pairs(sequences, 40).cross(0.5, 0)
     assert cross.nnz <= 100 < whole.nnz
+    assert Pairs(sequences, 40).gram(1).nnz <= 100  # of whole numbers, many of them equal
     successors = (np.arange(40), (np.arange(40) + 1) % 40)
     np.testing.assert_allclose(cross.toarray()[successors], whole.toarray()[successors])
 
