@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -293,7 +293,7 @@ class Pairs:
     def gram(self, decay: float) -> sparse.csr_matrix:
         """X'X, float32 (n_items, n_items)."""
         if decay == 1:
-            return self._together()
+            return self._together
         width = _window(decay)
         seen = np.concatenate([[0], np.cumsum(decay ** (2.0 * np.arange(width)))])  # by the first n positions after
 
@@ -306,13 +306,13 @@ class Pairs:
     def cross(self, history_decay: float, target_decay: float) -> sparse.csr_matrix:
         """X'Y, float32 (n_items, n_items)."""
         if history_decay == target_decay == 1:
-            together = self._together()
-            return together - sparse.diags(together.diagonal()).tocsr()
+            return self._together - sparse.diags(self._together.diagonal()).tocsr()
         history = history_decay ** np.arange(_window(history_decay))
         target = target_decay ** np.arange(_window(target_decay))
         weights = np.convolve(history, target)  # a position between the two splits their lag
         return self._sum(range(1, len(weights) + 1), lambda lag, after: np.full(len(after), weights[lag - 1]))
 
+    @cached_property
     def _together(self) -> sparse.csr_matrix:
         """How many users took both items, in any order; on the diagonal one."""
         n_items, latest = self.n_items, self._after() < LATEST
