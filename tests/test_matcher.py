@@ -10,9 +10,11 @@ import models
 from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
+from load_csv_dataset import TrainingSequences
 from matcher import Matcher
 from models.wide import WideSettings, WideTable
 from work import Hyperparameters
+from workflow import fit_wide
 
 N_ITEMS = 40
 CATALOGUE = SimpleNamespace(n_items=N_ITEMS)
@@ -190,3 +192,19 @@ def test_a_table_that_counts_for_nothing_has_no_keys(matcher):
     index, _ = nothing.build(np.unique(nothing.query_side.codes(queries)), queries)
     items, _ = nothing.through(index).recommend(queries, 5)
     np.testing.assert_array_equal(items, nothing.exhaustive().recommend(queries, 5)[0])
+
+
+@pytest.mark.parametrize("most", [5, 60])
+def test_no_more_items_of_a_history_are_looked_up_than_the_settings_say(most):
+    """Where order says nothing, and half of what is taken is chance, so that as many are as may be."""
+    rng = np.random.default_rng(0)
+    groups = 10 * rng.integers(6, size=300)[:, None] + rng.permuted(np.tile(np.arange(1, 11), (300, 1)), axis=1)
+    chance = rng.permuted(np.tile(np.arange(61, 121), (300, 1)), axis=1)[:, :5]
+    taken = Ragged.from_rows(rng.permuted(np.hstack([groups[:, :5], chance]), axis=1))
+    data = SimpleNamespace(
+        training=TrainingSequences(taken.take(np.arange(100)), 120),
+        catalogue=SimpleNamespace(n_items=120),
+        valid=Queries(taken, Ragged.from_rows(groups[:, 5:])),
+    )
+    table = fit_wide(replace(SMALL, wide_lookups=most), data)
+    assert table.settings.lookups == most
