@@ -5,10 +5,12 @@
 
 over all training positions: a row of X holds the items before the position, weighted history_decay^age; a row of Y the
 position's item and those after it, weighted target_decay^distance. Where order says nothing both decays are 1: a row
-of X holds all items of a user, and one of Y all the others. Ridge regression from items to items after EASE
-(Steck, WWW 2019) and SLIST (Choi et al., WWW 2021). The inverse is sparse, as in SANSA (Spišák et al., RecSys 2023):
-each of its rows is solved among an item's strongest neighbours, which recommends as well as the whole inverse and takes
-no memory that is quadratic in the items. Needs NumPy and SciPy only.
+of X holds all items of a user, and one of Y all the others. That alone makes popular items too strong, for an item that
+the user has is never among its targets; so column j is multiplied by the share of item j that the others leave
+unexplained, which is EASE: W = -P_ij / P_jj off the diagonal, P = (X'X + l2 I)^-1. Ridge regression from items to items
+after EASE (Steck, WWW 2019) and SLIST (Choi et al., WWW 2021). The inverse is sparse, as in SANSA (Spišák et al.,
+RecSys 2023): each of its rows is solved among an item's strongest neighbours, which recommends as well as the whole
+inverse and takes no memory that is quadratic in the items. Needs NumPy and SciPy only.
 """
 
 from __future__ import annotations
@@ -35,9 +37,10 @@ LADDERS = {  # what `choose` tries
     "history_decay": (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     "target_decay": (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95),
     "l2": (30.0, 100.0, 300.0, 1000.0, 3000.0),
+    "neighbours": (64, 128, 256),  # without order
 }
 ORDER = 0.9  # order says little where the best decay of a history is at least this; then these are tried as well
-ORDERLESS = {"history_decay": 1.0, "target_decay": 1.0, "lookups": 200, "neighbours": 64}
+ORDERLESS = {"history_decay": 1.0, "target_decay": 1.0, "lookups": 200, "neighbours": 128}
 REACH = ({"history_decay": 0.95, "lookups": 50}, {"history_decay": 0.98, "lookups": 100})
 LATEST = 1000  # of a user's items that pairs without order are made of: their number grows with the square
 PAIRS = 2**26  # most item pairs held of a matrix, in 0.5 GB; beyond, the lightest are dropped
@@ -86,32 +89,47 @@ class WideTable:
         offsets: int64 (n_items + 2,); row h stands at offsets[h] .. offsets[h + 1]; row 0, padding, is empty.
         items: int32 (nnz,), item ids, rising within a row.
         values: float32 (nnz,), above 0; an item that is not in a row scores 0 there.
-        occurrences: float32 (n_items + 1,), each item's entry on the diagonal of X'X; `add_items` needs it.
+        occurrences: float32 (n_items + 1,), each item's entry on the diagonal of X'X; `add_items` needs it, and
+        unexplained: float32 (n_items + 1,), what the item's column was multiplied by, 1 where order counts.
         settings: the WideSettings.
         scale: what the regression's scores were multiplied by; None where an older file does not tell.
     """
 
-    def __init__(self, offsets, items, values, occurrences, settings: WideSettings, scale: float | None = 1.0):
+    def __init__(
+        self, offsets, items, values, occurrences, unexplained, settings: WideSettings, scale: float | None = 1.0
+    ):
         self.offsets, self.items = np.asarray(offsets, np.int64), np.asarray(items, np.int32)
         self.values, self.occurrences = np.asarray(values, np.float32), np.asarray(occurrences, np.float32)
+        self.unexplained = np.asarray(unexplained, np.float32)
         self.settings, self.scale = settings, scale
 
     @classmethod
     def fit(cls, sequences: Ragged, n_items: int, settings: WideSettings | None = None) -> WideTable:
         """The table of training sequences: ids 1..n_items, oldest first."""
-        settings = settings or WideSettings()
-        pairs = Pairs(sequences, n_items)
+        with progress("fitting the wide table", n_items, " items") as reached:
+            return cls.of(Pairs(sequences, n_items), settings or WideSettings(), reached)
+
+    @classmethod
+    def of(cls, pairs: Pairs, settings: WideSettings, reached: Callable[[int], None] = lambda items: None) -> WideTable:
+        """The table of counted pairs; reached: called with the number of rows that are done."""
         gram, cross = pairs.gram(settings.history_decay), pairs.cross(settings.history_decay, settings.target_decay)
         inverse = local_inverse(gram, settings.l2, settings.neighbours)
+        unexplained = np.ones(pairs.n_items, np.float32)
+        if settings.history_decay == 1:
+            whole = inverse(np.arange(pairs.n_items))
+            inverse, unexplained = (
+                whole.__getitem__,
+                1 / (whole.diagonal() * (gram.diagonal() + np.float32(settings.l2))),
+            )
 
         def rows() -> Iterator[sparse.csr_matrix]:
-            with progress("fitting the wide table", n_items, " items") as reached:
-                for start, stop in _blocks(n_items):
-                    yield sparse.csr_matrix(_product(inverse(np.arange(start, stop)), cross))
-                    reached(stop)
+            for start, stop in _blocks(pairs.n_items):
+                block = sparse.csr_matrix(_product(inverse(np.arange(start, stop)), cross))
+                yield block.multiply(unexplained).tocsr()
+                reached(stop)
 
-        occurrences = np.concatenate([[0], gram.diagonal()])
-        return cls(*_posting_lists(rows(), settings.max_postings), occurrences, settings)
+        lists = _posting_lists(rows(), settings.max_postings)
+        return cls(*lists, np.append(0, gram.diagonal()), np.append(1, unexplained), settings)
 
     @property
     def n_items(self) -> int:
@@ -135,12 +153,13 @@ class WideTable:
         if max_postings < self.settings.max_postings:
             lists = _posting_lists([self.rows()[1:, 1:]], max_postings)
         settings = replace(self.settings, lookups=lookups, max_postings=max_postings)
-        return WideTable(*lists, self.occurrences, settings, self.scale)
+        return WideTable(*lists, self.occurrences, self.unexplained, settings, self.scale)
 
     def scaled(self, factor: float) -> WideTable:
         """The same table with all scores times a factor."""
         scale, values = None if self.scale is None else self.scale * factor, self.values * np.float32(factor)
-        return WideTable(self.offsets, self.items, values, self.occurrences, self.settings, scale)
+        lists = self.offsets, self.items, values
+        return WideTable(*lists, self.occurrences, self.unexplained, self.settings, scale)
 
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The table alone as a recommender; see `recommender.Recommender`."""
@@ -179,18 +198,20 @@ class WideTable:
         pairs, decay = Pairs(sequences, n_items), self.settings.history_decay
         gram, cross = pairs.gram(decay), pairs.cross(decay, self.settings.target_decay)
         occurrences = np.concatenate([self.occurrences[1:], gram.diagonal()[new]])
+        unexplained = np.append(self.unexplained[1:], np.ones(len(new), np.float32))  # few interactions explain nothing
         step = sparse.diags(1 / (occurrences + self.settings.l2)).tocsr()
         columns = step[old][:, old] @ cross[old][:, new] * np.float32(self.scale)
         table = sparse.hstack([self.rows()[1:, 1:], columns], format="csr")  # (old, n_items)
-        rows = step[new][:, new] @ (cross[new] * np.float32(self.scale) - gram[new][:, old] @ table)
+        followers = cross[new].multiply(unexplained * np.float32(self.scale)).tocsr()
+        rows = step[new][:, new] @ (followers - gram[new][:, old] @ table)
         table = sparse.vstack([table, rows], format="csr")
         blocks = (table[slice(*block)] for block in _blocks(n_items))
         lists = _posting_lists(blocks, self.settings.max_postings)
-        return WideTable(*lists, np.concatenate([[0], occurrences]), self.settings, self.scale)
+        return WideTable(*lists, np.append(0, occurrences), np.append(1, unexplained), self.settings, self.scale)
 
     def save(self, path: str | Path) -> None:
         """Write an .npz of plain arrays, whole or not at all."""
-        arrays = {name: getattr(self, name) for name in ("offsets", "items", "values", "occurrences")}
+        arrays = {name: getattr(self, name) for name in ("offsets", "items", "values", "occurrences", "unexplained")}
         scale = np.nan if self.scale is None else self.scale
         with fresh(path) as file:
             np.savez(file, **arrays, **asdict(self.settings), scale=np.float64(scale))
@@ -200,8 +221,9 @@ class WideTable:
         """Read what `save` wrote."""
         with np.load(path) as arrays:
             settings = WideSettings(**{name: arrays[name].item() for name in WideSettings.__dataclass_fields__})
-            lists = (arrays[name] for name in ("offsets", "items", "values", "occurrences"))
-            scale = float(arrays["scale"]) if "scale" in arrays.files else np.nan
+            every = {"unexplained": np.ones(len(arrays["occurrences"])), "scale": np.nan, **arrays}  # older files lack
+            lists = (every[name] for name in ("offsets", "items", "values", "occurrences", "unexplained"))
+            scale = float(every["scale"])
             return cls(*lists, settings, None if np.isnan(scale) else scale)
 
 
@@ -238,11 +260,16 @@ def choose(
         items = np.unique(votes.indices)
         return votes[:, items] @ local_inverse(gram(settings.history_decay), settings.l2, settings.neighbours)(items)
 
+    def scores(settings: WideSettings) -> np.ndarray:
+        if settings.history_decay == 1:  # as the table is: its values below 0, and its smallest, rank far worse
+            return WideTable.of(pairs, settings).scores(validation.histories)
+        cross = pairs.cross(settings.history_decay, settings.target_decay)
+        found = _product(regressed(replace(settings, target_decay=0.0)), cross)
+        return found.toarray() if sparse.issparse(found) else found
+
     @lru_cache(None)
     def value(settings: WideSettings) -> float:
-        cross = pairs.cross(settings.history_decay, settings.target_decay)
-        scores = _product(regressed(replace(settings, target_decay=float(settings.history_decay == 1))), cross)
-        ndcg = ndcg_of(scores.toarray() if sparse.issparse(scores) else scores, validation, k)
+        ndcg = ndcg_of(scores(settings), validation, k)
         tell(settings, ndcg)
         return ndcg
 
@@ -257,7 +284,7 @@ def choose(
         return best
     orderless = replace(best, **ORDERLESS | {"lookups": min(ORDERLESS["lookups"], lookups)})
     if value(orderless) > value(best):
-        return climbed(orderless, "l2")
+        return climbed(climbed(orderless, "l2"), "neighbours")
     further = [replace(best, **step) for step in REACH if step["lookups"] <= lookups]
     return _climb([best, *further], best, value)
 
