@@ -89,8 +89,9 @@ class WideTable:
         offsets: int64 (n_items + 2,); row h stands at offsets[h] .. offsets[h + 1]; row 0, padding, is empty.
         items: int32 (nnz,), item ids, rising within a row.
         values: float32 (nnz,), above 0; an item that is not in a row scores 0 there.
-        occurrences: float32 (n_items + 1,), each item's entry on the diagonal of X'X; `add_items` needs it, and
-        unexplained: float32 (n_items + 1,), what the item's column was multiplied by, 1 where order counts.
+        occurrences: float32 (n_items + 1,), each item's entry on the diagonal of X'X; `add_items` needs it.
+        unexplained: float32 (n_items + 1,), what each item's column was multiplied by, 1 where order counts; needed
+            there as well.
         settings: the WideSettings.
         scale: what the regression's scores were multiplied by; None where an older file does not tell.
     """
@@ -117,10 +118,8 @@ class WideTable:
         unexplained = np.ones(pairs.n_items, np.float32)
         if settings.history_decay == 1:
             whole = inverse(np.arange(pairs.n_items))
-            inverse, unexplained = (
-                whole.__getitem__,
-                1 / (whole.diagonal() * (gram.diagonal() + np.float32(settings.l2))),
-            )
+            inverse = whole.__getitem__
+            unexplained = 1 / (whole.diagonal() * (gram.diagonal() + np.float32(settings.l2)))
 
         def rows() -> Iterator[sparse.csr_matrix]:
             for start, stop in _blocks(pairs.n_items):
@@ -237,7 +236,7 @@ def choose(
     max_users: int = 2000,
     tell: Callable[[WideSettings, float], None] = lambda settings, value: None,
 ) -> WideSettings:
-    """The decays and the penalty that recommend best to validation users, seen items left out.
+    """The decays, penalty, reach and neighbours that recommend best to validation users, seen items left out.
 
     One setting after the other climbs from `start` along its ladder as long as it gains; the targets' decay, the
     cheapest to try, again after each of the others. Where the decay of a history is ORDER or higher, order says little:
