@@ -90,18 +90,13 @@ class WideTable:
         items: int32 (nnz,), item ids, rising within a row.
         values: float32 (nnz,), above 0; an item that is not in a row scores 0 there.
         occurrences: float32 (n_items + 1,), each item's entry on the diagonal of X'X; `add_items` needs it.
-        unexplained: float32 (n_items + 1,), what each item's column was multiplied by, 1 where order counts; needed
-            there as well.
         settings: the WideSettings.
         scale: what the regression's scores were multiplied by; None where an older file does not tell.
     """
 
-    def __init__(
-        self, offsets, items, values, occurrences, unexplained, settings: WideSettings, scale: float | None = 1.0
-    ):
+    def __init__(self, offsets, items, values, occurrences, settings: WideSettings, scale: float | None = 1.0):
         self.offsets, self.items = np.asarray(offsets, np.int64), np.asarray(items, np.int32)
         self.values, self.occurrences = np.asarray(values, np.float32), np.asarray(occurrences, np.float32)
-        self.unexplained = np.asarray(unexplained, np.float32)
         self.settings, self.scale = settings, scale
 
     @classmethod
@@ -128,7 +123,7 @@ class WideTable:
                 reached(stop)
 
         lists = _posting_lists(rows(), settings.max_postings)
-        return cls(*lists, np.append(0, gram.diagonal()), np.append(1, unexplained), settings)
+        return cls(*lists, np.append(0, gram.diagonal()), settings)
 
     @property
     def n_items(self) -> int:
@@ -152,13 +147,12 @@ class WideTable:
         if max_postings < self.settings.max_postings:
             lists = _posting_lists([self.rows()[1:, 1:]], max_postings)
         settings = replace(self.settings, lookups=lookups, max_postings=max_postings)
-        return WideTable(*lists, self.occurrences, self.unexplained, settings, self.scale)
+        return WideTable(*lists, self.occurrences, settings, self.scale)
 
     def scaled(self, factor: float) -> WideTable:
         """The same table with all scores times a factor."""
         scale, values = None if self.scale is None else self.scale * factor, self.values * np.float32(factor)
-        lists = self.offsets, self.items, values
-        return WideTable(*lists, self.occurrences, self.unexplained, self.settings, scale)
+        return WideTable(self.offsets, self.items, values, self.occurrences, self.settings, scale)
 
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The table alone as a recommender; see `recommender.Recommender`."""
@@ -197,20 +191,18 @@ class WideTable:
         pairs, decay = Pairs(sequences, n_items), self.settings.history_decay
         gram, cross = pairs.gram(decay), pairs.cross(decay, self.settings.target_decay)
         occurrences = np.concatenate([self.occurrences[1:], gram.diagonal()[new]])
-        unexplained = np.append(self.unexplained[1:], np.ones(len(new), np.float32))  # few interactions explain nothing
         step = sparse.diags(1 / (occurrences + self.settings.l2)).tocsr()
         columns = step[old][:, old] @ cross[old][:, new] * np.float32(self.scale)
         table = sparse.hstack([self.rows()[1:, 1:], columns], format="csr")  # (old, n_items)
-        followers = cross[new].multiply(unexplained * np.float32(self.scale)).tocsr()
-        rows = step[new][:, new] @ (followers - gram[new][:, old] @ table)
+        rows = step[new][:, new] @ (cross[new] * np.float32(self.scale) - gram[new][:, old] @ table)
         table = sparse.vstack([table, rows], format="csr")
         blocks = (table[slice(*block)] for block in _blocks(n_items))
         lists = _posting_lists(blocks, self.settings.max_postings)
-        return WideTable(*lists, np.append(0, occurrences), np.append(1, unexplained), self.settings, self.scale)
+        return WideTable(*lists, np.append(0, occurrences), self.settings, self.scale)
 
     def save(self, path: str | Path) -> None:
         """Write an .npz of plain arrays, whole or not at all."""
-        arrays = {name: getattr(self, name) for name in ("offsets", "items", "values", "occurrences", "unexplained")}
+        arrays = {name: getattr(self, name) for name in ("offsets", "items", "values", "occurrences")}
         scale = np.nan if self.scale is None else self.scale
         with fresh(path) as file:
             np.savez(file, **arrays, **asdict(self.settings), scale=np.float64(scale))
@@ -220,9 +212,8 @@ class WideTable:
         """Read what `save` wrote."""
         with np.load(path) as arrays:
             settings = WideSettings(**{name: arrays[name].item() for name in WideSettings.__dataclass_fields__})
-            every = {"unexplained": np.ones(len(arrays["occurrences"])), "scale": np.nan, **arrays}  # older files lack
-            lists = (every[name] for name in ("offsets", "items", "values", "occurrences", "unexplained"))
-            scale = float(every["scale"])
+            lists = (arrays[name] for name in ("offsets", "items", "values", "occurrences"))
+            scale = float(arrays["scale"]) if "scale" in arrays.files else np.nan
             return cls(*lists, settings, None if np.isnan(scale) else scale)
 
 

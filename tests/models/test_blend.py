@@ -78,9 +78,7 @@ def test_a_table_that_needs_all_keeps_all():
     rows = np.zeros((31, 31), np.float32)
     rows[np.arange(1, 31), np.arange(1, 31) % 30 + 1] = 1
     offsets, items = np.concatenate([[0, 0], np.arange(1, 31)]), np.arange(1, 31) % 30 + 1
-    oldest = WideTable(
-        offsets, items, np.ones(30), np.ones(31), np.ones(31), WideSettings(history_decay=0.9, lookups=6)
-    )
+    oldest = WideTable(offsets, items, np.ones(30), np.ones(31), WideSettings(history_decay=0.9, lookups=6))
     queries = Queries(Ragged.from_rows(list(histories)), Ragged.from_rows(histories[:, :1] % 30 + 1))
     less, _ = cut(np.zeros((300, 30), np.float32), oldest, queries, 6, False, 0.005)
     assert less.settings.lookups == 6

@@ -183,12 +183,26 @@ def test_new_items_from_their_first_interactions(rng):
         added.add_items(first, 50)
 
 
+def test_new_items_without_order_join_their_group(rng):
+    """Users take six of a group's ten items; the new one stands with items 1, 2, 3 and three others of the first."""
+
+    def some_of(items, users, count):
+        return rng.permuted(np.tile(items, (users, 1)), axis=1)[:, :count]
+
+    old = np.vstack([some_of(np.arange(1, 11), 100, 6), some_of(np.arange(11, 21), 100, 6)])
+    first = np.hstack([np.tile([1, 2, 3, 21], (12, 1)), some_of(np.arange(4, 11), 12, 3)])
+    table = WideTable.fit(Ragged.from_rows(old), 20, replace(WHOLE, history_decay=1.0, target_decay=1.0))
+    rows = table.add_items(Ragged.from_rows(first), 21).rows().toarray()
+    assert set(np.argsort(-rows[21])[:3]) == set(np.argsort(-rows[:, 21])[:3]) == {1, 2, 3}
+    assert not rows[21, 11:21].any() and not rows[11:21, 21].any() and rows[1:11, 21].all()
+
+
 def test_file_holds_everything(rng, tmp_path):
     table = WideTable.fit(random_sequences(rng, 50, 20), 20, WHOLE)
     table.save(tmp_path / "wide.npz")
     again = WideTable.load(tmp_path / "wide.npz")
     assert again.settings == table.settings
-    for name in ("offsets", "items", "values", "occurrences", "unexplained"):
+    for name in ("offsets", "items", "values", "occurrences"):
         np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
 
 
