@@ -10,7 +10,7 @@ the user has is never among its targets; so column j is multiplied by the share 
 unexplained, which is EASE: W = -P_ij / P_jj off the diagonal, P = (X'X + l2 I)^-1. Ridge regression from items to items
 after EASE (Steck, WWW 2019) and SLIST (Choi et al., WWW 2021). The inverse is sparse, as in SANSA (Spišák et al.,
 RecSys 2023): each of its rows is solved among an item's strongest neighbours, which recommends as well as the whole
-inverse and takes no memory that is quadratic in the items. Needs NumPy and SciPy only.
+inverse and takes no memory that is quadratic in the items. Needs NumPy, SciPy and numba only.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
+import numba
 import numpy as np
 from scipy import sparse
-from scipy.linalg import solve
+from scipy.linalg.lapack import sposv
 
 from data.progress import progress
 from data.queries import Queries
@@ -381,8 +382,7 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
         `neighbours` others, who go with no one else, gets its row of the exact inverse.
     """
     diagonal = gram.diagonal() + np.float32(l2)
-    place = np.full(gram.shape[0], -1)  # of an item in the system at hand
-    dense = gram.toarray() if gram.shape[0] ** 2 <= CELLS else None  # systems are cut from it several times faster
+    place = np.full(gram.shape[0], -1)
 
     def row(item: int) -> tuple[np.ndarray, np.ndarray]:
         near = slice(gram.indptr[item], gram.indptr[item + 1])
@@ -390,22 +390,14 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
         strength = np.where(others == item, np.inf, gram.data[near] ** 2 / diagonal[others])
         if len(others) > neighbours + 1:
             others = others[np.argpartition(-strength, neighbours)[: neighbours + 1]]
-        if item not in others:  # it never stood before anything
-            return np.array([item]), 1 / diagonal[[item]]
-        unit = (others == item).astype(np.float32)
-        return others, solve(system(others), unit, assume_a="pos", check_finite=False, overwrite_a=True)
-
-    def system(items: np.ndarray) -> np.ndarray:
-        found = np.diag(np.full(len(items), np.float32(l2)))
-        if dense is not None:
-            return found + dense[np.ix_(items, items)]
-        place[items] = np.arange(len(items))
-        part = gram[items]
-        columns = place[part.indices]
-        inside = columns >= 0
-        found[np.repeat(np.arange(len(items)), np.diff(part.indptr))[inside], columns[inside]] += part.data[inside]
-        place[items] = -1
-        return found
+        if item in others:
+            system = np.diag(np.full(len(others), np.float32(l2)))
+            _add_cut(gram.indptr, gram.indices, gram.data, others, place, system)
+            # Transposed, for LAPACK counts by columns and would copy it: a third of the time of scipy.linalg.solve.
+            _, found, failed = sposv(system.T, (others == item).astype(np.float32), overwrite_a=True)
+            if not failed:
+                return others, found
+        return np.array([item]), 1 / diagonal[[item]]  # it never stood before anything, or lacks pairs: too many
 
     def rows(items: np.ndarray) -> sparse.csr_matrix:
         columns, values = zip(*map(row, items))
@@ -414,6 +406,20 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
         return sparse.csr_matrix((np.concatenate(values), np.concatenate(columns), offsets), shape=shape)
 
     return rows
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_cut(offsets, columns, values, items, place, system):
+    """Add the rows and columns `items` of a sparse matrix to system (I, I); place: all -1, and so it is left."""
+    for at in range(items.size):
+        place[items[at]] = at
+    for at in range(items.size):
+        for p in range(offsets[items[at]], offsets[items[at] + 1]):
+            column = place[columns[p]]
+            if column >= 0:
+                system[at, column] += values[p]
+    for at in range(items.size):
+        place[items[at]] = -1
 
 
 def _window(decay: float) -> int:
