@@ -379,7 +379,8 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
 
     Returns:
         a function from I items, numbered from 0, to their rows (I, n_items). An item that goes with fewer than
-        `neighbours` others, who go with no one else, gets its row of the exact inverse.
+        `neighbours` others, who go with no one else, gets its row of the exact inverse. One whose system is not
+        positive definite, as pairs beyond PAIRS were dropped, stands for itself.
     """
     diagonal = gram.diagonal() + np.float32(l2)
     place = np.full(gram.shape[0], -1)
@@ -397,7 +398,9 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
             _, found, failed = sposv(system.T, (others == item).astype(np.float32), overwrite_a=True)
             if not failed:
                 return others, found
-        return np.array([item]), 1 / diagonal[[item]]  # it never stood before anything, or lacks pairs: too many
+        return np.array([item]), 1 / diagonal[
+            [item]
+        ]  # it never stood before anything, or its system lacks dropped pairs
 
     def rows(items: np.ndarray) -> sparse.csr_matrix:
         columns, values = zip(*map(row, items))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from data.queries import Queries
 from data.ragged import Ragged
@@ -123,6 +124,13 @@ def test_neighbourhoods_come_close_to_the_whole_inverse(rng):
     items = np.arange(300)
     error = [np.abs(local_inverse(gram, 100, n)(items).toarray() - exact).max() / exact.max() for n in (4, 16, 64)]
     assert error[0] > error[1] > error[2] and error[2] < 0.02
+
+
+def test_an_item_whose_system_lacks_dropped_pairs_stands_for_itself():
+    gram = sparse.csr_matrix(np.array([[1, 9, 9], [9, 1, 0], [9, 0, 99]], np.float32))
+    rows = local_inverse(gram, 1, 1)(np.arange(3)).toarray()
+    np.testing.assert_allclose(rows[:2], [[1 / 2, 0, 0], [0, 1 / 2, 0]])
+    np.testing.assert_allclose(rows[2, [0, 2]], np.linalg.inv([[2, 9], [9, 100]])[1], rtol=1e-5)
 
 
 def test_memory_does_not_grow_with_the_square_of_the_catalogue(rng, monkeypatch):
