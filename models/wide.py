@@ -383,7 +383,7 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
         positive definite, as pairs beyond PAIRS were dropped, stands for itself.
     """
     diagonal = gram.diagonal() + np.float32(l2)
-    place = np.full(gram.shape[0], -1)
+    place = np.full(gram.shape[0], -1)  # of an item in the system at hand
 
     def row(item: int) -> tuple[np.ndarray, np.ndarray]:
         near = slice(gram.indptr[item], gram.indptr[item + 1])
@@ -392,15 +392,14 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
         if len(others) > neighbours + 1:
             others = others[np.argpartition(-strength, neighbours)[: neighbours + 1]]
         if item in others:
-            system = np.diag(np.full(len(others), np.float32(l2)))
+            system = np.diag(np.full(len(others), np.float32(l2)))  # (I, I)
             _add_cut(gram.indptr, gram.indices, gram.data, others, place, system)
             # Transposed, for LAPACK counts by columns and would copy it: a third of the time of scipy.linalg.solve.
             _, found, failed = sposv(system.T, (others == item).astype(np.float32), overwrite_a=True)
             if not failed:
                 return others, found
-        return np.array([item]), 1 / diagonal[
-            [item]
-        ]  # it never stood before anything, or its system lacks dropped pairs
+        # It never stood before anything, or its system lacks pairs that were dropped.
+        return np.array([item]), 1 / diagonal[[item]]
 
     def rows(items: np.ndarray) -> sparse.csr_matrix:
         columns, values = zip(*map(row, items))
@@ -413,7 +412,7 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
 
 @numba.njit(nogil=True, cache=True)
 def _add_cut(offsets, columns, values, items, place, system):
-    """Add the rows and columns `items` of a sparse matrix to system (I, I); place: all -1, and so it is left."""
+    """Add the rows and columns `items` (I,) of a sparse matrix to system (I, I); place is all -1, and left so."""
     for at in range(items.size):
         place[items[at]] = at
     for at in range(items.size):

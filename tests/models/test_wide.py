@@ -10,7 +10,7 @@ from scipy import sparse
 from data.queries import Queries
 from data.ragged import Ragged
 from models import wide
-from models.wide import Pairs, WideSettings, WideTable, choose, local_inverse
+from models.wide import Pairs, WideSettings, WideTable, choose, local_inverse, ndcg_of
 
 WHOLE = WideSettings(0.5, 0.4, l2=3.0, max_postings=1000, lookups=4, neighbours=1000)  # windows of 4 and 3
 
@@ -173,8 +173,13 @@ def test_choice_follows_the_data(rng):
     noise = rng.permuted(np.tile(np.arange(61, 121), (300, 1)), axis=1)[:, :5]
     taken = Ragged.from_rows(rng.permuted(np.hstack([groups[:, :5], noise]), axis=1))
     valid = queries(taken, groups[:, 5:]).take(np.arange(100, 300))
-    best = choose(taken.take(np.arange(100)), 120, valid, start=WideSettings(0.5), lookups=60, k=5)
+    told, taken = {}, taken.take(np.arange(100))
+    best = choose(taken, 120, valid, start=WideSettings(0.5), lookups=60, k=5, tell=told.__setitem__)
     assert (best.history_decay, best.target_decay, best.lookups) == (1, 1, 60)
+    assert {each.neighbours for each in told if each.history_decay == 1} > {128}
+    for each in told:  # what is chosen is what will be read
+        if each.history_decay == 1:
+            assert told[each] == ndcg_of(WideTable.fit(taken, 120, each).scores(valid.histories), valid, 5)
 
 
 def test_new_items_from_their_first_interactions(rng):
