@@ -27,9 +27,10 @@ PAPER = {"TTM": "TwoTower", "SparCode": "DQMatch", "All-to-All": "AllToAll"}  # 
 PAPER_ENCODERS = ("DNN", "GRU4Rec", "SASRec")
 SAME_WINDOWS = {"model": "TwoTower", "encoder": "DNN", "tokeniser": "windows"}  # the control of codes on four tokens
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
+SHORT = {"neg_num": 64, "epoch": 20}  # an MLP of every pair costs what its negatives cost
 # An interaction is trained without codes, which would hide what it gains. Left out: an hour of CrossNet,
 # DNN with products, and tower, which is half of an encoder.
-ACROSS = {"model": "AllToAll", "neg_num": 64, "epoch": 20, **DEEP}
+ACROSS = {"model": "AllToAll", **SHORT, **DEEP}
 ACROSS_ROWS = {
     f"{name} + dot" if each.takes_dot else name: {"interaction": name}
     for name, each in INTERACTIONS.items()
@@ -196,7 +197,7 @@ EXPERIMENTS = {
         },
         facts=("epochs", "seconds", "bytes"),
         paths={f"{name}{mask}": "deep alone" for name in ("dot", "MoL") for mask in MASKS},
-        flags={"neg_num": 64, "epoch": 20, "wide": 1},
+        flags=SHORT | {"wide": 1},
     ),
     "losses": Experiment(
         "Which loss and which negatives pay, in a two-tower model without the table",
@@ -251,6 +252,7 @@ EXPERIMENTS = {
         "How many tokens of the item (K_i), which the MLP reads and a dot product does not",
         {f"K_i, {n}": {"K_i": n, "interaction": "DNN", **WINDOWS} for n in (1, 2, 4, 8)},
         {f"K_i, {n}": ("K_i, 4",) for n in (1, 2, 8)},
+        flags=SHORT,
         facts=("codes", "bytes"),
         x="K_i",
     ),
