@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from retrieval.search import available_cores
 
 VERSION = 2  # of the file format
 CACHE_BYTES = 4 << 20  # what a block of pairs may take on a CPU core
+TOKENS = 128  # in a block: of a few with a great many items a matrix product waits for memory
 
 
 class CodeScorer:
@@ -140,8 +142,8 @@ class CodeScorer:
 
     def _fill(self, scores, side: tuple) -> None:
         """Put the scores of some tokens, whose side is given, into scores (c, n_items), block by block."""
-        n_items = min(self.n_items, self._pairs)
-        n_tokens = max(1, self._pairs // n_items)
+        n_tokens = max(self._pairs // self.n_items, min(TOKENS, math.isqrt(self._pairs)))
+        n_items = self._pairs // min(n_tokens, len(scores))
         for token in range(0, len(scores), n_tokens):
             rows = slice(token, token + n_tokens)
             tokens = tuple(each[rows] for each in side)

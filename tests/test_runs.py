@@ -153,15 +153,16 @@ def test_a_baseline_in_the_folder_of_a_test_leaves_nothing_of_it(tmp_path, monke
     assert saved_metrics(folder).mean("recall", 50) > 0
 
 
-@pytest.mark.parametrize(("linear", "asked"), [(True, 9), (False, 5)])
-def test_an_expensive_score_is_validated_on_as_many_users_as_pairs_allow(monkeypatch, capsys, linear, asked):
+@pytest.mark.parametrize(("linear", "most", "asked"), [(True, 36, 9), (True, 32, 8), (False, 36, 5)])
+def test_an_epoch_is_validated_on_as_many_users_as_pairs_allow(monkeypatch, capsys, linear, most, asked):
+    monkeypatch.setattr(workflow, "EPOCH_PAIRS", most)
     monkeypatch.setattr(workflow, "PAIRS", 20)
     monkeypatch.setattr(workflow.models, "Exhaustive", lambda model, batch_size: None)
     queries = Queries.without_targets(Ragged.from_rows([[1]] * 9))
     model = SimpleNamespace(linear=linear, items=SimpleNamespace(n_items=4))
     validation = workflow.Validation(model, queries, SimpleNamespace(inference_batch_size=1))
     assert len(validation.queries) == asked
-    assert ("5 of 9" in capsys.readouterr().out) == (not linear)
+    assert (f"{asked} of 9" in capsys.readouterr().out) == (asked < 9)
 
 
 TARGETS = np.random.default_rng(0).integers(1, 51, 400)
