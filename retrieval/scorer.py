@@ -122,38 +122,37 @@ class CodeScorer:
 
     def _scores(self, tokens):
         scores = self.library.empty((len(tokens), self.n_items))
-        n_tasks = min(len(tokens), 8 * self.threads) if self.threads > 1 else 1
-        cuts = np.linspace(0, len(tokens), n_tasks + 1).astype(np.int64)
-        parts = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+        blocks = self._blocks(len(tokens))
         with self.library.full_precision(), _one_blas_thread(self.threads > 1) as limited:
             side = self.formula.token_side(self._xp, self._weights, self.library.put(tokens))
 
-            def fill(rows: slice) -> None:
-                self._fill(scores[rows], tuple(each[rows] for each in side))
+            def fill(block: tuple) -> None:
+                rows, columns = block
+                of_tokens = tuple(each[rows] for each in side)
+                of_items = tuple(each[columns] for each in self._items)
+                found = self.formula.pairs(self._xp, self._weights, of_tokens, of_items)
+                if self.score_bias is not None:
+                    found = self._xp.relu(found + self.score_bias)
+                scores[rows, columns] = found
 
             # Where the BLAS can't be told to keep to one thread, it has the cores and we keep to one.
-            if not limited or len(parts) < 2:
-                for rows in parts:
-                    fill(rows)
+            if self.threads == 1 or not limited or len(blocks) < 2:
+                for block in blocks:
+                    fill(block)
             else:
                 with ThreadPoolExecutor(self.threads) as pool:
-                    list(pool.map(fill, parts))
+                    list(pool.map(fill, blocks))
         return scores
 
-    def _fill(self, scores, side: tuple) -> None:
-        """Put the scores of some tokens, whose side is given, into scores (c, n_items), block by block."""
-        n_tokens = max(self._pairs // self.n_items, min(TOKENS, math.isqrt(self._pairs)))
-        n_items = self._pairs // min(n_tokens, len(scores))
-        for token in range(0, len(scores), n_tokens):
-            rows = slice(token, token + n_tokens)
-            tokens = tuple(each[rows] for each in side)
-            for item in range(0, self.n_items, n_items):
-                columns = slice(item, item + n_items)
-                items = tuple(each[columns] for each in self._items)
-                block = self.formula.pairs(self._xp, self._weights, tokens, items)
-                if self.score_bias is not None:
-                    block = self._xp.relu(block + self.score_bias)
-                scores[rows, columns] = block
+    def _blocks(self, n_tokens: int) -> list[tuple]:
+        """Rows and columns of the scores that are computed at once: as many pairs as fit, and work for every thread."""
+        rows = max(min(n_tokens, max(self._pairs // self.n_items, min(TOKENS, math.isqrt(self._pairs)))), 1)
+        columns = min(self._pairs // rows, -(-self.n_items // self.threads))
+        return [
+            (slice(token, token + rows), slice(item, item + columns))
+            for token in range(0, n_tokens, rows)
+            for item in range(0, self.n_items, columns)
+        ]
 
 
 def save_scorer(scorer: CodeScorer, path) -> None:

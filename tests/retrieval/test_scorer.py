@@ -78,7 +78,7 @@ def test_blocks_of_items_and_of_tokens(rng, monkeypatch):
     check(given, [0, 24, 17])
     for cache_bytes in (100, 1000):  # parts of a row; a few rows
         monkeypatch.setattr("retrieval.scorer.CACHE_BYTES", cache_bytes)
-        for threads in (1, 2):  # of two, each gets a row at a time
+        for threads in (1, 2):  # of two, each gets half of the items at most
             check(given, [0, 24, 17, 3, 9], threads=threads)
             check(parts(rng, "bilinear"), [0, 24, 17, 3, 9], threads=threads)
 
