@@ -28,7 +28,8 @@ class Operations:
 
     def dense(self, x, weight, bias=None):
         """Affine map of the last axis, (..., a) with weight (b, a) and bias (b,) -> (..., b)."""
-        out = x @ weight.T
+        rows = x.reshape(-1, x.shape[-1])  # one product, not one for each leading index
+        out = (rows @ weight.T).reshape(x.shape[:-1] + (len(weight),))
         return out if bias is None else out + bias
 
     def inner(self, a, b):
