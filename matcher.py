@@ -9,11 +9,13 @@ from data.ragged import Ragged
 from errors import UserError
 from metric import cost, evaluate
 from models.wide import WideTable
+from recommender import blocks
 from retrieval import (
     ArrayIndex,
     ArrayLibrary,
     IndexRecommender,
     Pruning,
+    Reranked,
     SparseInvertedIndex,
     SparseRows,
     build_array_index,
@@ -51,22 +53,42 @@ class Matcher:
         """A recommender that scores every item."""
         return models.Exhaustive(self.model, self.settings.inference_batch_size, self.wide)
 
-    def through(self, index: SparseInvertedIndex, library: ArrayLibrary | None = None) -> IndexRecommender:
+    def through(self, index: SparseInvertedIndex, library: ArrayLibrary | None = None) -> IndexRecommender | Reranked:
         """The index as a recommender for histories; a code that it lacks is scored when it is asked for.
 
         Args:
             index: of `build`.
-            library: searches and scores on its device; None: NumPy and numba.
+            library: searches and scores codes on its device; None: NumPy and numba.
         """
         scorer = self.model.scorer()
         if library is not None:
             index, scorer = ArrayIndex.of(index, library), scorer.on(library)
-        return IndexRecommender(index, self.keys, scorer)
+        recommender = IndexRecommender(index, self.keys, scorer)
+        if not self.settings.rerank:
+            return recommender
+        scores = self._scores(self.model.token_scorer())
+        return Reranked(recommender, self.query_side.raw_tokens, self._keys_of, scores, self.settings.rerank)
 
     def keys(self, queries):
         """What queries look up: codes and their weights (U, C), or codes and item keys with theirs (U, C + H)."""
-        keys = self.query_side.keys(queries)
+        return self._keys_of(self.query_side.raw_tokens(queries), queries)
+
+    def _keys_of(self, tokens, queries):
+        keys = self.query_side.keys_of(tokens)
         return keys if self.item_keys is None else self.item_keys.beside(*keys, queries.histories)
+
+    def _scores(self, scorer):
+        """Scores of some items by tokens without codes and by the wide table, as `Reranked` asks for them."""
+
+        def scores(tokens, queries, items):
+            found = scorer.pair_scores(tokens, items)  # (U, C)
+            if self.wide is not None:
+                for users in blocks(len(items), self.model.items.n_items):
+                    wide = self.wide.scores(queries.histories.take(users))
+                    found[users] += np.take_along_axis(wide, items[users] - 1, 1)
+            return found
+
+        return scores
 
     def reasons(self, recommender: IndexRecommender, queries, items) -> list:
         """What gave each recommended item its score: it is a sum over the keys of the user, so this is exact.

@@ -188,6 +188,9 @@ class Hyperparameters:
     index_codes: str = _parameter(
         "used", "index", "codes in the index: those that training histories use, or all", choices=("used", "all")
     )
+    rerank: int = _parameter(
+        0, "index", "so many of the best items of the index are put in order by scores without codes; 0: none", least=0
+    )
     max_codes: int | None = _parameter(
         None,
         "index",

@@ -200,7 +200,7 @@ def recommend(h, command, data, given):
 def _index_for(queries, matcher, h, command, data, given, library):
     """The index that the run saved, or, of another checkpoint or by other flags, one of the codes of some queries."""
     checkpoint = Path(command.checkpoint)
-    if checkpoint.name == BEST and not given & group("index") and checkpoint.with_name("index").exists():
+    if checkpoint.name == BEST and not given & (group("index") - {"rerank"}) and checkpoint.with_name("index").exists():
         try:
             return saved_index(checkpoint.parent)
         except (ValueError, OSError) as error:

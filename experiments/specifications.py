@@ -79,11 +79,13 @@ SERVED["MoL + table, index of nearest codes"] = {
     "num_codebooks": 2,
     "K_c": 256,
 }
+SERVED["MoL + table, index, reranked"] = SERVED["MoL + table, index"] | {"rerank": 50}
 SERVED_AGAINST = {
     "MoL": ("dot",),
     "MoL + table": ("dot + table",),
     "MoL + table, index": ("dot + table, index", "MoL + table", "MoL + table, index of nearest codes"),
     "MoL + table, index of nearest codes": ("dot + table, index", "MoL + table"),
+    "MoL + table, index, reranked": ("dot + table, index", "MoL + table", "MoL + table, index"),
     "dot + table, index": ("dot + table",),
 }
 

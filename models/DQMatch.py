@@ -69,6 +69,10 @@ class DQMatch(AllToAll):
         codewords = None if features is not None else self.quantiser.tables()
         return self.interaction.scorer(self.items.vectors(), self.score_bias, codewords)
 
+    def token_scorer(self):
+        """Scores of tokens that have no codes."""
+        return super().scorer()
+
     def landmark_scorer(self):
         """Scores of tokens and the landmark items of the quantiser's features."""
         return self.interaction.scorer(self.items.vectors()[self.quantiser.features.landmarks.asnumpy()])

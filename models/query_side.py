@@ -24,21 +24,22 @@ class QuerySide:
         """Tokens as the score sees them, U queries -> (U, K_u, D) float32; of a quantised model all it looks up, (U, C,
         D)."""
         if self.model.is_quantised:
-            indices, weights = self._keys(queries)
+            indices, weights = self.model.quantiser.keys(self.raw_tokens(queries))  # (U, C, M) and (U, C)
             return self.model.quantiser.look_up(indices) * weights[..., None]
         return self.raw_tokens(queries)
 
     def keys(self, queries):
         """What a quantised model looks up of U queries: codes (U, C) int64 and their weights (U, C) float32."""
-        indices, weights = self._keys(queries)
+        return self.keys_of(self.raw_tokens(queries))
+
+    def keys_of(self, tokens):
+        """The keys of `raw_tokens`."""
+        indices, weights = self.model.quantiser.keys(tokens)  # (U, C, M) and (U, C)
         return self.model.quantiser.encode(indices), weights
 
     def codes(self, queries):
         """The codes of `keys` alone."""
         return self.keys(queries)[0]
-
-    def _keys(self, queries):
-        return self.model.quantiser.keys(self.raw_tokens(queries))  # (U, C, M) and (U, C)
 
     def raw_tokens(self, queries):
         """Tokens before quantisation, U queries -> (U, K_u, D) float32."""

@@ -116,33 +116,60 @@ class CodeScorer:
         """Scores of all items for any tokens, float32 (c, D) -> float32 (c, n_items)."""
         return self.library.get(self._scores(tokens))
 
+    def pair_scores(self, tokens, items) -> np.ndarray:
+        """Scores of a few items for each query, summed over its tokens.
+
+        Args:
+            tokens: float32 (U, K, D).
+            items: ids 1..n_items, integers (U, C).
+
+        Returns:
+            float32 (U, C).
+        """
+        (n_queries, n_tokens, width), rows = tokens.shape, np.asarray(items) - 1
+        scores = np.empty(rows.shape, np.float32)
+        with self._shared() as each:
+            side = self.formula.token_side(self._xp, self._weights, self.library.put(tokens.reshape(-1, width)))
+
+            def fill(query: int) -> None:
+                own = slice(query * n_tokens, (query + 1) * n_tokens)
+                scores[query] = self.library.get(self._block(side, own, rows[query])).sum(0)
+
+            list(each(fill, range(n_queries)))
+        return scores
+
     def array_scores(self, codes):
         """`scores`, left on the device as an array of the library."""
         return self._scores(self.tokens(codes))
 
     def _scores(self, tokens):
         scores = self.library.empty((len(tokens), self.n_items))
-        blocks = self._blocks(len(tokens))
-        with self.library.full_precision(), _one_blas_thread(self.threads > 1) as limited:
+        with self._shared() as each:
             side = self.formula.token_side(self._xp, self._weights, self.library.put(tokens))
 
             def fill(block: tuple) -> None:
-                rows, columns = block
-                of_tokens = tuple(each[rows] for each in side)
-                of_items = tuple(each[columns] for each in self._items)
-                found = self.formula.pairs(self._xp, self._weights, of_tokens, of_items)
-                if self.score_bias is not None:
-                    found = self._xp.relu(found + self.score_bias)
-                scores[rows, columns] = found
+                scores[block] = self._block(side, *block)
 
+            list(each(fill, self._blocks(len(tokens))))
+        return scores
+
+    @contextlib.contextmanager
+    def _shared(self):
+        """A `map` that the threads share."""
+        with self.library.full_precision(), _one_blas_thread(self.threads > 1) as limited:
             # Where the BLAS can't be told to keep to one thread, it has the cores and we keep to one.
-            if self.threads == 1 or not limited or len(blocks) < 2:
-                for block in blocks:
-                    fill(block)
+            if self.threads == 1 or not limited:
+                yield map
             else:
                 with ThreadPoolExecutor(self.threads) as pool:
-                    list(pool.map(fill, blocks))
-        return scores
+                    yield pool.map
+
+    def _block(self, side, tokens, items):
+        """Scores of some rows of the tokens' side and some of the items', slices or row numbers, (T, C)."""
+        of_tokens = tuple(each[tokens] for each in side)
+        of_items = tuple(each[items] for each in self._items)
+        found = self.formula.pairs(self._xp, self._weights, of_tokens, of_items)
+        return found if self.score_bias is None else self._xp.relu(found + self.score_bias)
 
     def _blocks(self, n_tokens: int) -> list[tuple]:
         """Rows and columns of the scores that are computed at once: as many pairs as fit, and work for every thread."""

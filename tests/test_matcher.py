@@ -75,6 +75,30 @@ def test_the_whole_index_answers_as_the_model_and_its_table_score(encoder, inter
         np.testing.assert_allclose(scores[found], expected[rows, items[found] - 1], atol=1e-4)
 
 
+@pytest.mark.parametrize("interaction", ["dot", "MoL"])
+def test_the_best_items_of_the_index_are_put_in_the_order_of_scores_without_codes(interaction):
+    matcher = matcher_of(replace(SMALL, interaction=interaction))
+    matcher = Matcher(matcher.model, matcher.wide.scaled(0.001), matcher.settings)  # so that codes count
+    asked = Queries.without_targets(walks(50, length=8))
+    index = matcher.build(np.arange(16), None)[0]
+    exact = matcher.wide.scores(asked.histories)
+    for token in matcher.query_side.raw_tokens(asked).transpose(1, 0, 2):
+        exact += matcher.model.token_scorer().token_scores(token)
+    for n_best, seen in ((12, True), (12, False), (1, True), (N_ITEMS, True)):
+        best = matcher.through(index).recommend(asked, max(n_best, 5), seen)[0]
+        reranked = Matcher(matcher.model, matcher.wide, replace(matcher.settings, rerank=n_best)).through(index)
+        items, scores = reranked.recommend(asked, 5, seen)
+        assert (items != best[:, :5]).any()
+        for user in range(50):
+            found = best[user][best[user] > 0]
+            wanted = found[np.lexsort((found, -exact[user, found - 1]))][:5]
+            np.testing.assert_array_equal(items[user], wanted)
+            np.testing.assert_allclose(scores[user], exact[user, wanted - 1], rtol=1e-4)
+    few = Queries.without_targets(Ragged.from_rows([np.arange(1, N_ITEMS - 1)]))  # two items are left
+    items, scores = reranked.recommend(few, 5)
+    assert sorted(items[0]) == [0, 0, 0, N_ITEMS - 1, N_ITEMS] and (scores[items == 0] == -np.inf).all()
+
+
 def test_a_cap_that_saves_nothing_is_not_tried(matcher):
     """In uint8, lists of more than a third of the items are rows of the catalogue, whatever they hold."""
     held = Ragged(np.arange(61), np.arange(60) % N_ITEMS + 1)

@@ -83,6 +83,17 @@ def test_blocks_of_items_and_of_tokens(rng, monkeypatch):
             check(parts(rng, "bilinear"), [0, 24, 17, 3, 9], threads=threads)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("name", "bias"), [("DNN", None), ("MoL", None), ("SA", None), ("DNN", -0.5)])
+def test_scores_of_pairs_are_those_of_all_items(rng, name, bias, threads):
+    scorer = CodeScorer(**parts(rng, name, (5,), score_bias=bias), threads=threads)
+    tokens = rng.normal(size=(6, 3, D)).astype(np.float32)
+    items = rng.integers(1, N_ITEMS + 1, size=(6, 9))
+    every = scorer.token_scores(tokens.reshape(-1, D)).reshape(6, 3, N_ITEMS).sum(1)
+    expected = np.take_along_axis(every, items - 1, 1)
+    np.testing.assert_allclose(scorer.pair_scores(tokens, items), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_first_codebook_is_the_highest_digit(rng):
     given = parts(rng)
     tokens = CodeScorer(**given).tokens(np.array([7]))  # 7 = 1 * 5 + 2
