@@ -156,8 +156,10 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     capsys.readouterr()
     with monkeypatch.context() as patched:  # the index stands; none is built for it
         patched.setattr("matcher.Matcher.build", lambda *_: pytest.fail("built"))
-        assert main(["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]) == 0
-    assert " 10. " in capsys.readouterr().out
+        recommend = ["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]
+        assert main(recommend) == 0 and " 10. " in (by_codes := capsys.readouterr().out)
+        assert main([*recommend, "--rerank", "50"]) == 0 and " 10. " in (reranked := capsys.readouterr().out)
+    assert by_codes != reranked
     assert main(["--mode", "export", "--checkpoint", str(folder / "best.ckpt")]) == 0
     assert (folder / "query.onnx").exists() and f"serve.py {folder}" in capsys.readouterr().out
     # The index is that of the best weights; codes of others mean nothing to it.
