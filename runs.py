@@ -29,7 +29,7 @@ WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
 TRAINED, EXPORTED = (BEST, WIDE, INDEX), (QUERY, SCORER, CODES, LANDMARKS)  # files of a run that belong together
 RESULTS = ("per_user_*.npz", "metrics.csv", "*index.json", "codebooks.json", WIDE, *EXPORTED, MANIFEST)  # beside index/
-VERSION = 5  # of config.json
+VERSION = 6  # of config.json
 FIRST_PHASE_READS = ("model", "training", "data")  # groups of settings
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
 MEANT = {  # what an older version meant by saying nothing, and what a newer one no longer says
@@ -55,6 +55,7 @@ MEANT = {  # what an older version meant by saying nothing, and what a newer one
     2: {"token_lookups": 1},
     3: {"negatives": "popular", "ccl_weight": 10.0, "ccl_margin": 0.9, "gbce_t": 0.75},
     4: {"rotation": False},
+    5: {"rerank": 0},
 }
 
 

@@ -15,7 +15,7 @@ from files import content_digest
 from load_csv_dataset import TrainingSequences
 from retrieval.ranking import top_k
 from retrieval.served import QUERY, SCORER, read_manifest
-from runs import BEST, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
+from runs import BEST, MEANT, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
 from work import Hyperparameters, check, main
 from workflow import judge_of_codes
 
@@ -24,8 +24,8 @@ FORMULAS = ({"interaction": "dot"}, {"interaction": "DNN"})
 
 def write(folder, version, **changes):
     settings = dataclasses.asdict(check(Hyperparameters(K_c=256, history_dropout=0.2, num_codebooks=2))) | changes
-    if version == 2:
-        del settings["token_lookups"]
+    for older in range(version, VERSION):
+        settings = {name: value for name, value in settings.items() if name not in MEANT[older]}
     config = json.loads(json.dumps({"version": version, "hyperparameters": settings, "data": {}}))
     (folder / "config.json").write_text(json.dumps(config | {"sha256": content_digest(config)}))
 
@@ -37,6 +37,13 @@ def test_a_run_of_version_2_keeps_its_tokens_and_its_single_look_ups(model, toke
     write(tmp_path, 2, model=model)
     found = settings_of(tmp_path / "best.ckpt", Hyperparameters(), set())
     assert (found.tokeniser, found.token_lookups, found.K_c, found.num_codebooks) == (tokeniser, 1, 256, 2)
+
+
+def test_a_run_of_version_5_is_answered_by_its_index_alone(tmp_path):
+    write(tmp_path, 5, negatives="uniform")
+    found = settings_of(tmp_path / "best.ckpt", Hyperparameters(rerank=7), set())
+    assert (found.rerank, found.negatives) == (0, "uniform")
+    assert settings_of(tmp_path / "best.ckpt", Hyperparameters(rerank=7), {"rerank"}).rerank == 7
 
 
 def test_a_run_of_this_version_keeps_what_it_says(tmp_path):
