@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 import models
@@ -66,7 +68,7 @@ class Matcher:
         recommender = IndexRecommender(index, self.keys, scorer)
         if not self.settings.rerank:
             return recommender
-        scores = self._scores(self.model.token_scorer())
+        scores = partial(self._scores, self.model.token_scorer())
         return Reranked(recommender, self.query_side.raw_tokens, self._keys_of, scores, self.settings.rerank)
 
     def keys(self, queries):
@@ -77,17 +79,13 @@ class Matcher:
         keys = self.query_side.keys_of(tokens)
         return keys if self.item_keys is None else self.item_keys.beside(*keys, queries.histories)
 
-    def _scores(self, scorer):
-        """Scores of some items by tokens without codes and by the wide table, as `Reranked` asks for them."""
-
-        def scores(tokens, queries, items):
-            found = scorer.pair_scores(tokens, items)  # (U, C)
-            if self.wide is not None:
-                for users in blocks(len(items), self.model.items.n_items):
-                    wide = self.wide.scores(queries.histories.take(users))
-                    found[users] += np.take_along_axis(wide, items[users] - 1, 1)
-            return found
-
+    def _scores(self, scorer, tokens, queries, items):
+        """Scores of some items (U, C) by tokens without codes (U, K, D), and by the wide table: float32 (U, C)."""
+        scores = scorer.pair_scores(tokens, items)  # (U, C)
+        if self.wide is not None:
+            for users in blocks(len(items), self.model.items.n_items):
+                wide = self.wide.scores(queries.histories.take(users))  # (u, n_items)
+                scores[users] += np.take_along_axis(wide, items[users] - 1, 1)
         return scores
 
     def reasons(self, recommender: IndexRecommender, queries, items) -> list:

@@ -395,6 +395,10 @@ def check(h):
     _check_fields(h)
     if h.pretrain_epoch is not None and h.pretrain_epoch > h.epoch:
         raise UserError(f"--pretrain_epoch {h.pretrain_epoch} is more than the epochs, {h.epoch}; raise --epoch.")
+    if 0 < h.rerank < max(h.topk):
+        raise UserError(
+            f"--rerank {h.rerank} is less than the {max(h.topk)} items of --topk; raise it, or lower --topk."
+        )
     return h
 
 

@@ -15,7 +15,8 @@ from retrieval.gpu.library import ArrayLibrary, NoGpuError, gpu_library
 from retrieval.index import SparseInvertedIndex
 from retrieval.postings import load_index
 from retrieval.pruning import Pruning
-from retrieval.recommender import IndexRecommender, Reranked
+from retrieval.recommender import IndexRecommender
+from retrieval.reranked import Reranked
 from retrieval.rows import SparseRows, index_of_rows
 from retrieval.scale.frontier import frontier
 from retrieval.scale.sharding import ShardedIndex, merge_results

@@ -100,35 +100,3 @@ class IndexRecommender:
                 self.extra = extra = scored if extra is None else extra.extend(scored)
             index = index.only(codes).extend(extra.only(missing))
         return index, codes, weights
-
-
-class Reranked:
-    """recommend() over an index whose best items are put in the order of scores without codes.
-
-    Codes blur what an interaction says of the best items, and of few items it is soon asked itself: retrieval by
-    approximate scores and exact ones for the best (Ding and Zhai, "Efficient Retrieval with Learned Similarities",
-    2024, do so with a mixture of logits).
-
-    Args:
-        index: what finds the items.
-        encode: queries -> tokens float32 (U, K, D).
-        keys: (tokens, queries) -> what `index` takes of them for its keys.
-        scores: (tokens, queries, item ids (U, C)) -> float32 (U, C).
-        n_best: items of the index that are put in order, or k of them where those are more.
-    """
-
-    def __init__(self, index: IndexRecommender, encode: Callable, keys: Callable, scores: Callable, n_best: int):
-        self.index, self.encode, self.keys, self.scores, self.n_best = index, encode, keys, scores, n_best
-
-    def recommend(self, queries: object, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """The best k items of each query, as `IndexRecommender.recommend`."""
-        tokens, n_best = self.encode(queries), min(max(k, self.n_best), self.index.index.n_items)
-        items, _ = self.index.search(self.keys(tokens, queries), n_best, queries.histories if exclude_seen else None)
-        scores = self.scores(tokens, queries, np.maximum(items, 1))
-        scores = np.where(items > 0, scores, np.float32(-np.inf))
-        best = np.lexsort((items, -scores))[:, :k]
-        return np.take_along_axis(items, best, 1), np.take_along_axis(scores, best, 1)
-
-    def explain(self, queries: object, items: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Why the index found these items, as `IndexRecommender.explain`."""
-        return self.index.explain(queries, items)

@@ -84,8 +84,8 @@ def test_the_best_items_of_the_index_are_put_in_the_order_of_scores_without_code
     exact = matcher.wide.scores(asked.histories)
     for token in matcher.query_side.raw_tokens(asked).transpose(1, 0, 2):
         exact += matcher.model.token_scorer().token_scores(token)
-    for n_best, seen in ((12, True), (12, False), (1, True), (N_ITEMS, True)):
-        best = matcher.through(index).recommend(asked, max(n_best, 5), seen)[0]
+    for n_best, seen in ((12, True), (12, False), (N_ITEMS, True)):
+        best = matcher.through(index).recommend(asked, n_best, seen)[0]
         reranked = Matcher(matcher.model, matcher.wide, replace(matcher.settings, rerank=n_best)).through(index)
         items, scores = reranked.recommend(asked, 5, seen)
         assert (items != best[:, :5]).any()
@@ -97,6 +97,9 @@ def test_the_best_items_of_the_index_are_put_in_the_order_of_scores_without_code
     few = Queries.without_targets(Ragged.from_rows([np.arange(1, N_ITEMS - 1)]))  # two items are left
     items, scores = reranked.recommend(few, 5)
     assert sorted(items[0]) == [0, 0, 0, N_ITEMS - 1, N_ITEMS] and (scores[items == 0] == -np.inf).all()
+    for k in (0, N_ITEMS + 1):
+        with pytest.raises(ValueError, match="k must|raise rerank"):
+            reranked.recommend(few, k)
 
 
 def test_a_cap_that_saves_nothing_is_not_tried(matcher):

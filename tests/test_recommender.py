@@ -56,6 +56,21 @@ class World:
         side = QuerySide(model, 64)
         return IndexRecommender(_index(model, 20), side.keys, model.scorer())
 
+    def reranked(self):
+        """The index of few codes, its best items by tokens without codes."""
+        from models import QuerySide
+        from retrieval import IndexRecommender, Reranked
+
+        model = self.model("DQMatch")
+        side = QuerySide(model, 64)
+        index = IndexRecommender(_index(model, 20), side.keys, model.scorer())
+        scorer = model.token_scorer()
+
+        def scores(tokens, queries, items):
+            return scorer.pair_scores(tokens, items)
+
+        return Reranked(index, side.raw_tokens, lambda tokens, queries: side.keys_of(tokens), scores, N_ITEMS)
+
     def served(self):
         """What `--mode export` writes, as examples/serve.py reads it."""
         from models.onnx_export import export_query_side
@@ -101,6 +116,7 @@ RECOMMENDERS = {
     "AllToAll with ReLU": lambda world: world.exhaustive("AllToAll", score_bias=-0.5),
     "DQMatch": lambda world: world.exhaustive("DQMatch"),
     "index": lambda world: world.index(),
+    "index, reranked": lambda world: world.reranked(),
     "index of a weighted sum": lambda world: world.index(**WEIGHTED),
     "index with ReLU": lambda world: world.index(score_bias=-0.5),
     "served ONNX": lambda world: world.served(),

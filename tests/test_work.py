@@ -192,6 +192,7 @@ def test_look_ups_that_are_chosen_stay_with_the_run(tmp_path, monkeypatch, capsy
         (["--dataset", "sample", "--resume", "1", "--name", "nothing"], "no run"),
         (["--dataset", "sample", "--monitor", "auc@7"], "--monitor"),
         (["--dataset", "sample", "--topk", "50,5000"], "--topk 5000"),
+        (["--rerank", "20"], "--rerank 20 is less"),
         (["--name", "../elsewhere"], "--name"),
         (["--users", "0"], "--users"),
         (["--device_target", "TPU"], "one of CPU, GPU, Ascend"),

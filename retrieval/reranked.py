@@ -1,0 +1,49 @@
+"""The best items of an index in the order of scores without codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from retrieval.recommender import IndexRecommender
+
+
+class Reranked:
+    """recommend() over an index whose best items are put in the order of scores without codes.
+
+    Codes blur what an interaction says of the best items, and of few items it is soon asked itself: retrieval by
+    approximate scores and exact ones for the best (Ding and Zhai, "Efficient Retrieval with Learned Similarities",
+    2024, do so with a mixture of logits).
+
+    Args:
+        index: what finds the items.
+        encode: queries -> tokens float32 (U, K, D).
+        keys: (tokens, queries) -> what `index` takes of them for its keys.
+        scores: (tokens, queries, item ids (U, C)) -> float32 (U, C).
+        n_best: items of the index that are put in order; no more can be asked for.
+    """
+
+    def __init__(self, index: IndexRecommender, encode: Callable, keys: Callable, scores: Callable, n_best: int):
+        self.index, self.encode, self.keys, self.scores, self.n_best = index, encode, keys, scores, n_best
+
+    def recommend(self, queries: object, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """The best k items of each query, as `IndexRecommender.recommend`.
+
+        Raises:
+            ValueError: as there, and where k is above n_best: more of them would change the order of the first.
+        """
+        if k > self.n_best:
+            raise ValueError(f"{k} items are asked for, and the best {self.n_best} are put in order; raise rerank.")
+        tokens, seen = self.encode(queries), queries.histories if exclude_seen else None
+        most = max(k, min(self.n_best, self.index.index.n_items)) if k >= 1 else k  # the index refuses a wrong k
+        items, _ = self.index.search(self.keys(tokens, queries), most, seen)
+        scores = self.scores(tokens, queries, np.maximum(items, 1))
+        scores = np.where(items > 0, scores, np.float32(-np.inf))
+        best = np.lexsort((items, -scores))[:, :k]
+        return np.take_along_axis(items, best, 1), np.take_along_axis(scores, best, 1)
+
+    def explain(self, queries: object, items: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Why the index found these items, as `IndexRecommender.explain`."""
+        return self.index.explain(queries, items)
