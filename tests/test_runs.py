@@ -41,9 +41,9 @@ def test_a_run_of_version_2_keeps_its_tokens_and_its_single_look_ups(model, toke
 
 def test_a_run_of_version_5_is_answered_by_its_index_alone(tmp_path):
     write(tmp_path, 5, negatives="in-batch")
-    found = settings_of(tmp_path / "best.ckpt", Hyperparameters(rerank=7), set())
+    found = settings_of(tmp_path / "best.ckpt", Hyperparameters(rerank=70), set())
     assert (found.rerank, found.negatives) == (0, "in-batch")
-    assert settings_of(tmp_path / "best.ckpt", Hyperparameters(rerank=7), {"rerank"}).rerank == 7
+    assert settings_of(tmp_path / "best.ckpt", Hyperparameters(rerank=70), {"rerank"}).rerank == 70
 
 
 def test_a_run_of_this_version_keeps_what_it_says(tmp_path):
