@@ -83,6 +83,8 @@ def other_value(f):
         return (*f.default, 60)
     if isinstance(f.default, str):
         return {"monitor": "ndcg@50"}.get(f.name, f"other-{f.default}")
+    if f.name == "rerank":
+        return 50  # as many as are asked for
     return 0.25 if "float" in str(f.type) else max((f.default or 0) + 1, f.metadata.get("least", 0))
 
 
