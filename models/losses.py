@@ -7,7 +7,9 @@ import math
 import mindspore as ms
 from mindspore import nn, ops
 
-LEAST = 1e-30  # share of the softmax: a logarithm needs one above 0
+# Share of the softmax: a logarithm needs one above 0. A tensor, as a graph takes floats nearer than 2.2e-16 for one
+# constant: of 1e-30 and the 0.0 below it kept 0.0 in one graph of some hundred, and a loss was infinite there.
+LEAST = ms.Tensor(1e-30, ms.float32)
 
 
 class SampledSoftmax(nn.Cell):

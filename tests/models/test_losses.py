@@ -1,5 +1,8 @@
 """Losses by their formulas; a negative that is the positive itself counts in none."""
 
+import ast
+from pathlib import Path
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -72,6 +75,17 @@ def test_scores_far_from_zero_overflow_in_no_loss(loss, make_model, graph_mode):
         ids = ms.Tensor([[1]], ms.int32), ms.Tensor([2, 3], ms.int32)
         values = model.loss(sign * scores[:, :1], -sign * scores, ms.Tensor(np.zeros(2, np.float32)), *ids)
         assert np.isfinite(values.asnumpy()).all()
+
+
+def test_no_number_of_the_models_is_one_that_a_graph_may_take_for_zero():
+    """See `losses.LEAST`."""
+    for file in (Path(__file__).resolve().parents[2] / "models").rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        tensors = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and "Tensor" in ast.unparse(node.func)]
+        allowed = {id(part) for tensor in tensors for part in ast.walk(tensor)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, float) and id(node) not in allowed:
+                assert node.value == 0 or node.value > 1e-15, f"{file}:{node.lineno}: as a Tensor it is kept"
 
 
 class Summed(nn.Cell):
