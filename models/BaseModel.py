@@ -1,5 +1,7 @@
 """What every model is made of: items, a tokeniser, an interaction and a loss; one `construct` trains them all."""
 
+import functools
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -53,6 +55,12 @@ class BaseModel(nn.Cell):
             user: (B, W) int32, values of the users' features; only a model with `users` looks at them.
         """
         return self._tokens_of(*self.items.history(history), user, noise, every)
+
+    @functools.cached_property
+    def encoding(self):
+        """`tokens` as a cell of its own, a graph apart from training's: one for all that ask, as it takes seconds to
+        compile."""
+        return _Tokens(self)
 
     def _tokens_of(self, embeddings, mask, user, noise, every):
         if self.users is not None:
@@ -127,3 +135,14 @@ class BaseModel(nn.Cell):
     def is_quantised(self):
         """Whether scores see codewords in place of tokens."""
         return False
+
+
+class _Tokens(nn.Cell):
+    """The tokens of a model, without its parameters as its own."""
+
+    def __init__(self, model):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, history, user=None):
+        return self.model.tokens(history, user)

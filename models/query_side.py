@@ -2,7 +2,6 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
 
 
 class QuerySide:
@@ -18,7 +17,6 @@ class QuerySide:
 
     def __init__(self, model, batch_size):
         self.model, self.batch_size = model, batch_size
-        self._tokens = _Tokens(model)
 
     def tokens(self, queries):
         """Tokens as the score sees them, U queries -> (U, K_u, D) float32; of a quantised model all it looks up, (U, C,
@@ -43,7 +41,7 @@ class QuerySide:
 
     def raw_tokens(self, queries):
         """Tokens before quantisation, U queries -> (U, K_u, D) float32."""
-        self._tokens.set_train(False)
+        self.model.encoding.set_train(False)
         values, n_items = queries.histories.values, self.model.items.n_items
         if len(values) and not 1 <= values.min() <= values.max() <= n_items:
             wrong = values[(values < 1) | (values > n_items)][0]
@@ -60,16 +58,5 @@ class QuerySide:
             batch = [rows[first : first + size] for rows in inputs]
             short = size - len(batch[0])
             padded = [ms.Tensor(np.pad(rows, ((0, short), (0, 0)))) for rows in batch]
-            parts.append(self._tokens(*padded).asnumpy()[: size - short])
+            parts.append(self.model.encoding(*padded).asnumpy()[: size - short])
         return np.concatenate(parts)
-
-
-class _Tokens(nn.Cell):
-    """A cell of its own for the tokens of the model, so that they compile apart from training."""
-
-    def __init__(self, model):
-        super().__init__(auto_prefix=False)
-        self.model = model
-
-    def construct(self, history, user=None):
-        return self.model.tokens(history, user)

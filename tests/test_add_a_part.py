@@ -23,7 +23,7 @@ from work import main
 
 SMALL = """--dataset sample --epoch 2 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8 --K_c 16
     --encoder DNN --token_embedding_size 8 --positions_per_user 5 --neg_num 32 --batch_size 256
-    --inference_batch_size 512 --topk 5,20 --monitor recall@20 --wide 0 --index_loss none --name part""".split()  # noqa: SIM905
+    --inference_batch_size 256 --topk 5,20 --monitor recall@20 --wide 0 --index_loss none --name part""".split()  # noqa: SIM905
 
 
 class Distance(Interaction):
@@ -83,18 +83,20 @@ class Newcomers:
 
 
 @pytest.mark.parametrize(
-    ("flag", "registry", "part"),
+    "parts",
     [
-        ("interaction", INTERACTIONS, Distance),
-        ("encoder", ENCODERS, Newest),
-        ("tokeniser", TOKENISERS, Mirrored),
-        ("loss", LOSSES, pairwise),
+        {"interaction": (INTERACTIONS, Distance)},
+        {"encoder": (ENCODERS, Newest), "tokeniser": (TOKENISERS, Mirrored), "loss": (LOSSES, pairwise)},
     ],
+    ids=["interaction", "the others"],
 )
-def test_a_part_of_a_model_from_training_to_serving(flag, registry, part, tmp_path, monkeypatch):
-    monkeypatch.setitem(registry, part.__name__, part)  # the one line
+def test_parts_of_a_model_from_training_to_serving(parts, tmp_path, monkeypatch):
+    flags = []
+    for flag, (registry, part) in parts.items():
+        monkeypatch.setitem(registry, part.__name__, part)  # the one line
+        flags += [f"--{flag}", part.__name__]
     monkeypatch.chdir(tmp_path)
-    assert main([*SMALL, f"--{flag}", part.__name__]) == 0
+    assert main([*SMALL, *flags]) == 0
     best = "runs/part/best.ckpt"
     assert main(["--mode", "test", "--checkpoint", best]) == 0
     assert main(["--mode", "export", "--checkpoint", best]) == 0
@@ -108,8 +110,8 @@ def test_a_part_of_a_model_from_training_to_serving(flag, registry, part, tmp_pa
     np.testing.assert_allclose(served_scores, scores, atol=1e-4)
     assert (np.sort(served) == np.sort(items)).mean() > 0.9
     of_scores = [Path("runs/part", name) for name in ("codes.onnx", "landmarks.npz")]
-    assert {path.exists() for path in of_scores} == {flag == "interaction"}
-    for path in of_scores if flag == "interaction" else ():
+    assert {path.exists() for path in of_scores} == {"interaction" in parts}
+    for path in of_scores if "interaction" in parts else ():
         whole = path.read_bytes()
         path.write_bytes(whole[:-1])
         with pytest.raises(ValueError, match=f"{path.name} is damaged"):

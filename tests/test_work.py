@@ -21,7 +21,7 @@ from work import Hyperparameters, check, main, parse
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
     --encoder DNN --token_embedding_size 8 --num_codebooks 2 --K_c 16 --positions_per_user 10 --neg_num 64 --lr 0.02
-    --batch_size 128 --inference_batch_size 512 --topk 5,20 --monitor recall@20""".split()  # noqa: SIM905
+    --batch_size 128 --inference_batch_size 256 --topk 5,20 --monitor recall@20""".split()  # noqa: SIM905
 
 
 def test_every_flag_is_read_and_nothing_else():

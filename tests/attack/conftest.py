@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TINY = """--dataset tiny --epoch 4 --pretrain_epoch 2 --hidden 8 --interaction_hidden 4 --embedding_size 8
     --encoder DNN --token_embedding_size 8 --K_u 2 --K_i 2 --K_c 8 --positions_per_user 10 --neg_num 32 --lr 0.02
-    --batch_size 64 --topk 5,20 --monitor recall@20 --index_loss none""".split()  # noqa: SIM905
+    --batch_size 64 --inference_batch_size 16 --topk 5,20 --monitor recall@20 --index_loss none""".split()  # noqa: SIM905
 SECONDS = 600  # after which a process that should have ended counts as hanging
 
 

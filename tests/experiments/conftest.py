@@ -6,7 +6,7 @@ import work
 
 SMALL = """--dataset sample --epoch 2 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
     --encoder DNN --token_embedding_size 8 --K_c 16 --positions_per_user 5 --neg_num 64 --lr 0.02 --batch_size 128
-    --inference_batch_size 512 --topk 5,20 --monitor recall@20 --max_postings 300 --wide_postings 300
+    --inference_batch_size 256 --topk 5,20 --monitor recall@20 --max_postings 300 --wide_postings 300
     --index_format float32""".split()  # noqa: SIM905
 
 

@@ -37,10 +37,10 @@ def test_two_rows_fall_independently(dropped):
 
 def test_two_columns_fall_independently_over_draws_of_the_columns():
     rng, both = np.random.default_rng(1), []
-    for _ in range(1000):
+    for _ in range(300):
         noise = ms.Tensor(rng.random(1, np.float32)), ms.Tensor(rng.random(2, np.float32))
         both.append((dropout(ms.Tensor(np.ones((1, 2), np.float32)), noise, SHARE).asnumpy() == 0).all())
-    assert np.mean(both) == pytest.approx(SHARE**2, abs=0.03)
+    assert np.mean(both) == pytest.approx(SHARE**2, abs=0.06)
 
 
 def test_without_noise_nothing_falls():
