@@ -198,7 +198,7 @@ class Matcher:
         if n_items <= old:
             raise UserError(f"new items cannot be added: {n_items} items are asked for, and {old} are known.")
         wide = self.wide.add_items(sequences, n_items)
-        links = wide.rows()[1:, 1:]
+        links = wide.matrix
         links = links[old:, :old] + links[:old, old:].T  # (new, old)
         links = links.multiply(1 / np.maximum(links.sum(1), 1e-12)).tocsr()
         model = models.grown(self.model, settings, links)

@@ -38,7 +38,7 @@ class Linear(ItemToItem):
         from models.wide import WideTable
 
         self._table = WideTable.fit(sequences, n_items, self.settings)
-        return self._table.rows()[1:, 1:]
+        return self._table.matrix
 
     def query_keys(self, histories: Ragged) -> tuple[np.ndarray, np.ndarray]:
         """As of `ItemToItem`; the weights decay with the age of an item."""

@@ -146,7 +146,7 @@ class WideTable:
         """The same table read less: fewer items of a history are looked up, and the rows keep their highest values."""
         lists = self.offsets, self.items, self.values
         if max_postings < self.settings.max_postings:
-            lists = _posting_lists([self.rows()[1:, 1:]], max_postings)
+            lists = _posting_lists([self.matrix], max_postings)
         settings = replace(self.settings, lookups=lookups, max_postings=max_postings)
         return WideTable(*lists, self.occurrences, settings, self.scale)
 
@@ -164,9 +164,14 @@ class WideTable:
         size = self.n_items + 1
         return sparse.csr_matrix((self.values, self.items, self.offsets), shape=(size, size))
 
+    @cached_property
+    def matrix(self) -> sparse.csr_matrix:
+        """`rows` without padding, (n_items, n_items), kept: a table is asked block of users by block of users."""
+        return sparse.csr_matrix((self.values, self.items - 1, self.offsets[1:]), shape=(self.n_items, self.n_items))
+
     def scores(self, histories: Ragged) -> np.ndarray:
         """Scores of all items, float32 (U, n_items); column j is item j + 1."""
-        return (_votes(*self.keys(histories), self.n_items) @ self.rows()[1:, 1:]).toarray()
+        return (_votes(*self.keys(histories), self.n_items) @ self.matrix).toarray()
 
     def add_items(self, sequences: Ragged, n_items: int) -> WideTable:
         """A table of the items 1..n_items, the new ones by their first interactions, the old ones as they were.
@@ -194,7 +199,7 @@ class WideTable:
         occurrences = np.concatenate([self.occurrences[1:], gram.diagonal()[new]])
         step = sparse.diags(1 / (occurrences + self.settings.l2)).tocsr()
         columns = step[old][:, old] @ cross[old][:, new] * np.float32(self.scale)
-        table = sparse.hstack([self.rows()[1:, 1:], columns], format="csr")  # (old, n_items)
+        table = sparse.hstack([self.matrix, columns], format="csr")  # (old, n_items)
         rows = step[new][:, new] @ (cross[new] * np.float32(self.scale) - gram[new][:, old] @ table)
         table = sparse.vstack([table, rows], format="csr")
         blocks = (table[slice(*block)] for block in _blocks(n_items))
