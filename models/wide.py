@@ -159,14 +159,10 @@ class WideTable:
         """The table alone as a recommender; see `recommender.Recommender`."""
         return recommend_by_scores(lambda each: self.scores(each.histories), queries, k, exclude_seen, self.n_items)
 
-    def rows(self) -> sparse.csr_matrix:
-        """The table as float32 (n_items + 1, n_items + 1), by item id."""
-        size = self.n_items + 1
-        return sparse.csr_matrix((self.values, self.items, self.offsets), shape=(size, size))
-
     @cached_property
     def matrix(self) -> sparse.csr_matrix:
-        """`rows` without padding, (n_items, n_items), kept: a table is asked block of users by block of users."""
+        """The table as float32 (n_items, n_items), row and column j are item j + 1; kept, as a table is asked block of
+        users by block of users."""
         return sparse.csr_matrix((self.values, self.items - 1, self.offsets[1:]), shape=(self.n_items, self.n_items))
 
     def scores(self, histories: Ragged) -> np.ndarray:

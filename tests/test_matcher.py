@@ -176,9 +176,9 @@ def test_lists_of_items_are_not_cut_as_those_of_codes_are(matcher):
     short = Matcher(matcher.model, matcher.wide, replace(SMALL, max_postings=2))
     grown, more = short.add_items(short.build(np.arange(16), None)[0], NEWCOMER, N_ITEMS + 1)
     assert more.lengths()[:16].max() <= 2
-    first, rows = grown.item_keys.first, grown.wide.rows()
+    first, rows = grown.item_keys.first, grown.wide.matrix
     for item in range(1, N_ITEMS + 2):
-        assert set(more.posting_list(first + item)[0]) == set(rows[item].indices), item
+        assert set(more.posting_list(first + item)[0]) == set(rows[item - 1].indices + 1), item
 
 
 def test_a_limit_of_bytes_holds_for_what_grows(matcher):
@@ -208,7 +208,7 @@ def test_what_cannot_grow_is_refused(matcher, index):
 
 
 def test_a_table_grows_on_the_scale_it_has(matcher):
-    rows = {factor: matcher.wide.scaled(factor).add_items(NEWCOMER, N_ITEMS + 1).rows() for factor in (1.0, 7.0)}
+    rows = {factor: matcher.wide.scaled(factor).add_items(NEWCOMER, N_ITEMS + 1).matrix for factor in (1.0, 7.0)}
     np.testing.assert_allclose(rows[7.0].toarray(), 7 * rows[1.0].toarray(), rtol=1e-4)
 
 

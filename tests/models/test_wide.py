@@ -48,14 +48,19 @@ def regression(sequences, n_items, settings):
     return np.linalg.solve(X.T @ X + settings.l2 * np.eye(n_items), X.T @ Y)
 
 
+def by_id(table):
+    """float32 (n_items + 1, n_items + 1), by item id."""
+    return np.pad(table.matrix.toarray(), ((1, 0), (1, 0)))
+
+
 @pytest.mark.parametrize("cells", [2**24, 10])  # sums as an array, and sparse
 def test_equals_the_regression_written_out(rng, monkeypatch, cells):
     monkeypatch.setattr(wide, "CELLS", cells)
     sequences = random_sequences(rng, 400, 15)  # all items meet: each one's neighbours are the whole catalogue
     W = regression(sequences, 15, WHOLE)
-    table = WideTable.fit(sequences, 15, WHOLE).rows().toarray()
-    np.testing.assert_allclose(table[1:, 1:], np.maximum(W, 0), atol=1e-5)
-    assert not table[0].any() and not table[:, 0].any()
+    table = WideTable.fit(sequences, 15, WHOLE)
+    np.testing.assert_allclose(table.matrix.toarray(), np.maximum(W, 0), atol=1e-5)
+    assert table.offsets[1] == 0 and table.items.min() == 1  # padding votes for nothing, and nothing for padding
 
 
 @pytest.mark.parametrize("cells", [2**24, 10])
@@ -69,7 +74,7 @@ def test_without_order_it_is_ease(rng, monkeypatch, cells):
     ease = -inverse / np.diag(inverse)
     np.fill_diagonal(ease, 0)
     table = WideTable.fit(sequences, 15, replace(WHOLE, history_decay=1.0, target_decay=1.0))
-    np.testing.assert_allclose(table.rows().toarray()[1:, 1:], np.maximum(ease, 0), atol=1e-5)
+    np.testing.assert_allclose(table.matrix.toarray(), np.maximum(ease, 0), atol=1e-5)
     np.testing.assert_array_equal(table.keys(sequences)[1].sum(1), np.minimum(sequences.lengths(), 4))
 
 
@@ -83,8 +88,8 @@ def test_recommends_the_known_successor(rng):
 
 def test_order_of_users_changes_nothing(rng):
     sequences = random_sequences(rng, 60, 30)
-    table = WideTable.fit(sequences, 30, WHOLE).rows().toarray()
-    again = WideTable.fit(sequences.take(rng.permutation(60)), 30, WHOLE).rows().toarray()
+    table = WideTable.fit(sequences, 30, WHOLE).matrix.toarray()
+    again = WideTable.fit(sequences.take(rng.permutation(60)), 30, WHOLE).matrix.toarray()
     np.testing.assert_allclose(again, table, atol=1e-6)
 
 
@@ -98,13 +103,13 @@ def test_keys_are_the_last_items_weighted_by_age(rng):
 
 def test_scores_are_the_weighted_sum_of_rows_and_padding_has_none(rng):
     table = WideTable.fit(random_sequences(rng, 50, 20), 20, WHOLE)
-    scores, rows = table.scores(Ragged.from_rows([[8, 3], [3], []])), table.rows().toarray()[:, 1:]
+    scores, rows = table.scores(Ragged.from_rows([[8, 3], [3], []])), by_id(table)[:, 1:]
     np.testing.assert_allclose(scores, [rows[3] + 0.5 * rows[8], rows[3], np.zeros(20)], rtol=1e-6)
 
 
 def test_rows_keep_their_highest_values(rng):
     sequences = random_sequences(rng, 200, 30)
-    whole = WideTable.fit(sequences, 30, WHOLE).rows().toarray()
+    whole = by_id(WideTable.fit(sequences, 30, WHOLE))
     cut = WideTable.fit(sequences, 30, replace(WHOLE, max_postings=4))
     assert np.diff(cut.offsets).max() == 4
     for item in range(1, 31):
@@ -188,8 +193,8 @@ def test_new_items_from_their_first_interactions(rng):
     first = Ragged.from_rows([[8, 9, 10, 51, 11, 12]] * 12)
     added = table.add_items(first, 51)
     assert table.n_items == 50 and added.n_items == 51
-    rows = added.rows().toarray()
-    np.testing.assert_array_equal(rows[:51, :51], table.rows().toarray())
+    rows = by_id(added)
+    np.testing.assert_array_equal(rows[:51, :51], by_id(table))
     assert rows[51].argmax() == 11  # what it votes for
     assert rows[:, 51].argmax() == 10  # what votes for it
     with pytest.raises(ValueError, match="none can be taken away"):
@@ -205,7 +210,7 @@ def test_new_items_without_order_join_their_group(rng):
     old = np.vstack([some_of(np.arange(1, 11), 100, 6), some_of(np.arange(11, 21), 100, 6)])
     first = np.hstack([np.tile([1, 2, 3, 21], (12, 1)), some_of(np.arange(4, 11), 12, 3)])
     table = WideTable.fit(Ragged.from_rows(old), 20, replace(WHOLE, history_decay=1.0, target_decay=1.0))
-    rows = table.add_items(Ragged.from_rows(first), 21).rows().toarray()
+    rows = by_id(table.add_items(Ragged.from_rows(first), 21))
     assert set(np.argsort(-rows[21])[:3]) == set(np.argsort(-rows[:, 21])[:3]) == {1, 2, 3}
     assert not rows[21, 11:21].any() and not rows[11:21, 21].any() and rows[1:11, 21].all()
 
