@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 import models
@@ -11,7 +9,6 @@ from data.ragged import Ragged
 from errors import UserError
 from metric import cost, evaluate
 from models.wide import WideTable
-from recommender import blocks
 from retrieval import (
     ArrayIndex,
     ArrayLibrary,
@@ -68,25 +65,18 @@ class Matcher:
         recommender = IndexRecommender(index, self.keys, scorer)
         if not self.settings.rerank:
             return recommender
-        scores = partial(self._scores, self.model.token_scorer())
-        return Reranked(recommender, self.query_side.raw_tokens, self._keys_of, scores, self.settings.rerank)
+        scorer, n_codes = self.model.token_scorer(), self.model.codes_per_user
+        return Reranked(recommender, self._encoded, scorer, n_codes, self.settings.rerank)
 
     def keys(self, queries):
         """What queries look up: codes and their weights (U, C), or codes and item keys with theirs (U, C + H)."""
-        return self._keys_of(self.query_side.raw_tokens(queries), queries)
+        return self._encoded(queries)[1]
 
-    def _keys_of(self, tokens, queries):
+    def _encoded(self, queries):
+        """Tokens before quantisation (U, K, D), and `keys`."""
+        tokens = self.query_side.raw_tokens(queries)
         keys = self.query_side.keys_of(tokens)
-        return keys if self.item_keys is None else self.item_keys.beside(*keys, queries.histories)
-
-    def _scores(self, scorer, tokens, queries, items):
-        """Scores of some items (U, C) by tokens without codes (U, K, D), and by the wide table: float32 (U, C)."""
-        scores = scorer.pair_scores(tokens, items)  # (U, C)
-        if self.wide is not None:
-            for users in blocks(len(items), self.model.items.n_items):
-                wide = self.wide.scores(queries.histories.take(users))  # (u, n_items)
-                scores[users] += np.take_along_axis(wide, items[users] - 1, 1)
-        return scores
+        return tokens, keys if self.item_keys is None else self.item_keys.beside(*keys, queries.histories)
 
     def reasons(self, recommender: IndexRecommender, queries, items) -> list:
         """What gave each recommended item its score: it is a sum over the keys of the user, so this is exact.

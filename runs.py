@@ -20,14 +20,15 @@ from metric import Metrics, file_of
 from models.wide import WideTable
 from retrieval import load_index
 from retrieval.engines.onnx_query import CODES, LANDMARKS
-from retrieval.served import INDEX, MANIFEST, QUERY, SCORER, read_manifest, write_manifest
+from retrieval.served import INDEX, MANIFEST, QUERY, RERANKER, SCORER, read_manifest, write_manifest
 from training import FIRST_PHASE, load_checkpoint
 from work import Hyperparameters, check
 
 RUNS = Path("runs")
 WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
-TRAINED, EXPORTED = (BEST, WIDE, INDEX), (QUERY, SCORER, CODES, LANDMARKS)  # files of a run that belong together
+# Files of a run that belong together.
+TRAINED, EXPORTED = (BEST, WIDE, INDEX), (QUERY, SCORER, CODES, LANDMARKS, RERANKER)
 RESULTS = ("per_user_*.npz", "metrics.csv", "*index.json", "codebooks.json", WIDE, *EXPORTED, MANIFEST)  # beside index/
 VERSION = 6  # of config.json
 FIRST_PHASE_READS = ("model", "training", "data")  # groups of settings
@@ -416,6 +417,6 @@ def load_matcher(h, data, checkpoint):
     return Matcher(model, wide, h)
 
 
-def tie(folder, matcher, names):
-    """Writes the manifest of those of the named files that the folder of a run holds by now."""
-    write_manifest(folder, [name for name in names if (Path(folder) / name).exists()], matcher.item_keys)
+def tie(folder, matcher, names, rerank=0):
+    """Writes the manifest of those of the named files that the folder of a run holds by now; see `write_manifest`."""
+    write_manifest(folder, [name for name in names if (Path(folder) / name).exists()], matcher.item_keys, rerank)

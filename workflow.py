@@ -29,6 +29,7 @@ from models import blend
 from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
+from retrieval.served import RERANKER, SCORER
 from runs import (
     BEST,
     EXPORTED,
@@ -210,8 +211,9 @@ def _index_for(queries, matcher, h, command, data, given, library):
 
 def export(h, command, data, given):
     """Writes what serves a quantised model without MindSpore, beside its checkpoint and index: the query side as
-    query.onnx (see `export_query_side`), and scorer.npz for the codes that the index lacks."""
-    if given:
+    query.onnx (see `export_query_side`), scorer.npz for the codes that the index lacks, and with `rerank` reranker.npz
+    for its best items."""
+    if given := given - {"rerank"}:
         raise UserError(f"--{min(given)} changes nothing in an index that stands; --mode test builds another.")
     checkpoint = Path(command.checkpoint)
     if checkpoint.name != BEST:
@@ -223,8 +225,11 @@ def export(h, command, data, given):
         raise UserError(f"{path.parent} is being written by another process; wait for it.")
     with held:
         export_query_side(model, path)
-        save_scorer(model.scorer(), path.with_name("scorer.npz"))
-        tie(path.parent, matcher, TRAINED + EXPORTED)
+        save_scorer(model.scorer(), path.with_name(SCORER))
+        path.with_name(RERANKER).unlink(missing_ok=True)
+        if h.rerank:
+            save_scorer(model.token_scorer(), path.with_name(RERANKER))
+        tie(path.parent, matcher, TRAINED + EXPORTED, h.rerank)
     user, known = "", ""
     if model.users is not None:
         user, known = " and user int64 (B, W)", f" --user {shlex.quote(model.users.names[1])}"

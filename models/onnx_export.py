@@ -26,12 +26,12 @@ def export_query_side(model, path):
     Input `history`, int64 (B, seq_len): item ids, oldest first, 0 in front where the history is shorter; B is free,
     from 1 on. An id outside 0 .. n_items stops the run with the error of onnxruntime's Gather. A model with features
     of users has the input `user` too, int64 (B, W): their values, W is free, 0 is none. Outputs: `codes`,
-    int64 (B, C), and `weights`, float32 (B, C), those of `models.QuerySide.keys`. The metadata tell format, seq_len,
-    K_u, n_items, the names of the values and the meaning of the codes. The file is whole or not there; ONNX allows it
-    2 GB.
+    int64 (B, C), and `weights`, float32 (B, C), those of `models.QuerySide.keys`, and `tokens`, float32 (B, K_u, D),
+    before quantisation. The metadata tell format, seq_len, K_u, n_items, the names of the values and the meaning of the
+    codes. The file is whole or not there; ONNX allows it 2 GB.
 
-    Where codes are of what users score on landmarks (`models.vq.score_features`), the output is `tokens`, float32
-    (B, K_u, D), and two files stand beside it: landmarks.npz, which scores them (`retrieval.load_scorer`), and
+    Where codes are of what users score on landmarks (`models.vq.score_features`), the output is `tokens` alone, and
+    two files stand beside it: landmarks.npz, which scores them (`retrieval.load_scorer`), and
     codes.onnx, which makes codes and weights of `scores`, float32 (B, WIDTH), summed over tokens.
 
     Args:
@@ -75,18 +75,18 @@ def export_query_side(model, path):
         "weights": "by which the posting lists of the codes are multiplied",
     } | meanings
     keys = dict.fromkeys(("codes", "weights"), ("batch", model.codes_per_user))
-    features = model.quantiser.features
+    width, features = model.interaction.formula.token_embedding_size, model.quantiser.features
+    of_tokens = {"tokens": ("batch", model.K_u, width)}
+    graph("Transpose", tokens, perm=[1, 0, 2], output="tokens")
     if features is not None:
-        graph("Transpose", tokens, perm=[1, 0, 2], output="tokens")
-        width = model.interaction.formula.token_embedding_size
-        _write(path, graph, inputs, {"tokens": ("batch", model.K_u, width)}, about)
+        _write(path, graph, inputs, of_tokens, about)
         save_scorer(model.landmark_scorer(), path.with_name(LANDMARKS))
         graph, inputs, path = _Graph(onnx), {"scores": ("batch", WIDTH)}, path.with_name(CODES)
-        tokens = graph("Unsqueeze", features.onnx(graph, "scores"), [0])  # (1, B, W)
+        tokens, of_tokens = graph("Unsqueeze", features.onnx(graph, "scores"), [0]), {}  # (1, B, W)
     codes, weights = model.quantiser.onnx(graph, tokens, model.K_u)
     graph("Identity", codes, output="codes")
     graph("Identity", weights, output="weights")
-    _write(path, graph, inputs, keys, about)
+    _write(path, graph, inputs, keys | of_tokens, about)
 
 
 def _write(path, graph, inputs, outputs, about):

@@ -63,7 +63,8 @@ class Postings:
             raise ValueError(f"The posting list of code {codes[row]} is wrong: {_FAULTS[fault]}.")
         names = ("codes", "offsets", "items", "scores", "floors", "lows", "steps", "dense", "table")
         kernel = {name: getattr(self, name) for name in names if name in arrays}
-        self._searcher = Searcher(**kernel, n_items=self.n_items, n_blocks=self.n_blocks)
+        # What recommends; another takes its place in an index that answers elsewhere.
+        self._on_host = self._searcher = Searcher(**kernel, n_items=self.n_items, n_blocks=self.n_blocks)
 
     @property
     def n_blocks(self) -> int:
@@ -140,15 +141,7 @@ class Postings:
         if items.ndim != 2 or len(items) != len(codes):
             raise ValueError(f"Items to explain must have the shape ({len(codes)}, n), not {items.shape}.")
         item_ids(items[items != 0], self.n_items)  # for its check
-        shares = np.zeros((*items.shape, codes.shape[1]))  # (U, n, K)
-        for query, slot in np.argwhere((codes != EMPTY_SLOT) & (weights > 0)):
-            listed, stored, floor = self.posting_list(codes[query, slot])
-            listed, stored = np.append(listed, 0), np.append(stored, np.float32(0))  # found by items past the end
-            at = np.searchsorted(listed[:-1], items[query])
-            gains = np.where(listed[at] == items[query], stored[at], 0).astype(np.float64)
-            shares[query, :, slot] = weights[query, slot] * (np.float64(floor) + gains)
-        shares[items == 0] = 0
-        return shares
+        return self._on_host.shares(codes, weights, items)
 
     def posting_list(self, code: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
         """What the index holds of one code.

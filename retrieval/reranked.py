@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from retrieval.recommender import IndexRecommender
+from retrieval.scorer import CodeScorer
 
 
 class Reranked:
@@ -19,14 +20,14 @@ class Reranked:
 
     Args:
         index: what finds the items.
-        encode: queries -> tokens float32 (U, K, D).
-        keys: (tokens, queries) -> what `index` takes of them for its keys.
-        scores: (tokens, queries, item ids (U, C)) -> float32 (U, C).
+        encode: queries -> tokens float32 (U, K, D), and their keys in `index`: codes and weights (U, C + H).
+        scorer: scores tokens that have no codes.
+        n_codes: C, keys that stand for the tokens; what the others add, which are items, is what the index holds.
         n_best: items of the index that are put in order; no more can be asked for.
     """
 
-    def __init__(self, index: IndexRecommender, encode: Callable, keys: Callable, scores: Callable, n_best: int):
-        self.index, self.encode, self.keys, self.scores, self.n_best = index, encode, keys, scores, n_best
+    def __init__(self, index: IndexRecommender, encode: Callable, scorer: CodeScorer, n_codes: int, n_best: int):
+        self.index, self.encode, self.scorer, self.n_codes, self.n_best = index, encode, scorer, n_codes, n_best
 
     def recommend(self, queries: object, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The best k items of each query, as `IndexRecommender.recommend`.
@@ -36,10 +37,13 @@ class Reranked:
         """
         if k > self.n_best:
             raise ValueError(f"{k} items are asked for, and the best {self.n_best} are put in order; raise rerank.")
-        tokens, seen = self.encode(queries), queries.histories if exclude_seen else None
+        (tokens, keys), seen = self.encode(queries), queries.histories if exclude_seen else None
         most = max(k, min(self.n_best, self.index.index.n_items)) if k >= 1 else k  # the index refuses a wrong k
-        items, _ = self.index.search(self.keys(tokens, queries), most, seen)
-        scores = self.scores(tokens, queries, np.maximum(items, 1))
+        items, _ = self.index.search(keys, most, seen)
+        scores = self.scorer.pair_scores(tokens, np.maximum(items, 1))  # (U, most)
+        codes, weights = (each[:, self.n_codes :] for each in keys)  # (U, H)
+        if codes.shape[1]:
+            scores += self.index.index.explain(codes, items, weights).sum(2)
         scores = np.where(items > 0, scores, np.float32(-np.inf))
         best = np.lexsort((items, -scores))[:, :k]
         return np.take_along_axis(items, best, 1), np.take_along_axis(scores, best, 1)

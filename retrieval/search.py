@@ -317,6 +317,56 @@ def _search(
     return OK, 0, np.int64(0)
 
 
+@numba.njit(nogil=True, cache=True)
+def _shares(
+    query_codes,
+    query_weights,
+    query_items,
+    codes,
+    offsets,
+    items,
+    scores,
+    floors,
+    lows,
+    steps,
+    rows_at,
+    table,
+    n_blocks,
+    n_items,
+    shares,
+):
+    """Write what each key gave each item, shares (U, n, K) of zeros; the first code that is missing, or EMPTY_SLOT."""
+    for query in range(query_codes.shape[0]):
+        for slot in range(query_codes.shape[1]):
+            weight = np.float64(query_weights[query, slot])
+            if query_codes[query, slot] == EMPTY_SLOT or weight == 0.0:
+                continue
+            row = _find(codes, query_codes[query, slot])
+            if row < 0:
+                return query_codes[query, slot]
+            for at in range(query_items.shape[1]):
+                item = query_items[query, at]
+                if item == 0:
+                    continue
+                stored = np.float32(0.0)
+                if lows is not None and rows_at[row] >= 0:
+                    level = table[rows_at[row] * n_items + item - 1]
+                    if level > 0:
+                        stored = lows[row] + steps[row] * (np.float32(level) - np.float32(1.0))
+                else:
+                    block = item >> np.int64(BLOCK_BITS) if n_blocks > 1 else np.int64(0)
+                    first, last = offsets[row * n_blocks + block], offsets[row * n_blocks + block + 1]
+                    within = item - (block << np.int64(BLOCK_BITS))
+                    p = first + np.searchsorted(items[first:last], within)
+                    if p < last and np.int64(items[p]) == within:
+                        if lows is None:  # noqa: SIM108 (numba drops dead branches of statements only)
+                            stored = scores[p]
+                        else:
+                            stored = lows[row] + steps[row] * np.float32(scores[p])
+                shares[query, at, slot] = weight * (np.float64(floors[row]) + np.float64(stored))
+    return EMPTY_SLOT
+
+
 class Searcher:
     """Answers queries from the arrays of one index; safe to call from several threads at once.
 
@@ -387,6 +437,25 @@ class Searcher:
             for task in tasks:
                 task.result()
         return ids, scores
+
+    def shares(self, codes: np.ndarray, weights: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """How much each key of a query gave each item, as `Postings.explain`.
+
+        Args:
+            codes, weights: as of `top_k`.
+            items: int64 (U, n), 0 or within the catalogue.
+
+        Returns:
+            float64 (U, n, K).
+
+        Raises:
+            ValueError: a code is not in the index.
+        """
+        shares = np.zeros((*items.shape, codes.shape[1]))
+        missing = _shares(codes, weights, np.ascontiguousarray(items), *self._arrays, self._n_items, shares)
+        if missing != EMPTY_SLOT:
+            raise ValueError(f"Code {missing} is not in the index.")
+        return shares
 
     def _run(self, first, last, codes, weights, seen_offsets, seen_values, ids, scores) -> None:
         try:

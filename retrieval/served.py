@@ -10,28 +10,31 @@ from retrieval.engines.onnx_query import CODES, LANDMARKS, OnnxQuery
 from retrieval.keys import ItemKeys
 from retrieval.postings import load_index
 from retrieval.recommender import IndexRecommender
+from retrieval.reranked import Reranked
 from retrieval.scorer import load_scorer
 
 MANIFEST, VERSION = "manifest.json", 2  # version 1 had no checksum of its own
 INDEX, QUERY, SCORER = "index/index.json", "query.onnx", "scorer.npz"  # the first holds the checksums of its arrays
+RERANKER = "reranker.npz"  # scores tokens without codes
 
 
 class ManifestError(ValueError):
     """Files that do not belong together, or are not what was written."""
 
 
-def write_manifest(folder: str | Path, names: list[str], item_keys: ItemKeys | None = None) -> None:
+def write_manifest(folder: str | Path, names: list[str], item_keys: ItemKeys | None = None, rerank: int = 0) -> None:
     """Tie files of a folder together.
 
     Args:
         folder: of a run.
         names: of the files, relative to the folder.
         item_keys: the item keys of the index, or None where it has codes alone.
+        rerank: so many of the best items of the index are put in order by scores without codes.
     """
     folder = Path(folder)
     keys = None if item_keys is None else {"first": item_keys.first, "weights": list(item_keys.weights)}
     files = {name: digest(folder / name) for name in names}
-    manifest = {"version": VERSION, "item_keys": keys, "files": files}
+    manifest = {"version": VERSION, "item_keys": keys, "rerank": rerank, "files": files}
     with fresh(folder / MANIFEST, "w") as file:
         json.dump(manifest | {"sha256": content_digest(manifest)}, file, indent=2)
         file.write("\n")
@@ -68,13 +71,14 @@ def read_manifest(folder: str | Path, names: list[str]) -> dict:
     return manifest
 
 
-def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommender:
+def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommender | Reranked:
     """A recommender from the files that `python work.py --mode export` leaves in the folder of a run.
 
     Its queries have `histories`, and `users` as of `OnnxQuery.keys` where the run reads features of users.
 
     Args:
-        folder: holds manifest.json, index/, query.onnx and scorer.npz, and codes.onnx and landmarks.npz of some runs.
+        folder: holds manifest.json, index/, query.onnx and scorer.npz; of some runs codes.onnx and landmarks.npz, and
+            reranker.npz where the best items are put in order by scores without codes.
         threads: of a search and of scoring codes that the index lacks; all cores unless told.
 
     Raises:
@@ -83,15 +87,18 @@ def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommen
     """
     folder = Path(folder)
     manifest = read_manifest(folder, [INDEX, QUERY, SCORER])
-    read_manifest(folder, [name for name in (CODES, LANDMARKS) if name in manifest["files"]])
+    read_manifest(folder, [name for name in (CODES, LANDMARKS, RERANKER) if name in manifest["files"]])
     query, keys = OnnxQuery(folder / QUERY), manifest["item_keys"]
     item_keys = keys and ItemKeys(int(keys["first"]), tuple(map(float, keys["weights"])))
 
     def encode(queries):
         rows = queries.histories
         histories = [rows.values[a:b] for a, b in zip(rows.offsets, rows.offsets[1:], strict=False)]
-        keys = query.keys(histories, getattr(queries, "users", None))
-        return item_keys.beside(*keys, rows) if item_keys else keys
+        tokens, *keys = query.encode(histories, getattr(queries, "users", None))
+        return tokens, item_keys.beside(*keys, rows) if item_keys else tuple(keys)
 
-    scorer = load_scorer(folder / SCORER, threads)
-    return IndexRecommender(load_index(folder / "index"), encode, scorer, threads=threads)
+    index, scorer = load_index(folder / "index"), load_scorer(folder / SCORER, threads)
+    recommender = IndexRecommender(index, lambda queries: encode(queries)[1], scorer, threads=threads)
+    if not (rerank := manifest.get("rerank", 0)):
+        return recommender
+    return Reranked(recommender, encode, load_scorer(folder / RERANKER, threads), query.codes_per_user, rerank)

@@ -3,6 +3,7 @@
 Each is defined in this file alone and taken from training through index, evaluation and files to serving.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import models
 from baselines import BASELINES
 from experiments import EXPERIMENTS
 from experiments.experiment import Experiment
+from matcher import Matcher
 from models.encoders import DNN, ENCODERS
 from models.losses import LOSSES, collision
 from models.tokenisers import TOKENISERS, Heads
@@ -117,6 +119,23 @@ def test_parts_of_a_model_from_training_to_serving(parts, tmp_path, monkeypatch)
         with pytest.raises(ValueError, match=f"{path.name} is damaged"):
             open_served("runs/part")
         path.write_bytes(whole)
+    if "interaction" in parts:
+        reranked_ones_are_served_too(run, queries, served)
+
+
+def reranked_ones_are_served_too(run, queries, by_codes):
+    """Until the next export without --rerank."""
+    best = str(run.folder / "best.ckpt")
+    settings = replace(run.matcher.settings, rerank=50)
+    expected, expected_scores = Matcher(run.model, run.matcher.wide, settings).through(run.index).recommend(queries, 10)
+    for rerank in ("50", "0"):
+        assert main(["--mode", "export", "--checkpoint", best, "--rerank", rerank]) == 0
+        served, scores = open_served(run.folder).recommend(queries, 10)
+        if rerank == "50":
+            np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
+            assert (served == expected).mean() > 0.9 > (served == by_codes).mean()
+    np.testing.assert_array_equal(served, by_codes)
+    assert not (run.folder / "reranker.npz").exists()
 
 
 def test_a_baseline(tmp_path, monkeypatch):

@@ -64,12 +64,12 @@ class World:
         model = self.model("DQMatch")
         side = QuerySide(model, 64)
         index = IndexRecommender(_index(model, 20), side.keys, model.scorer())
-        scorer = model.token_scorer()
 
-        def scores(tokens, queries, items):
-            return scorer.pair_scores(tokens, items)
+        def encode(queries):
+            tokens = side.raw_tokens(queries)
+            return tokens, side.keys_of(tokens)
 
-        return Reranked(index, side.raw_tokens, lambda tokens, queries: side.keys_of(tokens), scores, N_ITEMS)
+        return Reranked(index, encode, model.token_scorer(), model.codes_per_user, N_ITEMS)
 
     def served(self):
         """What `--mode export` writes, as examples/serve.py reads it."""

@@ -50,9 +50,10 @@ class OnnxQuery:
                 "`python work.py --mode export` of this version."
             )
         self.seq_len, self.n_items = int(about["seq_len"]), int(about["n_items"])
+        self._outputs = [each.name for each in self._session.get_outputs()]
         self.codes_per_user = self._session.get_outputs()[0].shape[1]
         self._landmarks = None
-        if self._session.get_outputs()[0].name == "tokens":
+        if "codes" not in self._outputs:
             self.codes_per_user = int(about["codes_per_user"])
             self._landmarks = load_scorer(Path(path).with_name(LANDMARKS), 1)
             self._codes = _session(onnxruntime, Path(path).with_name(CODES))
@@ -61,7 +62,13 @@ class OnnxQuery:
     def keys(
         self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What histories look up.
+        """What histories look up: the codes and weights of `encode`."""
+        return self.encode(histories, users)[1:]
+
+    def encode(
+        self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens of histories, and what they look up.
 
         Args:
             histories: U sequences of item ids, each oldest first and of any length.
@@ -69,7 +76,8 @@ class OnnxQuery:
                 there are such values, and not looked at elsewhere.
 
         Returns:
-            Codes int64 (U, C) and their weights float32 (U, C).
+            Tokens before quantisation float32 (U, K, D), or None of a file that an older version wrote; codes int64
+            (U, C) and their weights float32 (U, C).
 
         Raises:
             ValueError: an id is outside 1..n_items; users are missing, or not such.
@@ -83,16 +91,16 @@ class OnnxQuery:
         if self.user_values:
             inputs["user"] = self._users(users, len(padded))
         if not len(padded):  # on an empty batch onnxruntime 1.31 ends the process
-            shape = (0, self.codes_per_user)
-            return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+            shape, tokens = (0, self.codes_per_user), (0, *self._session.get_outputs()[-1].shape[1:])
+            return np.zeros(tokens, np.float32), np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        found = dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        tokens = found.get("tokens")
         if self._landmarks is None:
-            codes, weights = self._session.run(["codes", "weights"], inputs)
-            return codes, weights
-        (tokens,) = self._session.run(["tokens"], inputs)  # (U, K, D)
+            return tokens, found["codes"], found["weights"]
         scores = self._landmarks.token_scores(tokens.reshape(-1, tokens.shape[2]))
         scores = scores.reshape(*tokens.shape[:2], -1).sum(1)
         codes, weights = self._codes.run(["codes", "weights"], {"scores": scores})
-        return codes, weights
+        return tokens, codes, weights
 
     def codes(self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None) -> np.ndarray:
         """The codes of `keys` alone."""

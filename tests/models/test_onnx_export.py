@@ -66,9 +66,11 @@ def test_codes_equal_those_of_mindspore(changes, trained, tmp_path):
     model, path = trained(**changes), tmp_path / "query.onnx"
     export_query_side(model, path)
     histories, query = random_histories(), OnnxQuery(path)
-    codes, weights = query.keys(histories)
+    tokens, codes, weights = query.encode(histories)
     assert codes.dtype == np.int64 and len(np.unique(codes)) > 10
-    expected = models.QuerySide(model, 1024).keys(Queries.without_targets(histories))
+    side, asked = models.QuerySide(model, 1024), Queries.without_targets(histories)
+    np.testing.assert_allclose(tokens, side.raw_tokens(asked), rtol=1e-4, atol=2e-5)
+    expected = side.keys(asked)
     # Of a user who is a codeword, what is left to look up is rounding.
     told = expected[1] > 1e-6 * expected[1].max(1, keepdims=True)
     np.testing.assert_array_equal(codes[told], expected[0][told])
@@ -76,7 +78,8 @@ def test_codes_equal_those_of_mindspore(changes, trained, tmp_path):
     np.testing.assert_allclose(weights, expected[1], rtol=1e-4, atol=2e-5)
     for row in (0, 1, 6, 30):  # empty, one item, full, longer
         np.testing.assert_array_equal(query.codes([histories[row].tolist()])[0], codes[row])
-    assert query.codes([]).shape == (0, model.codes_per_user)
+    none = [each.shape for each in query.encode([])]
+    assert none == [(0, *tokens.shape[1:]), (0, model.codes_per_user), (0, model.codes_per_user)]
 
 
 def test_the_file_says_what_it_is(exported):
@@ -89,6 +92,7 @@ def test_the_file_says_what_it_is(exported):
     assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [
         ("codes", "tensor(int64)", ["batch", 12]),
         ("weights", "tensor(float)", ["batch", 12]),
+        ("tokens", "tensor(float)", ["batch", 3, 8]),
     ]
     assert session.get_modelmeta().custom_metadata_map["K_c"] == "16"
     assert [each.name for each in path.parent.iterdir()] == ["query.onnx"]  # no temporary file stays

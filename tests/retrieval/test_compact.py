@@ -59,6 +59,14 @@ def test_answers_are_those_of_the_rounded_scores(rng, format, n_items):
     for k in {1, min(n_items, 50), min(n_items, 800)}:
         for a, b in zip(compact.recommend(codes, k), decoded.recommend(codes, k), strict=True):
             np.testing.assert_array_equal(a, b)
+    asked = rng.integers(1, n_items + 1, (90, 20))
+    listed, stored, floor = decoded.posting_list(codes[0, 0])
+    asked[0] = rng.choice(np.append(listed, n_items), 20)
+    shares = compact.explain(codes, asked)
+    np.testing.assert_array_equal(shares, decoded.explain(codes, asked))
+    wanted = np.zeros(n_items + 1)
+    wanted[listed] = stored
+    np.testing.assert_array_equal(shares[0, :, 0], wanted[asked[0]] + np.float64(floor))
 
 
 @pytest.mark.parametrize("format", FORMATS)
