@@ -1,5 +1,6 @@
 """Small models and data that many tests share."""
 
+import gc
 import os
 import tempfile
 from types import SimpleNamespace
@@ -25,6 +26,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if (folder := item.path.parent.name) in TOGETHER:
             item.add_marker(pytest.mark.xdist_group(folder))
+
+
+def pytest_collection_finish():
+    """MindSpore collects garbage at each compilation; what the imports made, half a million objects, is passed over."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
