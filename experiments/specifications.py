@@ -37,6 +37,13 @@ ACROSS_ROWS = {
     if name not in ("CrossNet", "DNNProduct", "tower")
 }
 ACROSS_ROWS |= {name: {"interaction": name, "interaction_dot": 0} for name in ("DNN", "MoL")}  # what is published
+PAPER_NETWORK = {"interaction": "DNN", "interaction_hidden": (256, 256, 256)}
+NETWORKS = {
+    "dot": {},
+    "DNN 16 + dot": {"interaction": "DNN"},
+    "DNN 256,256,256 + dot": PAPER_NETWORK,
+    "DNN 256,256,256": PAPER_NETWORK | {"interaction_dot": 0},
+}
 LOSS_ROWS = {
     "softmax, 1,024 by popularity^0.5": {},
     "softmax, 256 by popularity^0.5": {"neg_num": 256},
@@ -188,6 +195,17 @@ EXPERIMENTS = {
         },
         {f"{name}{mask}": (f"dot{mask}",) for name in ACROSS_ROWS if name != "dot" for mask in MASKS},
         facts=("epochs", "seconds"),
+    ),
+    "networks": Experiment(
+        "The paper's network of every pair, with a dot product beside it and without",
+        {
+            f"{name}{mask}": {"model": "AllToAll"} | flags | later
+            for name, flags in NETWORKS.items()
+            for mask, later in MASKS.items()
+        },
+        {f"{name}{mask}": (f"dot{mask}",) for name in NETWORKS if name != "dot" for mask in MASKS},
+        facts=("epochs", "seconds"),
+        flags=DEEP | {"neg_num": 10, "seq_len": 20, "epoch": 12},  # 65 times the algebra of a dot product
     ),
     "served": Experiment(
         "What an interaction gains beside the table, and through the index",
