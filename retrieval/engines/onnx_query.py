@@ -67,7 +67,7 @@ class OnnxQuery:
 
     def encode(
         self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
         """Tokens of histories, and what they look up.
 
         Args:
