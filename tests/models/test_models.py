@@ -107,9 +107,10 @@ def test_scores_outside_the_graph_equal_those_inside(name, score_bias, make_mode
     side = models.QuerySide(model, 25)
     tokens = side.tokens(queries())
     inside = model.score(ms.Tensor(tokens), ms.Tensor(np.arange(1, 41, dtype=np.int32))).asnumpy()
-    np.testing.assert_allclose(models.Exhaustive(model, 25).scores(queries()), inside, atol=1e-5)
+    rounding = 1e-6 * np.abs(inside).max()  # processors add up in other orders
+    np.testing.assert_allclose(models.Exhaustive(model, 25).scores(queries()), inside, atol=rounding)
     each = ms.Tensor(np.tile(np.arange(1, 41, dtype=np.int32), (25, 1)))
-    np.testing.assert_allclose(model.score(ms.Tensor(tokens), each).asnumpy(), inside, atol=1e-5)
+    np.testing.assert_allclose(model.score(ms.Tensor(tokens), each).asnumpy(), inside, atol=rounding)
 
 
 @pytest.mark.parametrize(
