@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from retrieval.recommender import IndexRecommender
 from retrieval.scorer import CodeScorer
 
+SHARES = 2**22  # of keys in items, held at once
+
 
 class Reranked:
     """recommend() over an index whose best items are put in the order of scores without codes.
@@ -42,8 +44,10 @@ class Reranked:
         items, _ = self.index.search(keys, most, seen)
         scores = self.scorer.pair_scores(tokens, np.maximum(items, 1))  # (U, most)
         codes, weights = (each[:, self.n_codes :] for each in keys)  # (U, H)
-        if codes.shape[1]:
-            scores += self.index.index.explain(codes, items, weights).sum(2)
+        size = max(1, SHARES // max(most * codes.shape[1], 1))  # of a block of queries
+        for first in range(0, len(items) if codes.shape[1] else 0, size):
+            block = slice(first, first + size)
+            scores[block] += self.index.index.explain(codes[block], items[block], weights[block]).sum(2)
         scores = np.where(items > 0, scores, np.float32(-np.inf))
         best = np.lexsort((items, -scores))[:, :k]
         return np.take_along_axis(items, best, 1), np.take_along_axis(scores, best, 1)

@@ -13,6 +13,7 @@ from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
 from models.wide import WideSettings, WideTable
+from retrieval import reranked
 from work import Hyperparameters
 from workflow import fit_wide
 
@@ -75,8 +76,10 @@ def test_the_whole_index_answers_as_the_model_and_its_table_score(encoder, inter
         np.testing.assert_allclose(scores[found], expected[rows, items[found] - 1], atol=1e-4)
 
 
-@pytest.mark.parametrize("interaction", ["dot", "MoL"])
-def test_the_best_items_of_the_index_are_put_in_the_order_of_scores_without_codes(interaction):
+@pytest.mark.parametrize(("interaction", "shares"), [("dot", reranked.SHARES), ("MoL", 300)])
+def test_the_best_items_of_the_index_are_put_in_the_order_of_scores_without_codes(interaction, shares, monkeypatch):
+    """All users at once, and in blocks of few, the last one shorter."""
+    monkeypatch.setattr(reranked, "SHARES", shares)
     matcher = matcher_of(replace(SMALL, interaction=interaction))
     matcher = Matcher(matcher.model, matcher.wide.scaled(0.001), matcher.settings)  # so that codes count
     asked = Queries.without_targets(walks(50, length=8))
@@ -86,8 +89,8 @@ def test_the_best_items_of_the_index_are_put_in_the_order_of_scores_without_code
         exact += matcher.model.token_scorer().token_scores(token)
     for n_best, seen in ((12, True), (12, False), (N_ITEMS, True)):
         best = matcher.through(index).recommend(asked, n_best, seen)[0]
-        reranked = Matcher(matcher.model, matcher.wide, replace(matcher.settings, rerank=n_best)).through(index)
-        items, scores = reranked.recommend(asked, 5, seen)
+        exactly = Matcher(matcher.model, matcher.wide, replace(matcher.settings, rerank=n_best)).through(index)
+        items, scores = exactly.recommend(asked, 5, seen)
         assert (items != best[:, :5]).any()
         for user in range(50):
             found = best[user][best[user] > 0]
@@ -95,11 +98,11 @@ def test_the_best_items_of_the_index_are_put_in_the_order_of_scores_without_code
             np.testing.assert_array_equal(items[user], wanted)
             np.testing.assert_allclose(scores[user], exact[user, wanted - 1], rtol=1e-4)
     few = Queries.without_targets(Ragged.from_rows([np.arange(1, N_ITEMS - 1)]))  # two items are left
-    items, scores = reranked.recommend(few, 5)
+    items, scores = exactly.recommend(few, 5)
     assert sorted(items[0]) == [0, 0, 0, N_ITEMS - 1, N_ITEMS] and (scores[items == 0] == -np.inf).all()
     for k in (0, N_ITEMS + 1):
         with pytest.raises(ValueError, match="k must|raise rerank"):
-            reranked.recommend(few, k)
+            exactly.recommend(few, k)
 
 
 def test_a_cap_that_saves_nothing_is_not_tried(matcher):
