@@ -40,7 +40,7 @@ LADDERS = {  # what `choose` tries
     "l2": (30.0, 100.0, 300.0, 1000.0, 3000.0),
     "neighbours": (64, 128, 256),  # without order
 }
-ORDER = 0.9  # order says little where the best decay of a history is at least this; then these are tried as well
+ORDER = 0.9  # order may say little where the best decay of a history is at least this
 ORDERLESS = {"history_decay": 1.0, "target_decay": 1.0, "lookups": 200, "neighbours": 128}
 REACH = ({"history_decay": 0.95, "lookups": 50}, {"history_decay": 0.98, "lookups": 100})
 LATEST = 1000  # of a user's items that pairs without order are made of: their number grows with the square
@@ -232,8 +232,10 @@ def choose(
     """The decays, penalty, reach and neighbours that recommend best to validation users, seen items left out.
 
     One setting after the other climbs from `start` along its ladder as long as it gains; the targets' decay, the
-    cheapest to try, again after each of the others. Where the decay of a history is ORDER or higher, order says little:
-    then all pairs of a user's items are tried, ORDERLESS, and if that is worse a longer look-back, along REACH.
+    cheapest to try, again after each of the others. Where order says little, all pairs of a user's items are better,
+    ORDERLESS: these are tried where the decay of a history is ORDER or higher, and wherever they are better by as few
+    neighbours already, which is soon tried. If they are worse, and the decay that high, a longer look-back is tried,
+    along REACH.
 
     Args:
         lookups: most items of a history that vote; `start` has those of its own.
@@ -272,12 +274,11 @@ def choose(
     best = start or WideSettings()
     for name in ("target_decay", "history_decay", "target_decay", "l2", "target_decay"):
         best = climbed(best, name)
-    if best.history_decay < ORDER:
-        return best
     orderless = replace(best, **ORDERLESS | {"lookups": min(ORDERLESS["lookups"], lookups)})
-    if value(orderless) > value(best):
+    flat, quick = best.history_decay >= ORDER, replace(orderless, neighbours=best.neighbours)
+    if (flat or value(quick) > value(best)) and value(orderless) > value(best):
         return climbed(climbed(orderless, "l2"), "neighbours")
-    further = [replace(best, **step) for step in REACH if step["lookups"] <= lookups]
+    further = [replace(best, **step) for step in REACH if flat and step["lookups"] <= lookups]
     return _climb([best, *further], best, value)
 
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from data.queries import Queries
 from data.ragged import Ragged
 from models import wide
-from models.wide import Pairs, WideSettings, WideTable, choose, local_inverse, ndcg_of
+from models.wide import ORDER, Pairs, WideSettings, WideTable, choose, local_inverse, ndcg_of
 
 WHOLE = WideSettings(0.5, 0.4, l2=3.0, max_postings=1000, lookups=4, neighbours=1000)  # windows of 4 and 3
 
@@ -185,6 +185,18 @@ def test_choice_follows_the_data(rng):
     for each in told:  # what is chosen is what will be read
         if each.history_decay == 1:
             assert told[each] == ndcg_of(WideTable.fit(taken, 120, each).scores(valid.histories), valid, 5)
+
+
+def test_order_is_doubted_where_the_latest_items_count_most_by_chance():
+    """Twenty hits that nearly everybody takes, in any order, and a long tail: the best decay of a history is .8."""
+    rng = np.random.default_rng(1)
+    takes = rng.random((300, 60)) < np.append(np.linspace(0.95, 0.6, 20), np.full(40, 0.05))
+    rows = [rng.permutation(np.flatnonzero(row) + 1) for row in takes]
+    taken, told = Ragged.from_rows([row[:-1] for row in rows]), {}
+    best = choose(taken, 60, Queries(taken, Ragged.from_rows([row[-1:] for row in rows])), k=5, tell=told.__setitem__)
+    ordered = [each for each in told if each.history_decay < 1]
+    assert max(ordered, key=told.get).history_decay < ORDER
+    assert best.history_decay == 1 and told[best] == max(told.values())
 
 
 def test_new_items_from_their_first_interactions(rng):
