@@ -14,6 +14,7 @@ SEQ_LEN = 20, 100  # items of a history that an encoder reads: at least, at most
 POSITIONS, ROWS = 2560, 512  # of whole sequences in a batch, targets or padding; rows of a target each
 STEPS, FEWEST_ROWS = 100, 8  # of an epoch of few data, at least; of their batches
 ENCODED = 16384  # items of histories, or padding, that are encoded at once: ten times as many were slower
+LIST_SHARE = 20  # a list of a twentieth of the items holds nearly all that a user wants, whatever its order
 TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
 
 
@@ -29,8 +30,12 @@ def settled(h, data):
     users of Toys a model that took 11 steps an epoch had recall@50 .189 on validation users after 40, and .218 with
     87. `K_c` is 2048 or what leaves each codeword TOKENS_PER_CODEWORD of the tokens that start the quantiser. What
     trains on whole sequences reads what holds nine in ten histories whole, within SEQ_LEN: 100 on MovieLens-1M, 20 on
-    Toys.
+    Toys. `monitor` is the recall of the longest list, and where that is more than one in LIST_SHARE of the items its
+    NDCG: of 418 films of FilmTrust recall@50 was the same from the third epoch on, and NDCG@50 rose from .51 to .53.
     """
+    if h.monitor is None:
+        k = max(h.topk)
+        h = dataclasses.replace(h, monitor=f"{'ndcg' if k * LIST_SHARE > data.catalogue.n_items else 'recall'}@{k}")
     encoder, sequences = models.PARTS["encoder"][h.encoder], trains_on_sequences(h)
     causal = encoder.causal
     if h.seq_len is None:

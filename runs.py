@@ -95,8 +95,8 @@ class Data:
         self.test = load_queries(folder / "test.csv", n_items, self.features)
         if max(settings.topk) > n_items:
             raise UserError(
-                f"--topk {max(settings.topk)} is more than there are items, {n_items}; give fewer, and a --monitor "
-                "that is among them, such as --topk 1,5,10 --monitor recall@10."
+                f"--topk {max(settings.topk)} is more than there are items, {n_items}; give fewer, such as "
+                "--topk 1,5,10."
             )
 
 

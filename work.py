@@ -141,7 +141,11 @@ class Hyperparameters:
     patience: int = _parameter(
         12, "training", "epochs without a better value of the monitor before a phase of training ends", least=1
     )
-    monitor: str = _parameter("recall@50", "training", "validation metric that chooses the best epoch")
+    monitor: str | None = _parameter(
+        None,
+        "training",
+        "validation metric that chooses the best epoch; none: recall@K of the highest topk, or ndcg@K of few items",
+    )
     positions_per_user: int | None = _parameter(
         None,
         "training",

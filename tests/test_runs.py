@@ -87,6 +87,15 @@ def test_what_was_given_is_left_alone():
     assert (given.history_dropout, given.K_c, given.seq_len, given.batch_size) == (0.0, 7, 30, 9)
 
 
+def test_lists_that_hold_much_of_a_catalogue_are_judged_by_their_order():
+    few, many, asked = (
+        settled(Hyperparameters(**given), data(n_items, 300, 10)).monitor
+        for given, n_items in (({}, 900), ({}, 1000), ({"monitor": "hit@5", "topk": (5, 10)}, 20))
+    )
+    assert (few, many, asked) == ("ndcg@50", "recall@50", "hit@5")
+    assert settled(Hyperparameters(topk=(1, 10)), data(900, 300, 10)).monitor == "recall@10"
+
+
 def test_a_causal_encoder_has_one_token_of_a_row_to_start_the_quantiser_from():
     few = settled(Hyperparameters(encoder="SASRec"), data(300, 300, 10))
     pooled = settled(Hyperparameters(encoder="DNN"), data(300, 300, 10))
@@ -138,7 +147,7 @@ def test_a_baseline_needs_no_batch_and_leaves_no_checkpoint(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     lines = [f"u{user},i{(user + step) % 9},{step}\n" for user in range(20) for step in range(8)]
     (tmp_path / "few.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
-    flags = "--model GlobalHot --dataset few --source few.csv --topk 1,5 --monitor recall@5"
+    flags = "--model GlobalHot --dataset few --source few.csv --topk 1,5"
     assert main(flags.split()) == 0
     before = (tmp_path / "runs" / "GlobalHot-few" / "metrics.csv").read_text()
     assert main([*flags.split(), "--exclude_seen", "0"]) == 0  # without a name it takes a folder of its own

@@ -37,6 +37,7 @@ SETTINGS = Hyperparameters(
     pretrain_epoch=1,
     lr=0.01,
     patience=10,
+    monitor="recall@50",
     dropout=0.2,
 )
 

@@ -282,7 +282,7 @@ def test_what_a_mode_has_no_use_for_is_refused(flags, capsys):
     ("flags", "said"),
     [
         (["--topk", "5,50"], ""),
-        (["--topk", "10"], ""),  # recall@50, the monitor, chooses no epoch of it
+        (["--topk", "10"], ""),
         (["--lr", "0.1", "--topk", "5,50", "--K_c", "9"], "note: --K_c, --lr: not read by GlobalHot; nothing changes"),
     ],
 )
@@ -299,7 +299,7 @@ def test_too_few_users_to_compare_are_said_before_a_run_folder_is_made(flags, tm
     rows = [f"{user},{(7 * user + item) % 30},{1000 + item}" for item in range(20) for user in range(10)]
     (tmp_path / "ten.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
     small = ["--dataset", "ten", "--source", "ten.csv", "--encoder", "DNN", "--batch_size", "8", "--topk", "5"]
-    assert main([*small, "--monitor", "recall@5", *flags]) == 2
+    assert main([*small, *flags]) == 2
     assert "there is 1 validation user" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
