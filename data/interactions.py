@@ -66,7 +66,7 @@ class Interactions:
 
 
 def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions:
-    """Read user_id,item_id,timestamp[,...] with a header, UTF-8, plain or gzip.
+    """Read user_id,item_id,timestamp[,...] with a header, UTF-8, plain or gzip; or RecBole's .inter.
 
     Ids are any text, but no two may differ by blanks or a ".0" at an end alone. Timestamps are numbers; equal ones keep
     the order of the file. Every row counts as an interaction whatever its rating; a column `rating` is kept if all of
@@ -77,8 +77,10 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
         UserError: the file cannot be read as this, with line and column.
     """
     file.places(COLUMNS)
-    ids = {name: "category" for name in file.header() if name != "timestamp"}
-    frame = read_table(file, _explain, dtype=ids, encoding="utf-8")
+    header = file.header()
+    names = [name if name not in header[:place] else f"{name} {place}" for place, name in enumerate(header)]
+    ids = {name: "category" for name in names if name != "timestamp"}
+    frame = read_table(file, _explain, names=names, header=0, sep=file.delimiter, dtype=ids, encoding="utf-8")
     return arrange(file, frame, 2, sort_rows, _explain)
 
 

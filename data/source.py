@@ -13,7 +13,7 @@ from data.sourcefile import SourceFile, checksum
 from data.userfile import Users, read_users
 from errors import UserError
 
-TABLES = (".csv", ".csv.gz")
+TABLES = (".csv", ".csv.gz", ".inter")
 NAMES = ("ratings.dat", "interactions.csv.gz", "interactions.csv")  # that are looked for in a folder
 
 
@@ -98,8 +98,12 @@ def _is_dat(file: SourceFile) -> bool:
 
 def known_file(dataset: str, folder: Path) -> Path | None:
     """The file to read in a folder: the first that is known, the dataset's own folder before it; None if none is."""
-    files = (place / name for place in (folder / dataset, folder) for name in (*NAMES, f"{dataset}.zip"))
+    files = (place / name for place in (folder / dataset, folder) for name in _names(dataset))
     return next((file for file in files if file.is_file()), None)
+
+
+def _names(dataset: str) -> tuple[str, ...]:
+    return (*NAMES, f"{dataset}.inter", f"{dataset}.zip")
 
 
 def _file_at(dataset: str, path: Path) -> Path:
@@ -108,12 +112,12 @@ def _file_at(dataset: str, path: Path) -> Path:
         if file is None:
             if (path / "data.csv").is_file():  # cut already
                 raise UserError(f"source {path} is cut already; put it at data/{dataset} and leave out --source.")
-            raise UserError(f"source {path} holds none of {', '.join(NAMES)}, {dataset}.zip; point to one of these.")
+            raise UserError(f"source {path} holds none of {', '.join(_names(dataset))}; point to one of these.")
         return file
     if not path.exists():
         raise UserError(f"source {path} does not exist; check the path.")
     if not path.name.endswith((".zip", ".dat", *TABLES)):
-        raise UserError(f"source {path} is no .zip, .dat, .csv or .csv.gz file; give one of these.")
+        raise UserError(f"source {path} is no .zip, .dat, .csv, .csv.gz or .inter file; give one of these.")
     return path
 
 

@@ -60,6 +60,11 @@ class SourceFile:
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
+    @property
+    def delimiter(self) -> str:
+        """What parts the fields of a table: tabs in RecBole's .inter, whose header has types, "user_id:token"."""
+        return "\t" if self.path.suffix == ".inter" else ","
+
     def refusal(self, what: str, line: int | None = None, column: str | None = None) -> UserError:
         """The error to raise: where it is, then what is wrong and what to do."""
         where = str(self)
@@ -99,9 +104,9 @@ class SourceFile:
                 yield number, line.rstrip("\r\n")
 
     def header(self) -> list[str]:
-        """The first row of a CSV file; refuses an empty file."""
+        """The names of the columns of a CSV file; refuses an empty file."""
         for _, fields in self._rows():
-            return fields
+            return fields if self.delimiter == "," else [name.partition(":")[0] for name in fields]
         raise self.refusal("empty file; a header line and at least one row are needed")
 
     def body(self) -> Iterator[tuple[int, list[str]]]:
@@ -130,7 +135,7 @@ class SourceFile:
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Rows with the line on which each begins."""
         with self.open() as stream:
-            reader = csv.reader(_csv_lines(stream), strict=True)
+            reader = csv.reader(_csv_lines(stream), delimiter=self.delimiter, strict=True)
             line = 1
             try:
                 for fields in reader:

@@ -32,6 +32,21 @@ def test_users_are_gathered_in_time_order(tmp_path, name):
     assert found.users.dtype == np.int32 and found.items.dtype == np.int32
 
 
+def test_tables_of_recbole_are_read(tmp_path):
+    text = "item_id:token\tuser_id:token\trating:float\ttimestamp:float\na,x\tb\t3\t881250949\ny\tb\t1\t891717742.0\n"
+    found = read(tmp_path, text, name="some.inter")
+    assert histories(found) == {"b": ["a,x", "y"]} and found.ratings.tolist() == [3, 1]
+    with pytest.raises(UserError, match="line 3, column timestamp: 'soon'"):
+        read(tmp_path, text.replace("891717742.0", "soon"), name="some.inter")
+    with pytest.raises(UserError, match="line 1: no column 'item_id'"):
+        read(tmp_path, text.replace("item_id", "id"), name="some.inter")
+
+
+def test_columns_that_are_not_read_may_share_a_name(tmp_path):
+    text = "x,user_id,x,item_id,timestamp\n1,b,2,y,1\n"
+    assert histories(read(tmp_path, text)) == {"b": ["y"]}
+
+
 def test_byte_order_mark_rating_and_column_order(tmp_path):
     text = "rating,timestamp,item_id,user_id\n5,1.5,x,a\n,2,y,a\n"
     assert histories(read(tmp_path, text, encoding="utf-8-sig")) == {"a": ["x", "y"]}

@@ -295,6 +295,12 @@ def test_environment_names_a_folder_of_datasets(tmp_path, interactions, monkeypa
 
 def test_source_may_be_a_folder_of_datasets(tmp_path, interactions):
     assert prepare("mine", tmp_path, tmp_path / "out").label == "mine, file interactions.csv"
+    lines = interactions.read_text().replace(",", "\t").splitlines()
+    interactions.with_name("mine.inter").write_text(
+        "\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines[1:]])
+    )
+    interactions.unlink()
+    assert prepare("mine", tmp_path, tmp_path / "recbole").label == "mine, file mine.inter"
 
 
 def test_given_source_goes_before_the_environment(tmp_path, interactions, movielens_zip, monkeypatch):
