@@ -11,6 +11,7 @@ from retrieval.search import available_cores
 
 BLOCK = 2**22  # products of tokens and codewords at once, 16 MiB
 GRAM = 2**27  # products of codewords and codewords that are kept, 512 MiB
+ROW = 4  # times its share of them all is what a row of them takes on its own
 
 
 def nearest_codewords(tokens: np.ndarray, tables: np.ndarray, lookups: int, error_feedback: bool) -> np.ndarray:
@@ -18,8 +19,8 @@ def nearest_codewords(tokens: np.ndarray, tables: np.ndarray, lookups: int, erro
 
     Each book answers what the answers before it left over, of this token and, with feedback, of those before. What is
     left over is a token less some codewords, so its closeness to every codeword is a sum of products that are known:
-    token with codeword, computed once per token, and codeword with codeword, computed once (as in the batch form of
-    orthogonal matching pursuit: Rubinstein et al., 2008).
+    token with codeword, computed once per token, and codeword with codeword, computed once where there are many tokens
+    (as in the batch form of orthogonal matching pursuit: Rubinstein et al., 2008).
 
     Args:
         tokens: (B, K, D) float32.
@@ -33,7 +34,7 @@ def nearest_codewords(tokens: np.ndarray, tables: np.ndarray, lookups: int, erro
     n_users, n_tokens, width = tokens.shape
     n_books, n_codewords, _ = tables.shape
     words = np.ascontiguousarray(tables.reshape(-1, width))  # (M * N, D)
-    gram = gram_of(words)
+    gram = gram_of(words, n_users * n_tokens * lookups * n_books)
     half_norm = np.float32(0.5) * np.square(words).sum(1)  # |x - c|^2 is least where x.c - |c|^2 / 2 is greatest
     indices = np.empty((n_users, n_tokens * lookups, n_books), np.int32)
     size = max(BLOCK // (n_tokens * len(words)), 1)
@@ -49,9 +50,12 @@ def nearest_codewords(tokens: np.ndarray, tables: np.ndarray, lookups: int, erro
     return indices
 
 
-def gram_of(words: np.ndarray) -> np.ndarray:
-    """The products of codewords (N, D) and codewords, (N, N) float32; nothing, (0, 0), where they are too many."""
-    return words @ words.T if len(words) ** 2 <= GRAM else np.empty((0, 0), np.float32)
+def gram_of(words: np.ndarray, uses: int) -> np.ndarray:
+    """The products of codewords (N, D) and codewords, (N, N) float32, of which so many rows will be used; nothing,
+    (0, 0), where they are too many to keep, or rows as they come are fewer to compute: for one query all of them took
+    ten times as long as the rest."""
+    pays = ROW * uses >= len(words) and len(words) ** 2 <= GRAM
+    return words @ words.T if pays else np.empty((0, 0), np.float32)
 
 
 @numba.njit(nogil=True, cache=True)

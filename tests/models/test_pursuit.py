@@ -82,6 +82,14 @@ def test_a_gram_matrix_too_large_to_keep_changes_nothing(monkeypatch):
     np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
 
 
+def test_one_user_is_coded_as_among_many_without_all_products_of_codewords():
+    users, words = vectors(), directions(64)
+    assert outside.gram_of(words, 2).size == 0 and outside.gram_of(words, 64).shape == (64, 64)
+    many, one = pursue(users, words, 5), pursue(users[:1], words, 5)
+    np.testing.assert_array_equal(one[0], many[0][:1])
+    np.testing.assert_allclose(one[1], many[1][:1], atol=1e-5)
+
+
 def test_it_codes_the_sum_of_the_tokens():
     quantiser = PursuitQuantiser(1, 32, 6, 5)
     quantiser.table.set_data(ms.Tensor(directions()))
