@@ -41,6 +41,7 @@ NETWORKS = {
     "dot": {},
     "DNN 16 + dot": {"interaction": "DNN"},
     "DNN 256,256,256 + dot": {"interaction": "DNN", "interaction_hidden": (256, 256, 256)},
+    "CrossNet + dot": {"interaction": "CrossNet"},
     "dot, 64 negatives": {"neg_num": 64},
 }
 LOSS_ROWS = {
