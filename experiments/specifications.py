@@ -28,8 +28,8 @@ PAPER_ENCODERS = ("DNN", "GRU4Rec", "SASRec")
 SAME_WINDOWS = {"model": "TwoTower", "encoder": "DNN", "tokeniser": "windows"}  # the control of codes on four tokens
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
 SHORT = {"neg_num": 64, "epoch": 20}  # an MLP of every pair costs what its negatives cost
-# An interaction is trained without codes, which would hide what it gains. Left out: an hour and a half of CrossNet, which
-# "networks" has, and tower, which is half of an encoder.
+# An interaction is trained without codes, which would hide what it gains. Left out: an hour and a half of CrossNet
+# ("networks" has it) and tower, which is half of an encoder.
 ACROSS = {"model": "AllToAll", **SHORT, **DEEP}
 ACROSS_ROWS = {
     f"{name} + dot" if each.takes_dot else name: {"interaction": name}
