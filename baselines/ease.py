@@ -6,8 +6,9 @@ import numpy as np
 from scipy import sparse
 
 from baselines.item_to_item import ItemToItem
-from baselines.similarity import best_of_rows, incidence
+from baselines.similarity import incidence
 from data.ragged import Ragged
+from retrieval.lists import best_of_rows
 
 
 class EASE(ItemToItem):

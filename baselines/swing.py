@@ -7,8 +7,9 @@ import numpy as np
 from scipy import sparse
 
 from baselines.item_to_item import ItemToItem
-from baselines.similarity import best_of_rows, in_blocks, incidence
+from baselines.similarity import incidence
 from data.ragged import Ragged
+from retrieval.lists import best_of_rows, even_cuts, in_blocks
 
 
 class Swing(ItemToItem):
@@ -41,7 +42,7 @@ class Swing(ItemToItem):
             _add_pairs(first, *arguments, scores)
             return best_of_rows(scores, self.neighbours)
 
-        return in_blocks(rows, np.square(by_item.getnnz(1), dtype=np.float64), blocks_per_core=1)
+        return in_blocks(rows, even_cuts(np.square(by_item.getnnz(1), dtype=np.float64), blocks_per_core=1))
 
 
 @numba.njit(nogil=True, cache=True)

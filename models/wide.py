@@ -15,25 +15,25 @@ inverse and takes no memory that is quadratic in the items. Needs NumPy, SciPy a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from pathlib import Path
 
-import numba
 import numpy as np
 from scipy import sparse
-from scipy.linalg.lapack import sposv
 
 from data.progress import progress
 from data.queries import Queries
 from data.ragged import Ragged
 from files import fresh
 from metric import measure
+from models.inverse import local_inverse
+from models.pairs import CELLS, Pairs, block_cuts
 from recommender import recommend_by_scores
+from retrieval.lists import best_of_product, in_blocks, product
+from retrieval.ranking import top_k
 
-SMALLEST_WEIGHT = 0.1  # a window ends where the next weight would be smaller
 LADDERS = {  # what `choose` tries
     "history_decay": (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     "target_decay": (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95),
@@ -43,9 +43,6 @@ LADDERS = {  # what `choose` tries
 ORDER = 0.9  # order may say little where the best decay of a history is at least this
 ORDERLESS = {"history_decay": 1.0, "target_decay": 1.0, "lookups": 200, "neighbours": 128}
 REACH = ({"history_decay": 0.95, "lookups": 50}, {"history_decay": 0.98, "lookups": 100})
-LATEST = 1000  # of a user's items that pairs without order are made of: their number grows with the square
-PAIRS = 2**26  # most item pairs held of a matrix, in 0.5 GB; beyond, the lightest are dropped
-CELLS = 2**24  # cells of a dense matrix, held at once
 
 
 @dataclass(frozen=True)
@@ -107,23 +104,34 @@ class WideTable:
             return cls.of(Pairs(sequences, n_items), settings or WideSettings(), reached)
 
     @classmethod
-    def of(cls, pairs: Pairs, settings: WideSettings, reached: Callable[[int], None] = lambda items: None) -> WideTable:
-        """The table of counted pairs; reached: called with the number of rows that are done."""
+    def of(
+        cls,
+        pairs: Pairs,
+        settings: WideSettings,
+        reached: Callable[[int], None] = lambda items: None,
+        items: np.ndarray | None = None,
+    ) -> WideTable:
+        """The table of counted pairs.
+
+        Args:
+            reached: called with the number of rows that are done.
+            items: the ids whose rows are wanted, others stay empty; None: all.
+        """
+        wanted = np.ones(pairs.n_items, bool) if items is None else np.isin(np.arange(1, pairs.n_items + 1), items)
         gram, cross = pairs.gram(settings.history_decay), pairs.cross(settings.history_decay, settings.target_decay)
         inverse = local_inverse(gram, settings.l2, settings.neighbours)
         unexplained = np.ones(pairs.n_items, np.float32)
         if settings.history_decay == 1:
-            whole = inverse(np.arange(pairs.n_items))
+            whole = in_blocks(lambda *block: inverse(np.arange(*block)), block_cuts(pairs.n_items))
             inverse = whole.__getitem__
             unexplained = 1 / (whole.diagonal() * (gram.diagonal() + np.float32(settings.l2)))
 
-        def rows() -> Iterator[sparse.csr_matrix]:
-            for start, stop in _blocks(pairs.n_items):
-                block = sparse.csr_matrix(_product(inverse(np.arange(start, stop)), cross))
-                yield block.multiply(unexplained).tocsr()
-                reached(stop)
+        def rows(first: int, last: int) -> sparse.csr_matrix:
+            own = inverse(np.arange(first, last)).multiply(wanted[first:last, None]).tocsr()
+            own.eliminate_zeros()
+            return best_of_product(own, cross, unexplained, settings.max_postings)
 
-        lists = _posting_lists(rows(), settings.max_postings)
+        lists = _posting_lists(in_blocks(rows, block_cuts(pairs.n_items), reached))
         return cls(*lists, np.append(0, gram.diagonal()), settings)
 
     @property
@@ -146,7 +154,7 @@ class WideTable:
         """The same table read less: fewer items of a history are looked up, and the rows keep their highest values."""
         lists = self.offsets, self.items, self.values
         if max_postings < self.settings.max_postings:
-            lists = _posting_lists([self.matrix], max_postings)
+            lists = _posting_lists(_shortened(self.matrix, max_postings))
         settings = replace(self.settings, lookups=lookups, max_postings=max_postings)
         return WideTable(*lists, self.occurrences, settings, self.scale)
 
@@ -198,8 +206,7 @@ class WideTable:
         table = sparse.hstack([self.matrix, columns], format="csr")  # (old, n_items)
         rows = step[new][:, new] @ (cross[new] * np.float32(self.scale) - gram[new][:, old] @ table)
         table = sparse.vstack([table, rows], format="csr")
-        blocks = (table[slice(*block)] for block in _blocks(n_items))
-        lists = _posting_lists(blocks, self.settings.max_postings)
+        lists = _posting_lists(_shortened(table, self.settings.max_postings))
         return WideTable(*lists, np.append(0, occurrences), self.settings, self.scale)
 
     def save(self, path: str | Path) -> None:
@@ -252,14 +259,16 @@ def choose(
         """Queries through the inverse, (U, n_items): all that differs between targets is the last product."""
         votes = _votes(*_keys(validation.histories, settings), n_items)
         items = np.unique(votes.indices)
-        return votes[:, items] @ local_inverse(gram(settings.history_decay), settings.l2, settings.neighbours)(items)
+        inverse = local_inverse(gram(settings.history_decay), settings.l2, settings.neighbours)
+        cuts = block_cuts(len(items))
+        return votes[:, items] @ in_blocks(lambda first, last: inverse(items[first:last]), cuts)
 
     def scores(settings: WideSettings) -> np.ndarray:
         if settings.history_decay == 1:  # as the table is: its values below 0, and its smallest, rank far worse
-            return WideTable.of(pairs, settings).scores(validation.histories)
+            looked_up = np.unique(validation.histories.tail(settings.lookups))
+            return WideTable.of(pairs, settings, items=looked_up).scores(validation.histories)
         cross = pairs.cross(settings.history_decay, settings.target_decay)
-        found = _product(regressed(replace(settings, target_decay=0.0)), cross)
-        return found.toarray() if sparse.issparse(found) else found
+        return _product(regressed(replace(settings, target_decay=0.0)), cross)
 
     @lru_cache(None)
     def value(settings: WideSettings) -> float:
@@ -283,12 +292,9 @@ def choose(
 
 
 def ndcg_of(scores: np.ndarray, queries: Queries, k: int) -> float:
-    """Mean NDCG@k of scores (U, n_items), in which seen items are overwritten."""
-    k = min(k, scores.shape[1])
-    scores[queries.histories.row_of_value(), queries.histories.values - 1] = -np.inf
-    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
-    return measure(np.take_along_axis(best, order, 1) + 1, queries.targets, [k]).mean("ndcg", k)
+    """Mean NDCG@k of scores (U, n_items), seen items left out."""
+    ids, _ = top_k(scores, min(k, scores.shape[1]), queries.histories)
+    return measure(ids, queries.targets, [k]).mean("ndcg", k)
 
 
 def _climb(ladder: Sequence, start, value: Callable[..., float]):
@@ -298,137 +304,6 @@ def _climb(ladder: Sequence, start, value: Callable[..., float]):
         while 0 <= place + direction < len(ladder) and value(ladder[place + direction]) > value(ladder[place]):
             place += direction
     return ladder[place]
-
-
-class Pairs:
-    """Sums over all pairs of items in the same sequence: the matrices of the regression, without its rows.
-
-    Both X'X and X'Y weigh a pair of items by how far they stand apart and by how many positions see them both, so that
-    they are counted pair by pair.
-    """
-
-    def __init__(self, sequences: Ragged, n_items: int):
-        self.sequences, self.n_items = sequences, n_items
-
-    def gram(self, decay: float) -> sparse.csr_matrix:
-        """X'X, float32 (n_items, n_items)."""
-        if decay == 1:
-            return self._together
-        width = _window(decay)
-        seen = np.concatenate([[0], np.cumsum(decay ** (2.0 * np.arange(width)))])  # by the first n positions after
-
-        def weight(lag: int, after: np.ndarray) -> np.ndarray:
-            return decay**lag * seen[np.minimum(after, width - lag)]
-
-        upper = self._sum(range(1, width), weight)
-        return (upper + upper.T + self._sum(range(1), weight)).tocsr()
-
-    def cross(self, history_decay: float, target_decay: float) -> sparse.csr_matrix:
-        """X'Y, float32 (n_items, n_items)."""
-        if history_decay == target_decay == 1:
-            return self._together - sparse.diags(self._together.diagonal()).tocsr()
-        history = history_decay ** np.arange(_window(history_decay))
-        target = target_decay ** np.arange(_window(target_decay))
-        weights = np.convolve(history, target)  # a position between the two splits their lag
-        return self._sum(range(1, len(weights) + 1), lambda lag, after: np.full(len(after), weights[lag - 1]))
-
-    @cached_property
-    def _together(self) -> sparse.csr_matrix:
-        """How many users took both items, in any order; on the diagonal one."""
-        n_items, latest = self.n_items, self._after() < LATEST
-        cells = self.sequences.row_of_value()[latest], self.sequences.values[latest].astype(np.int64) - 1
-        taken = sparse.csr_matrix((np.ones(len(cells[0]), np.float32), cells), (len(self.sequences), n_items))
-        taken.data[:] = 1  # an item that a user took twice is one
-        blocks = []
-        for start, stop in _blocks(n_items):
-            most = max(PAIRS * (stop - start) // n_items, 1)
-            blocks.append(_lightest_dropped((taken[:, start:stop].T @ taken).tocsr(), most))
-        return sparse.vstack(blocks, format="csr")
-
-    def _after(self) -> np.ndarray:
-        """How many items of the sequence follow each one, int64 (items of all sequences,)."""
-        ends = np.repeat(self.sequences.offsets[1:], self.sequences.lengths())
-        return ends - np.arange(len(self.sequences.values)) - 1
-
-    def _sum(self, lags: range, weight: Callable[[int, np.ndarray], np.ndarray]) -> sparse.csr_matrix:
-        """By (item, later item) the sum of weight(lag, number of items after the later one) over pairs `lag` apart."""
-        items, n_items = self.sequences.values.astype(np.int64) - 1, self.n_items
-        after, shape, small = self._after(), (n_items, n_items), n_items**2 <= CELLS
-        total = np.zeros(n_items**2) if small else sparse.csr_matrix(shape, dtype=np.float32)
-        for lag in lags:
-            place = np.flatnonzero(after >= lag)
-            first, second = items[place], items[place + lag]
-            weights = weight(lag, after[place] - lag)
-            if small:  # a dense sum is several times faster
-                np.add.at(total, first * n_items + second, weights)
-            else:
-                part = sparse.coo_matrix((weights.astype(np.float32), (first, second)), shape=shape).tocsr()
-                total = _lightest_dropped(total + part, PAIRS)
-        return sparse.csr_matrix(total.reshape(shape).astype(np.float32)) if small else total
-
-
-def _lightest_dropped(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
-    """Half of `most` cells where there are more: what is dropped counts as 0."""
-    if matrix.nnz > most:
-        dropped = matrix.nnz - max(most // 2, 1)
-        matrix.data[np.argpartition(matrix.data, dropped)[:dropped]] = 0
-        matrix.eliminate_zeros()
-    return matrix
-
-
-def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callable[[np.ndarray], sparse.csr_matrix]:
-    """Rows of (gram + l2 I)^-1, each from the system of an item and those it goes with most.
-
-    Returns:
-        a function from I items, numbered from 0, to their rows (I, n_items). An item that goes with fewer than
-        `neighbours` others, who go with no one else, gets its row of the exact inverse. One whose system is not
-        positive definite, as pairs beyond PAIRS were dropped, stands for itself.
-    """
-    diagonal = gram.diagonal() + np.float32(l2)
-    place = np.full(gram.shape[0], -1)  # of an item in the system at hand
-
-    def row(item: int) -> tuple[np.ndarray, np.ndarray]:
-        near = slice(gram.indptr[item], gram.indptr[item + 1])
-        others = gram.indices[near]
-        strength = np.where(others == item, np.inf, gram.data[near] ** 2 / diagonal[others])
-        if len(others) > neighbours + 1:
-            others = others[np.argpartition(-strength, neighbours)[: neighbours + 1]]
-        if item in others:
-            system = np.diag(np.full(len(others), np.float32(l2)))  # (I, I)
-            _add_cut(gram.indptr, gram.indices, gram.data, others, place, system)
-            # Transposed, for LAPACK counts by columns and would copy it: a third of the time of scipy.linalg.solve.
-            _, found, failed = sposv(system.T, (others == item).astype(np.float32), overwrite_a=True)
-            if not failed:
-                return others, found
-        # It never stood before anything, or its system lacks pairs that were dropped.
-        return np.array([item]), 1 / diagonal[[item]]
-
-    def rows(items: np.ndarray) -> sparse.csr_matrix:
-        columns, values = zip(*map(row, items))
-        offsets = np.concatenate([[0], np.cumsum([len(part) for part in columns])])
-        shape = (len(items), gram.shape[0])
-        return sparse.csr_matrix((np.concatenate(values), np.concatenate(columns), offsets), shape=shape)
-
-    return rows
-
-
-@numba.njit(nogil=True, cache=True)
-def _add_cut(offsets, columns, values, items, place, system):
-    """Add the rows and columns `items` (I,) of a sparse matrix to system (I, I); place is all -1, and left so."""
-    for at in range(items.size):
-        place[items[at]] = at
-    for at in range(items.size):
-        for p in range(offsets[items[at]], offsets[items[at] + 1]):
-            column = place[columns[p]]
-            if column >= 0:
-                system[at, column] += values[p]
-    for at in range(items.size):
-        place[items[at]] = -1
-
-
-def _window(decay: float) -> int:
-    """How many weights decay^0, decay^1 .. reach SMALLEST_WEIGHT."""
-    return 1 + int(np.log(SMALLEST_WEIGHT) / np.log(decay)) if decay else 1
 
 
 def _keys(histories: Ragged, settings: WideSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -443,29 +318,19 @@ def _votes(items: np.ndarray, weights: np.ndarray, n_items: int) -> sparse.csr_m
     return sparse.csr_matrix((weights[users, slots], (users, items[users, slots] - 1)), shape=(len(items), n_items))
 
 
-def _posting_lists(blocks: Iterable[sparse.csr_matrix], max_postings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The highest values above 0 of each row: offsets (n_items + 2,), item ids and values; row 0 is empty."""
-    lengths, items, values = [0], [], []
-    for block in blocks:  # (rows, n_items)
-        block.sort_indices()
-        for start, stop in pairwise(block.indptr):
-            row = block.data[start:stop]
-            kept = np.flatnonzero(row > 0)
-            if len(kept) > max_postings:
-                kept = np.sort(kept[np.argpartition(-row[kept], max_postings - 1)[:max_postings]])
-            lengths.append(len(kept))
-            items.append(block.indices[start:stop][kept] + 1)
-            values.append(row[kept])
-    return np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(items), np.concatenate(values)
+def _shortened(table: sparse.csr_matrix, max_postings: int) -> sparse.csr_matrix:
+    """The highest values above 0 of each row."""
+    same = sparse.identity(table.shape[0], np.float32, "csr")
+    return best_of_product(same, table, np.ones(table.shape[1], np.float32), max_postings)
 
 
-def _product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> np.ndarray | sparse.csr_matrix:
+def _posting_lists(table: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets (n_items + 2,), item ids and values of a table; row 0 is empty."""
+    return np.append(0, table.indptr), table.indices + 1, table.data
+
+
+def _product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> np.ndarray:
     """left @ right; matrices that are hardly sparse multiply faster as arrays."""
-    left, right = (m.toarray() if m.nnz > m.shape[0] * m.shape[1] / 10 else m for m in (left, right))
-    return left @ right
-
-
-def _blocks(n_items: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of items whose rows fit into CELLS."""
-    size = max(CELLS // n_items, 1)
-    return ((start, min(start + size, n_items)) for start in range(0, n_items, size))
+    if all(m.nnz > m.shape[0] * m.shape[1] / 10 for m in (left, right)):
+        return left.toarray() @ right.toarray()
+    return product(left, right)

@@ -7,9 +7,9 @@ import pytest
 from implicit.nearest_neighbours import CosineRecommender
 from scipy import sparse
 
-from baselines import similarity
 from baselines.similarity import incidence
 from data.ragged import Ragged
+from retrieval import lists as sparse_rows
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_swing(lists, taken, smoothing):
 @pytest.mark.parametrize("name", ["ItemKNN", "ItemCF", "Swing"])
 def test_blocks_of_two_rows_change_nothing(lists, n_items, name, monkeypatch):
     whole = lists(name)
-    monkeypatch.setattr(similarity, "BLOCK_BYTES", 4 * n_items * 2)
+    monkeypatch.setattr(sparse_rows, "BLOCK_BYTES", 4 * n_items * 2)
     np.testing.assert_allclose(lists(name), whole, rtol=1e-6)  # blocks of Swing add in another order
 
 

@@ -9,8 +9,10 @@ from scipy import sparse
 
 from data.queries import Queries
 from data.ragged import Ragged
-from models import wide
-from models.wide import ORDER, Pairs, WideSettings, WideTable, choose, local_inverse, ndcg_of
+from models import pairs
+from models.inverse import local_inverse
+from models.pairs import Pairs
+from models.wide import ORDER, WideSettings, WideTable, choose, ndcg_of
 
 WHOLE = WideSettings(0.5, 0.4, l2=3.0, max_postings=1000, lookups=4, neighbours=1000)  # windows of 4 and 3
 
@@ -53,9 +55,9 @@ def by_id(table):
     return np.pad(table.matrix.toarray(), ((1, 0), (1, 0)))
 
 
-@pytest.mark.parametrize("cells", [2**24, 10])  # sums as an array, and sparse
+@pytest.mark.parametrize("cells", [2**24, 10])  # in one block, and in fifteen
 def test_equals_the_regression_written_out(rng, monkeypatch, cells):
-    monkeypatch.setattr(wide, "CELLS", cells)
+    monkeypatch.setattr(pairs, "CELLS", cells)
     sequences = random_sequences(rng, 400, 15)  # all items meet: each one's neighbours are the whole catalogue
     W = regression(sequences, 15, WHOLE)
     table = WideTable.fit(sequences, 15, WHOLE)
@@ -65,7 +67,7 @@ def test_equals_the_regression_written_out(rng, monkeypatch, cells):
 
 @pytest.mark.parametrize("cells", [2**24, 10])
 def test_without_order_it_is_ease(rng, monkeypatch, cells):
-    monkeypatch.setattr(wide, "CELLS", cells)
+    monkeypatch.setattr(pairs, "CELLS", cells)
     sequences = random_sequences(rng, 400, 15)
     taken = np.zeros((400, 15))
     taken[sequences.row_of_value(), sequences.values - 1] = 1
@@ -131,6 +133,24 @@ def test_neighbourhoods_come_close_to_the_whole_inverse(rng):
     assert error[0] > error[1] > error[2] and error[2] < 0.02
 
 
+def test_pairs_are_the_products_of_the_rows_of_the_regression(rng):
+    """Items stand in a history more than once here."""
+    sequences = Ragged.from_rows(rng.integers(1, 7, length) for length in (1, 9, 4, 12))
+    X, Y, sets = [], [], []
+    for i in range(len(sequences)):
+        row = np.eye(6)[sequences[i] - 1]  # (L, n_items)
+        sets.append(row.any(0))
+        for position in range(1, len(row)):
+            X.append(sum(0.5**age * each for age, each in enumerate(row[:position][::-1][:4])))
+            Y.append(sum(0.4**distance * each for distance, each in enumerate(row[position:][:3])))
+    X, Y, sets = np.array(X), np.array(Y), np.array(sets, float)
+    counted = Pairs(sequences, 6)
+    np.testing.assert_allclose(counted.gram(0.5).toarray(), X.T @ X, rtol=1e-6)
+    np.testing.assert_allclose(counted.cross(0.5, 0.4).toarray(), X.T @ Y, rtol=1e-6)
+    np.testing.assert_array_equal(counted.gram(1).toarray(), sets.T @ sets)
+    np.testing.assert_array_equal(counted.cross(1, 1).toarray(), sets.T @ sets * (1 - np.eye(6)))
+
+
 def test_an_item_whose_system_lacks_dropped_pairs_stands_for_itself():
     gram = sparse.csr_matrix(np.array([[1, 9, 9], [9, 1, 0], [9, 0, 99]], np.float32))
     rows = local_inverse(gram, 1, 1)(np.arange(3)).toarray()
@@ -139,7 +159,7 @@ def test_an_item_whose_system_lacks_dropped_pairs_stands_for_itself():
 
 
 def test_memory_does_not_grow_with_the_square_of_the_catalogue(rng, monkeypatch):
-    monkeypatch.setattr(wide, "CELLS", 2**16)
+    monkeypatch.setattr(pairs, "CELLS", 2**16)
     n_items = 4000
     sequences = chain(rng, 50, n_items)
     tracemalloc.start()
@@ -152,10 +172,10 @@ def test_memory_does_not_grow_with_the_square_of_the_catalogue(rng, monkeypatch)
 
 
 def test_the_lightest_pairs_are_dropped_beyond_the_limit(rng, monkeypatch):
-    monkeypatch.setattr(wide, "CELLS", 10)
+    monkeypatch.setattr(pairs, "CELLS", 10)
     sequences = chain(rng, 500, 40)
     whole = Pairs(sequences, 40).cross(0.5, 0)
-    monkeypatch.setattr(wide, "PAIRS", 100)
+    monkeypatch.setattr(pairs, "PAIRS", 100)
     cross = Pairs(sequences, 40).cross(0.5, 0)
     assert cross.nnz <= 100 < whole.nnz
     assert Pairs(sequences, 40).gram(1).nnz <= 100  # of whole numbers, many of them equal
