@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from data.sourcefile import SourceFile, shown
 
+NO_GENRES = "(no genres listed)"  # as MovieLens has it
 YEAR_AT_THE_END = re.compile(r"\((\d{4})\)\s*$", re.ASCII)
 
 
@@ -40,5 +41,6 @@ def read_items(file: SourceFile) -> dict[str, Item]:
             what = f"{shown(item)} stands on an earlier line too" if item else "empty"
             raise file.refusal(f"{what}; mend or remove the line", line, "item_id")
         found = Item(**dict(zip(columns[1:], known, strict=True)))
+        found = found._replace(categories=found.categories.replace(NO_GENRES, ""))
         items[item] = found if "year" in columns else found._replace(year=year_in(found.title))
     return items

@@ -1,6 +1,7 @@
 """MovieLens as GroupLens publishes it: ratings.dat and movies.dat, unpacked or in the archive.
 
-Layout: https://files.grouplens.org/datasets/movielens/ml-1m-README.txt (ml-10m adds half stars).
+Layout: https://files.grouplens.org/datasets/movielens/ml-1m-README.txt (ml-10m adds half stars). Since ml-20m there are
+ratings.csv and movies.csv instead, read as other tables are: .../ml-20m-README.html.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NoReturn
 
 from data.interactions import Interactions, arrange, is_number, read_table
-from data.itemfile import Item, year_in
+from data.itemfile import NO_GENRES, Item, year_in
 from data.sourcefile import SourceFile, shown
 from data.userfile import Users
 
@@ -50,6 +51,8 @@ ARCHIVES = {
     # as published, and without the films that have fewer than 5 ratings
     "ml-1m": Archive("MovieLens-1M", "ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906", 6_040, (1_000_209, 999_611)),
     "ml-10m": Archive("MovieLens-10M", "ml-10m.zip", "ce571fd55effeba0271552578f2648bd", 69_878, (10_000_054,)),
+    "ml-20m": Archive("MovieLens-20M", "ml-20m.zip", "cd245b17a1ae2cc31bb14903e1204af3", 138_493, (20_000_263,)),
+    "ml-25m": Archive("MovieLens-25M", "ml-25m.zip", "6b51fb2759a8657d3bfcbfc42b592ada", 162_541, (25_000_095,)),
 }
 
 # "1::1193::5::978300760" cut at single colons: pandas does that far faster than at "::"
@@ -102,7 +105,7 @@ def read_movies(file: SourceFile) -> dict[str, Item]:
         if movie in movies:
             what = f"movie {shown(movie)} stands on an earlier line too; remove one"
             raise file.refusal(what, number, "MovieID")
-        movies[movie] = Item(title, "" if genres == "(no genres listed)" else genres, year_in(title))
+        movies[movie] = Item(title, genres.replace(NO_GENRES, ""), year_in(title))
     return movies
 
 
@@ -120,13 +123,13 @@ def read_people(file: SourceFile) -> Users:
 
 
 def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None, SourceFile | None]:
-    """ratings.dat, movies.dat and users.dat (None if it is not there) inside a zip archive.
+    """ratings, movies and users (None if they are not there) inside a zip archive, each a .dat or .csv file.
 
     Nothing is unpacked to disk. Names that would leave an unpacker's folder are refused all the same: such an archive
     is not what GroupLens made.
 
     Raises:
-        UserError: it is damaged, holds such names, no ratings.dat, or a file twice.
+        UserError: it is damaged, holds such names, no ratings, or a file twice.
     """
     whole = SourceFile(path)
     with whole.raw() as stream, zipfile.ZipFile(stream) as archive:
@@ -136,14 +139,14 @@ def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None, SourceFile 
             what = f"holds {shown(name)}, a path that leaves its folder; do not use this archive"
             raise whole.refusal(what)
     found = {}
-    for wanted in ("ratings.dat", "movies.dat", "users.dat"):
-        members = [name for name in names if PurePosixPath(name).name == wanted]
+    for wanted in ("ratings", "movies", "users"):
+        members = [name for name in names if PurePosixPath(name).name in (f"{wanted}.dat", f"{wanted}.csv")]
         if len(members) > 1:
-            raise whole.refusal(f"holds {wanted} more than once; unpack the one that is meant")
+            raise whole.refusal(f"holds {' and '.join(members)}; unpack the one that is meant")
         found[wanted] = SourceFile(path, members[0]) if members else None
-    if found["ratings.dat"] is None:
-        raise whole.refusal("holds no ratings.dat; give a MovieLens archive such as ml-1m.zip")
-    return found["ratings.dat"], found["movies.dat"], found["users.dat"]
+    if found["ratings"] is None:
+        raise whole.refusal("holds no ratings.dat and no ratings.csv; give a MovieLens archive such as ml-1m.zip")
+    return found["ratings"], found["movies"], found["users"]
 
 
 def _explain(file: SourceFile) -> NoReturn:

@@ -14,7 +14,7 @@ from data.userfile import Users, read_users
 from errors import UserError
 
 TABLES = (".csv", ".csv.gz", ".inter")
-NAMES = ("ratings.dat", "interactions.csv.gz", "interactions.csv")  # that are looked for in a folder
+NAMES = ("ratings.dat", "interactions.csv.gz", "interactions.csv", "ratings.csv")  # that are looked for in a folder
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def find_source(
     Args:
         dataset: its name; of known data, such as ml-1m, reading refuses other data.
         path: in a folder, the subfolder with the name of the dataset goes before the folder itself.
-        item_file: titles; without it, movies.dat or items.csv beside the source, if there is one.
+        item_file: titles; without it, items.csv, movies.csv or movies.dat beside the source, if there is one.
         user_file: users; without it, users.dat or users.csv beside the source, if there is one.
         sort_rows: see `read_interactions`.
 
@@ -62,13 +62,13 @@ def find_source(
         table, items, users = open_archive(path)
     else:
         table = SourceFile(path)
-        items, users = _beside(path, "items.csv", "movies.dat"), _beside(path, "users.csv", "users.dat")
+        items, users = _beside(path, "items.csv", "movies.csv", "movies.dat"), _beside(path, "users.csv", "users.dat")
     items = SourceFile(item_file) if item_file else items
     users = SourceFile(user_file) if user_file else users
 
     def read() -> Interactions:
-        is_table = path.name.endswith(TABLES)
-        found = read_interactions(table, sort_rows) if is_table else read_ratings(table)
+        unordered = Path(table.member or path).name == "ratings.csv"  # MovieLens has each user's items by their ids
+        found = read_ratings(table) if _is_dat(table) else read_interactions(table, sort_rows or unordered)
         if archive:
             archive.require(found, table)
         return found
@@ -121,7 +121,7 @@ def _file_at(dataset: str, path: Path) -> Path:
     return path
 
 
-def _beside(path: Path, table: str, dat: str) -> SourceFile | None:
-    """The file that belongs to the one at `path`, if there is one; a table belongs to a table only."""
-    names = (table, dat) if path.name.endswith(TABLES) else (dat,)
+def _beside(path: Path, *names: str) -> SourceFile | None:
+    """The first file of these that belongs to the one at `path`, if there is one; a table belongs to a table only."""
+    names = [name for name in names if path.name.endswith(TABLES) or name.endswith(".dat")]
     return next((SourceFile(path.parent / name) for name in names if (path.parent / name).is_file()), None)

@@ -25,6 +25,12 @@ csv.field_size_limit(2**31 - 1)  # one cell holds a whole history
 MOST_UNPACKED = 50  # times what was read of the packed file so far; tables of interactions reach 3 to 5
 ALWAYS_UNPACKED = 32 << 20  # bytes that are unpacked whatever their ratio
 LONGEST = 80  # characters of the data that a message shows
+OUR_NAMES = {  # of columns that others name: MovieLens since 20M, and Amazon Reviews 2023
+    "userId": "user_id",
+    "movieId": "item_id",
+    "genres": "categories",
+    "parent_asin": "item_id",
+}
 
 
 def shown(text: str) -> str:
@@ -104,9 +110,10 @@ class SourceFile:
                 yield number, line.rstrip("\r\n")
 
     def header(self) -> list[str]:
-        """The names of the columns of a CSV file; refuses an empty file."""
+        """The names of the columns of a CSV file, in our words; refuses an empty file."""
         for _, fields in self._rows():
-            return fields if self.delimiter == "," else [name.partition(":")[0] for name in fields]
+            names = fields if self.delimiter == "," else [name.partition(":")[0] for name in fields]
+            return [name if OUR_NAMES.get(name, name) in names else OUR_NAMES[name] for name in names]
         raise self.refusal("empty file; a header line and at least one row are needed")
 
     def body(self) -> Iterator[tuple[int, list[str]]]:

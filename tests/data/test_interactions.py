@@ -42,6 +42,13 @@ def test_tables_of_recbole_are_read(tmp_path):
         read(tmp_path, text.replace("item_id", "id"), name="some.inter")
 
 
+def test_columns_may_have_the_names_of_amazon_reviews(tmp_path):
+    text = "user_id,parent_asin,rating,timestamp\nAE,B07,5.0,1588687728923\nAE,B01,4.0,1588687728924\n"
+    assert histories(read(tmp_path, text)) == {"AE": ["B07", "B01"]}
+    both = text.replace("rating", "item_id", 1)  # then ours is meant
+    assert histories(read(tmp_path, both)) == {"AE": ["5.0", "4.0"]}
+
+
 def test_columns_that_are_not_read_may_share_a_name(tmp_path):
     text = "x,user_id,x,item_id,timestamp\n1,b,2,y,1\n"
     assert histories(read(tmp_path, text)) == {"b": ["y"]}

@@ -3,6 +3,7 @@ import zipfile
 import pytest
 
 from data.movielens import open_archive, read_movies, read_people, read_ratings
+from data.source import find_source
 from data.sourcefile import SourceFile
 from errors import UserError
 
@@ -76,6 +77,28 @@ def test_archive_is_read_without_unpacking(movielens_zip, movielens_files):
     assert [path.name for path in movielens_zip.parent.iterdir()] == ["ml-1m.zip"]
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_later_editions_are_tables(tmp_path, packed):
+    files = {
+        "links.csv": "movieId,imdbId,tmdbId\n1,0114709,862\n",
+        "movies.csv": 'movieId,title,genres\n10,"Heat, again (1995)",Action|Crime\n20,B,(no genres listed)\n',
+        "ratings.csv": "userId,movieId,rating,timestamp\n1,10,2.5,200\n1,20,3.0,100\n2,20,0.5,50\n",
+    }
+    if packed:
+        with zipfile.ZipFile(tmp_path / "ml.zip", "w") as archive:
+            for name, text in files.items():
+                archive.writestr(f"ml/{name}", text)
+    else:
+        for name, text in files.items():
+            write(tmp_path, name, text)
+    source = find_source("mine", tmp_path / "ml.zip" if packed else tmp_path)
+    found = source.read()
+    assert [found.item_ids[i] for i in found.items] == ["20", "10", "20"]  # by time: the file has them by id
+    assert found.ratings.tolist() == [3, 2.5, 0.5]
+    assert source.items() == {"10": ("Heat, again (1995)", "Action|Crime", "1995"), "20": ("B", "", "")}
+    assert not source.users().rows
+
+
 @pytest.mark.parametrize("name", ["../ratings.dat", "/etc/ratings.dat", "a/../../x", "..\\x", "C:\\x"])
 def test_paths_that_escape_are_refused(tmp_path, movielens_zip, name):
     with zipfile.ZipFile(movielens_zip, "a") as archive:
@@ -110,6 +133,6 @@ def test_other_archives_are_refused(tmp_path, movielens_zip):
     with pytest.raises(UserError, match="no ratings.dat"):
         open_archive(other)
     with zipfile.ZipFile(movielens_zip, "a") as archive:
-        archive.writestr("copy/ratings.dat", "1::2::3::4\n")
-    with pytest.raises(UserError, match="more than once"):
+        archive.writestr("copy/ratings.csv", "userId,movieId,rating,timestamp\n")
+    with pytest.raises(UserError, match="holds .*ratings.dat and copy/ratings.csv"):
         open_archive(movielens_zip)
