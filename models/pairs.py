@@ -63,8 +63,8 @@ class _Steps:
         lengths = sequences.lengths()
         self.sequences, self.n_items = sequences, n_items
         self.items = sequences.values - 1
-        self.before = np.arange(len(self.items)) - np.repeat(sequences.offsets[:-1], lengths)
-        self.after = np.repeat(lengths, lengths) - self.before - 1
+        self.before = (np.arange(len(self.items)) - np.repeat(sequences.offsets[:-1], lengths)).astype(np.int32)
+        self.after = (np.repeat(lengths, lengths) - self.before - 1).astype(np.int32)
         self.places = np.argsort(self.items, kind="stable")  # where item 0 stands, then item 1 ...
         self.starts = np.concatenate([[0], np.cumsum(np.bincount(self.items, minlength=n_items))])
 

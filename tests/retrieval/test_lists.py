@@ -1,5 +1,7 @@
 """Lists of a product are the best of what NumPy multiplies, however many threads work on them."""
 
+import time
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -47,6 +49,20 @@ def test_blocks_stand_in_their_order_and_tell_how_far_they_are(factors):
     told = []
     whole = in_blocks(lambda first, last: left[first:last], np.array([0, 1, 17, 40]), told.append)
     assert (whole != left).nnz == 0 and told == [1, 17, 40]
+
+
+def test_after_a_failure_no_further_block_begins(monkeypatch):
+    monkeypatch.setattr(lists, "available_cores", lambda: 2)
+    begun = []
+
+    def rows(first, last):
+        begun.append(first)
+        time.sleep(0.01)
+        raise ValueError("of this block")
+
+    with pytest.raises(ValueError, match="of this block"):
+        in_blocks(rows, np.arange(101))
+    assert len(begun) < 20
 
 
 def test_cuts_are_even_and_within_memory(monkeypatch):
