@@ -76,52 +76,55 @@ class _Steps:
                 it, or n - 1 or more. Pairs further apart count 0.
             both_ways: pairs count at both of their items, and an item with itself (lag 0); else at the earlier one.
         """
+        n_items, n_blocks = self.n_items, len(block_cuts(self.n_items)) - 1
         arrays = self.places, self.starts, self.items, self.before, self.after
+        met = np.minimum(self.after, len(weights) - 1).astype(np.int64)
+        if both_ways:
+            met += np.minimum(self.before, len(weights) - 1) + 1
+        most_of = np.bincount(self.items, met, n_items)  # pairs of an item, each counted as often as it occurs
 
-        def rows(first: int, last: int) -> sparse.csr_matrix:
-            places = self.places[self.starts[first] : self.starts[last]]
-            met = np.minimum(self.after[places], len(weights) - 1)
-            if both_ways:
-                met += np.minimum(self.before[places], len(weights) - 1) + 1
-            size = min(int(met.sum()), (last - first) * self.n_items)
+        def rows(block: int, _) -> sparse.csr_matrix:
+            own = np.arange(block, n_items, n_blocks)
+            size = int(np.minimum(most_of[own], n_items).sum())
             others, values = np.empty(size, np.int32), np.empty(size, np.float32)
-            offsets = _sum_rows(first, last, *arrays, weights, both_ways, others, values)
+            offsets = _sum_rows(own, *arrays, weights, both_ways, others, values)
             parts = values[: offsets[-1]], others[: offsets[-1]], offsets
-            part = sparse.csr_matrix(parts, shape=(last - first, self.n_items))
+            part = sparse.csr_matrix(parts, shape=(len(own), n_items))
             part.eliminate_zeros()  # of pairs that no position has before it
-            part = _lightest_dropped(part, max(PAIRS * (last - first) // self.n_items, 1))
+            part = _lightest_dropped(part, max(PAIRS * len(own) // n_items, 1))
             part.sort_indices()
             return part.copy()  # the room of its arrays is free again
 
-        return in_blocks(rows, block_cuts(self.n_items))
+        # A block has items at even distances, its share of the popular ones: as many pairs are dropped of each.
+        found = in_blocks(rows, np.arange(n_blocks + 1))
+        return found[np.argsort(np.arange(n_items) % n_blocks, kind="stable").argsort()]
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_rows(first, last, places, starts, items, before, after, weights, both_ways, others, values):
-    """Write the rows first .. last - 1, in no order within a row; returns where they begin and end."""
+def _sum_rows(own, places, starts, items, before, after, weights, both_ways, others, values):
+    """Write the rows of the items `own`, in no order within a row; returns where they begin and end."""
     sums = np.zeros(starts.size - 1)
     row = np.full(sums.size, -1, np.int32)  # that an item was last met in
-    offsets = np.zeros(last - first + 1, np.int64)
+    offsets = np.zeros(own.size + 1, np.int64)
     reach, most = weights.shape[0] - 1, weights.shape[1] - 1
     end = 0
-    for item in range(first, last):
-        start = end
-        for p in range(starts[item], starts[item + 1]):
+    for number in range(own.size):
+        for p in range(starts[own[number]], starts[own[number] + 1]):
             at = places[p]
             for lag in range(-min(before[at], reach) if both_ways else 1, min(after[at], reach) + 1):
                 other = items[at + lag]
-                if row[other] != item:
-                    row[other], sums[other], others[end] = item, 0, other
+                if row[other] != number:
+                    row[other], sums[other], others[end] = number, 0, other
                     end += 1
                 sums[other] += weights[abs(lag), min(after[at] - max(lag, 0), most)]
-        for q in range(start, end):
+        for q in range(offsets[number], end):
             values[q] = sums[others[q]]
-        offsets[item - first + 1] = end
+        offsets[number + 1] = end
     return offsets
 
 
 def block_cuts(n_items: int) -> np.ndarray:
-    """Cuts of items into blocks of at most CELLS pairs; not by the cores, for pairs are dropped block by block."""
+    """Cuts of items into blocks of at most CELLS pairs."""
     return np.append(np.arange(0, n_items, max(min(ROWS, CELLS // n_items), 1)), n_items)
 
 

@@ -183,6 +183,17 @@ def test_the_lightest_pairs_are_dropped_beyond_the_limit(rng, monkeypatch):
     np.testing.assert_allclose(cross.toarray()[successors], whole.toarray()[successors])
 
 
+def test_pairs_are_dropped_whatever_the_number_of_an_item(rng, monkeypatch):
+    """The first 40 of 400 items are popular; fewer pairs than the limit are theirs, and those are kept."""
+    rows = [rng.permutation(40)[:20] + 1 for _ in range(60)] + [rng.integers(41, 401, 8) for _ in range(100)]
+    monkeypatch.setattr(pairs, "ROWS", 20)
+    whole = Pairs(Ragged.from_rows(rows), 400).gram(1)
+    monkeypatch.setattr(pairs, "PAIRS", 4000)
+    kept = Pairs(Ragged.from_rows(rows), 400).gram(1)
+    assert 1600 < kept.nnz <= 4000 < whole.nnz
+    np.testing.assert_array_equal(kept[:40].toarray(), whole[:40].toarray())
+
+
 def test_choice_follows_the_data(rng):
     def queries(histories, targets):
         return Queries(Ragged.from_rows(histories), Ragged.from_rows(targets))
