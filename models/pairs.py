@@ -14,7 +14,7 @@ from retrieval.lists import in_blocks
 SMALLEST_WEIGHT = 0.1  # a window ends where the next weight would be smaller
 LATEST = 1000  # of a user's items that pairs without order are made of: their number grows with the square
 PAIRS = 2**26  # most item pairs held of a matrix, in 0.5 GB; beyond, the lightest are dropped
-ROWS, CELLS = 256, 2**24  # of a matrix that are worked on at once
+ROWS = 256  # of a matrix that are worked on at once
 
 
 class Pairs:
@@ -124,8 +124,8 @@ def _sum_rows(own, places, starts, items, before, after, weights, both_ways, oth
 
 
 def block_cuts(n_items: int) -> np.ndarray:
-    """Cuts of items into blocks of at most CELLS pairs."""
-    return np.append(np.arange(0, n_items, max(min(ROWS, CELLS // n_items), 1)), n_items)
+    """Cuts of items into blocks of ROWS, however many items: each block takes arrays of n_items."""
+    return np.append(np.arange(0, n_items, ROWS), n_items)
 
 
 def _lightest_dropped(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:

@@ -29,7 +29,7 @@ from data.ragged import Ragged
 from files import fresh
 from metric import measure
 from models.inverse import local_inverse
-from models.pairs import CELLS, Pairs, block_cuts
+from models.pairs import Pairs, block_cuts
 from recommender import recommend_by_scores
 from retrieval.lists import best_of_product, in_blocks, product
 from retrieval.ranking import top_k
@@ -42,6 +42,7 @@ LADDERS = {  # what `choose` tries
 }
 ORDER = 0.9  # order may say little where the best decay of a history is at least this
 ORDERLESS = {"history_decay": 1.0, "target_decay": 1.0, "lookups": 200, "neighbours": 128}
+CELLS = 2**26  # scores of validation users that are held at once
 REACH = ({"history_decay": 0.95, "lookups": 50}, {"history_decay": 0.98, "lookups": 100})
 
 
@@ -250,7 +251,7 @@ def choose(
         max_users: of more users those at even distances are asked.
         tell: called with all that is tried and its value.
     """
-    validation = validation.at_most(min(max_users, max(4 * CELLS // n_items, 1)))
+    validation = validation.at_most(min(max_users, max(CELLS // n_items, 1)))
     pairs = Pairs(sequences, n_items)
     gram = lru_cache(1)(pairs.gram)
 
@@ -320,8 +321,12 @@ def _votes(items: np.ndarray, weights: np.ndarray, n_items: int) -> sparse.csr_m
 
 def _shortened(table: sparse.csr_matrix, max_postings: int) -> sparse.csr_matrix:
     """The highest values above 0 of each row."""
-    same = sparse.identity(table.shape[0], np.float32, "csr")
-    return best_of_product(same, table, np.ones(table.shape[1], np.float32), max_postings)
+    same, ones = sparse.identity(table.shape[0], np.float32, "csr"), np.ones(table.shape[1], np.float32)
+
+    def rows(first: int, last: int) -> sparse.csr_matrix:
+        return best_of_product(same[first:last], table, ones, max_postings)
+
+    return in_blocks(rows, block_cuts(table.shape[0]))
 
 
 def _posting_lists(table: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
