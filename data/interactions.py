@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -81,7 +81,7 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
     names = [name if name not in header[:place] else f"{name} {place}" for place, name in enumerate(header)]
     ids = {name: "category" for name in names if name != "timestamp"}
     frame = read_table(file, _explain, names=names, header=0, sep=file.delimiter, dtype=ids, encoding="utf-8")
-    return arrange(file, frame, 2, sort_rows, _explain)
+    return arrange(file, frame, range(2, 2 + len(frame)), sort_rows, _explain)
 
 
 def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
@@ -112,13 +112,15 @@ def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
     return frame
 
 
-def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: bool, explain: Explain) -> Interactions:
+def arrange(
+    file: SourceFile, frame: pd.DataFrame, lines: Sequence[int], sort_rows: bool, explain: Explain
+) -> Interactions:
     """Number the ids, put the rows in order, leave repeats out.
 
     Args:
         file: where the rows are from, for messages.
         frame: user_id and item_id as categories, timestamp as numbers; perhaps rating.
-        first_line: where row 0 stands.
+        lines: where each row stands, in ascending order.
         sort_rows: by time, rather than refuse a user whose rows go back in it.
         explain: finds the line at fault and raises UserError.
     """
@@ -128,7 +130,7 @@ def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: b
     if any("" in frame[name].cat.categories for name in ("user_id", "item_id")):
         explain(file)
     for name in ("user_id", "item_id"):
-        _refuse_look_alikes(file, frame[name].cat, name, first_line)
+        _refuse_look_alikes(file, frame[name].cat, name, lines)
     users, user_ids = _number(frame["user_id"].cat)
     items, item_ids = _number(frame["item_id"].cat)
     ratings = _ratings(frame)
@@ -137,18 +139,17 @@ def arrange(file: SourceFile, frame: pd.DataFrame, first_line: int, sort_rows: b
     order = np.lexsort((time, users)) if sort_rows else np.argsort(users, kind="stable")
     users, items, time = users[order], items[order], time[order]
     ratings = None if ratings is None else ratings[order]
-    line = order + first_line
 
     same_user = users[1:] == users[:-1]
     ties = np.count_nonzero(same_user & (time[1:] == time[:-1]))
     back = 1 + np.flatnonzero(same_user & (time[1:] < time[:-1]))
     if len(back):
-        at = back[np.argmin(line[back])]
+        at = back[np.argmin(order[back])]
         what = (
-            f"user {shown(user_ids[users[at]])} goes back in time ({time[at - 1]} on line {line[at - 1]}, "
+            f"user {shown(user_ids[users[at]])} goes back in time ({time[at - 1]} on line {lines[order[at - 1]]}, "
             f"{time[at]} here); sort the file by timestamp, or have it sorted with --sort_rows 1"
         )
-        raise file.refusal(what, line[at], "timestamp")
+        raise file.refusal(what, lines[order[at]], "timestamp")
 
     pair = users.astype(np.int64) * len(item_ids) + items
     again = pd.Series(pair).duplicated(keep="first").to_numpy()
@@ -165,14 +166,14 @@ def is_number(text: str) -> bool:
     return not text.lstrip("+-").isdecimal() or abs(int(text)) < 2**63
 
 
-def _refuse_look_alikes(file: SourceFile, column, name: str, first_line: int) -> None:
+def _refuse_look_alikes(file: SourceFile, column, name: str, lines: Sequence[int]) -> None:
     """Refuses ids that a person takes for one: "7", "7 " and "7.0", as files of several programs put together have."""
     first = {}
     for number, text in enumerate(map(str, column.categories)):
         core = text.strip()
         other = first.setdefault(core.removesuffix(".0") if NUMBER.fullmatch(core) else core, text)
         if other != text:
-            at = first_line + int(np.argmax(column.codes.to_numpy() == number))
+            at = lines[np.argmax(column.codes.to_numpy() == number)]
             what = f"{shown(text)} and {shown(other)} would be two ids; write them alike, or apart by more than that"
             raise file.refusal(what, at, name)
 

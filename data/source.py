@@ -9,11 +9,12 @@ from pathlib import Path
 from data.interactions import Interactions, read_interactions
 from data.itemfile import Item, read_items
 from data.movielens import ARCHIVES, open_archive, read_movies, read_people, read_ratings
+from data.sequencefile import read_sequences
 from data.sourcefile import SourceFile, checksum
 from data.userfile import Users, read_users
 from errors import UserError
 
-TABLES = (".csv", ".csv.gz", ".inter")
+TABLES = (".csv", ".csv.gz", ".inter", ".txt")
 NAMES = ("ratings.dat", "interactions.csv.gz", "interactions.csv", "ratings.csv")  # that are looked for in a folder
 
 
@@ -67,8 +68,12 @@ def find_source(
     users = SourceFile(user_file) if user_file else users
 
     def read() -> Interactions:
-        unordered = Path(table.member or path).name == "ratings.csv"  # MovieLens has each user's items by their ids
-        found = read_ratings(table) if _is_dat(table) else read_interactions(table, sort_rows or unordered)
+        if _is_dat(table):
+            found = read_ratings(table)
+        elif path.suffix == ".txt":
+            found = read_sequences(table, sort_rows)
+        else:  # MovieLens has each user's items by their ids
+            found = read_interactions(table, sort_rows or Path(table.member or path).name == "ratings.csv")
         if archive:
             archive.require(found, table)
         return found
@@ -103,7 +108,7 @@ def known_file(dataset: str, folder: Path) -> Path | None:
 
 
 def _names(dataset: str) -> tuple[str, ...]:
-    return (*NAMES, f"{dataset}.inter", f"{dataset}.zip")
+    return (*NAMES, f"{dataset}.inter", f"{dataset}.txt", f"{dataset}.zip")
 
 
 def _file_at(dataset: str, path: Path) -> Path:
@@ -117,7 +122,7 @@ def _file_at(dataset: str, path: Path) -> Path:
     if not path.exists():
         raise UserError(f"source {path} does not exist; check the path.")
     if not path.name.endswith((".zip", ".dat", *TABLES)):
-        raise UserError(f"source {path} is no .zip, .dat, .csv, .csv.gz or .inter file; give one of these.")
+        raise UserError(f"source {path} is no .zip, .dat, .csv, .csv.gz, .inter or .txt file; give one of these.")
     return path
 
 

@@ -299,8 +299,12 @@ def test_source_may_be_a_folder_of_datasets(tmp_path, interactions):
     interactions.with_name("mine.inter").write_text(
         "\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines[1:]])
     )
+    rows = [line.split("\t")[:2] for line in lines[1:]]
+    interactions.with_name("mine.txt").write_text("\n".join(" ".join(row) for row in rows))
     interactions.unlink()
     assert prepare("mine", tmp_path, tmp_path / "recbole").label == "mine, file mine.inter"
+    interactions.with_name("mine.inter").unlink()
+    assert prepare("mine", tmp_path, tmp_path / "sequences").label == "mine, file mine.txt"
 
 
 def test_given_source_goes_before_the_environment(tmp_path, interactions, movielens_zip, monkeypatch):
