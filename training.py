@@ -123,12 +123,11 @@ class Trainer:
             self.save("last.ckpt")
             if trained is not None:
                 self._take_over(Path(trained))
-        samples = self._steps() * s.batch_size
+        steps = self.training_data.steps(*self._cut())
         with tqdm(
-            total=samples * s.epoch,
-            initial=samples * progress.epoch,
-            unit=" samples",
-            unit_scale=True,
+            total=steps * s.epoch,
+            initial=steps * progress.epoch,
+            unit=" steps",
             desc=s.model,
             leave=False,
             disable=None,  # no bar where there is no terminal
@@ -140,12 +139,12 @@ class Trainer:
                     self._begin_second_phase()
                     continue  # it may have no epoch
                 started = time.perf_counter()
-                loss, softmax, samples = self._epoch(progress.epoch, bar)
+                loss, softmax, rows = self._epoch(progress.epoch, bar)
                 seconds = time.perf_counter() - started
                 bar.set_postfix_str(f"epoch {progress.epoch + 1}, validating")
                 values = self.validate()
                 progress.epoch += 1
-                row = {"epoch": progress.epoch, "loss": loss, "softmax": softmax, "samples_per_s": samples / seconds}
+                row = {"epoch": progress.epoch, "loss": loss, "softmax": softmax, "samples_per_s": rows / seconds}
                 progress.rows.append({key: round(value, 6) for key, value in (row | values).items()})
                 self._refuse_stuck_loss()
                 monitored = values[s.monitor]
@@ -193,29 +192,29 @@ class Trainer:
     def _epoch(self, epoch, bar):
         """One pass over the training data, with a learning rate that stays or falls linearly to 0 over the run.
 
-        Returns mean loss, mean softmax part and the number of samples.
+        Returns mean loss, mean softmax part and the number of rows.
         """
         s = self.settings
         self.step.set_train(True)
         self.optimizer.learning_rate.set_data(ms.Tensor(self._learning_rate(), ms.float32))
         # All randomness of an epoch depends on seed and epoch alone, so a resumed run repeats it.
         rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
-        losses, softmaxes, quantised = [], [], self.model.is_quantised
-        numbers = s.batch_size * self.model.noise_rows + self.model.noise_width
+        losses, softmaxes, rows, quantised = [], [], 0, self.model.is_quantised
         for batch in batches:
-            noise = rng.random(numbers, np.float32)
+            noise = rng.random(self.model.noise_size(*batch.history.shape), np.float32)
             user = None if batch.user is None else ms.Tensor(batch.user)
             loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised, user)
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):
                 raise self._diverged(epoch, f"the loss became {losses[-1]} in batch {len(losses)}")
-            bar.update(s.batch_size)
+            rows += len(batch.history)
+            bar.update()
             if len(losses) % 10 == 0:
                 bar.set_postfix_str(f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.3f}", refresh=False)
         if not all(np.isfinite(p.asnumpy()).all() for p in self.model.trainable_params()):
             raise self._diverged(epoch, "a weight is no longer a finite number")
-        return float(np.mean(losses)), float(np.mean(softmaxes)), self._steps() * s.batch_size
+        return float(np.mean(losses)), float(np.mean(softmaxes)), rows
 
     def _diverged(self, epoch, what):
         s = self.settings
@@ -236,9 +235,6 @@ class Trainer:
             s.negatives,
             self.model.every_position,
         )
-
-    def _steps(self):
-        return self.training_data.steps(*self._cut())
 
     def _cut(self):
         """How an epoch is cut into batches."""

@@ -94,10 +94,10 @@ def mindspore_step(h, data):
     model = models.build(h, data.catalogue)
     step = TrainStep(model, nn.Adam(model.trainable_params(), learning_rate=h.lr))
     step.set_train(True)
-    rng, numbers = np.random.default_rng(1), h.batch_size * model.noise_rows + model.noise_width
+    rng = np.random.default_rng(1)
 
     def run(batch):
-        noise = rng.random(numbers, np.float32)
+        noise = rng.random(model.noise_size(*batch[0].shape), np.float32)
         loss, _ = step(*(ms.Tensor(array) for array in (*batch, noise)), False, None)
         return float(loss.asnumpy())
 

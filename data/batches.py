@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data import widths
 from data.negatives import NEGATIVES, Negatives
 from data.queries import Queries
 from data.ragged import Ragged
@@ -56,8 +57,10 @@ class TrainingSequences:
         _require_positive(batch_size=batch_size, positions_per_user=positions_per_user)
         if all_positions:
             _require_positive(seq_len=seq_len)
-            drawn = np.minimum(self._windows_per_user(seq_len), _most_windows(positions_per_user, seq_len))
-            return _steps_of_all(int(drawn.sum()), batch_size)
+            drawn, width = self._drawn(seq_len, positions_per_user)
+            if not drawn.any():
+                raise UserError("no training sequence has two items, a history and a target; give more data.")
+            return widths.steps(np.repeat(width, drawn), seq_len, batch_size)
         return _whole_steps(int(np.minimum(self._targets_per_user(), positions_per_user).sum()), batch_size)
 
     def targets_per_batch(
@@ -91,24 +94,25 @@ class TrainingSequences:
         All of them (all_positions true), for causal encoders: a row is a window of a sequence, and positive (B, L)
         holds what follows each place. A longer sequence is cut at places that differ from epoch to epoch, and a window
         that has fewer than L targets is filled with the items before them (target 0). Of a user with more windows than
-        hold positions_per_user places, as many are drawn; of others every target is visited exactly once. The rows that
-        are missing in the last batch are spread over all batches, as rows of 0.
+        hold positions_per_user places, as many are drawn; of others every target is visited exactly once. Where that
+        saves much padding, short sequences stand in batches of half or a quarter of the width and more rows, see
+        `data.widths`. The rows that are missing in the last batch are spread over all of its width, as rows of 0.
 
         Args:
             rng: gives every random number.
-            batch_size: B. seq_len: L. neg_num: N.
+            batch_size: B, in narrow batches more. seq_len: L. neg_num: N.
             positions_per_user: targets per user in an epoch; with all_positions whole windows of them.
             neg_power: negatives are drawn by popularity ** neg_power.
             negatives: their kind, a key of `data.negatives.NEGATIVES`.
             all_positions: whether every place of a row has a target.
         """
         _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
-        steps = self.steps(batch_size, positions_per_user, all_positions, seq_len)
+        steps = self.steps(batch_size, positions_per_user, all_positions, seq_len)  # refuses what gives no batch
         popularity = np.bincount(self.sequences.values, minlength=self.n_items + 1)[1:]
         targets = self._target_frequencies(seq_len, positions_per_user, all_positions)
         sampler = NEGATIVES[negatives](popularity, neg_num, neg_power, targets)
         if all_positions:
-            return self._windows(rng, steps, batch_size, seq_len, positions_per_user, sampler)
+            return self._windows(rng, batch_size, seq_len, positions_per_user, sampler)
         return self._targets(rng, steps, batch_size, seq_len, positions_per_user, sampler)
 
     def queries(self, rng: np.random.Generator, positions_per_user: int, most: int | None = None) -> Queries:
@@ -142,25 +146,25 @@ class TrainingSequences:
         chosen = np.argsort(user + rng.random(len(user)))[rank < positions_per_user]
         return start[chosen], start[chosen] + 1 + rank[chosen]
 
-    def _windows(self, rng, steps, batch_size, seq_len, positions_per_user, sampler: Negatives) -> Iterator[Batch]:
-        start, first, last = self._cut(rng, seq_len, _most_windows(positions_per_user, seq_len))
-        shuffled = rng.permutation(steps * batch_size)  # the numbers beyond the windows are the rows of 0
-        for step in range(steps):
-            row = shuffled[step * batch_size : (step + 1) * batch_size]
-            row = row[row < len(last)]
-            history, positive = np.zeros((2, batch_size, seq_len), np.int32)
-            history[: len(row)] = self.sequences.windows(start[row], last[row], seq_len)
-            positive[: len(row)] = self.sequences.windows(first[row], last[row] + 1, seq_len)  # one place further
-            user = self._users_at(start[row])
-            if user is not None:
-                user = np.pad(user, ((0, batch_size - len(row)), (0, 0)))  # (B, W)
-            yield Batch(history, positive, *sampler.draw(rng, positive), user)
+    def _windows(self, rng, batch_size, seq_len, positions_per_user, sampler: Negatives) -> Iterator[Batch]:
+        user, first, last = self._cut(rng, seq_len, positions_per_user)
+        width = self._drawn(seq_len, positions_per_user)[1][user]
+        for row, wide in widths.batches(rng, width, seq_len, batch_size):
+            history, positive = np.zeros((2, len(row), wide), np.int32)
+            row = row[row < len(user)]
+            start = self.sequences.offsets[user[row]]
+            history[: len(row)] = self.sequences.windows(start, last[row], wide)
+            positive[: len(row)] = self.sequences.windows(first[row], last[row] + 1, wide)  # one place further
+            features = None if self.users is None else np.zeros((len(history), self.users.shape[1]), np.int32)  # (B, W)
+            if features is not None:
+                features[: len(row)] = self.users[user[row]]
+            yield Batch(history, positive, *sampler.draw(rng, positive), features)
 
-    def _cut(self, rng: np.random.Generator, seq_len: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Places in `values`, one of each per window: the start of the sequence, the first and the last target.
+    def _cut(self, rng: np.random.Generator, seq_len: int, positions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each window: its user, and the places in `values` of the first and the last target.
 
-        As few windows as there can be, of each user at most so many at random; what they have to spare is drawn as the
-        first window's missing part.
+        As few windows as there can be, of each user at most what holds `positions`, at random; what they have to spare
+        is drawn as the first window's missing part.
         """
         targets, windows = self._targets_per_user(), self._windows_per_user(seq_len)
         missing = rng.integers(0, windows * seq_len - targets + 1)  # (U,), below seq_len
@@ -168,8 +172,14 @@ class TrainingSequences:
         stop = np.minimum((rank + 1) * seq_len - missing[user], targets[user])  # targets up to here are visited
         done = np.maximum(rank * seq_len - missing[user], 0)
         start = self.sequences.offsets[user]
-        drawn = np.argsort(user + rng.random(len(user)))[rank < most]  # random keys, sorted within each user
-        return start[drawn], (start + 1 + done)[drawn], (start + stop)[drawn]
+        # random keys, sorted within each user
+        drawn = np.argsort(user + rng.random(len(user)))[rank < _most_windows(positions, seq_len)]
+        return user[drawn], (start + 1 + done)[drawn], (start + stop)[drawn]
+
+    def _drawn(self, seq_len: int, positions_per_user: int) -> tuple[np.ndarray, np.ndarray]:
+        """How many windows each user has in an epoch, and of what width, (U,) each."""
+        drawn = np.minimum(self._windows_per_user(seq_len), _most_windows(positions_per_user, seq_len))
+        return drawn, widths.widths(self._targets_per_user(), drawn, seq_len)
 
     def _target_frequencies(self, seq_len: int, positions_per_user: int, all_positions: bool) -> np.ndarray:
         """How often each item 1 .. n_items is expected to be a target of an epoch, (n_items,) float64."""
@@ -297,12 +307,6 @@ def _whole_steps(samples: int, batch_size: int) -> int:
             "lower batch_size or give more data."
         )
     return samples // batch_size
-
-
-def _steps_of_all(windows: int, batch_size: int) -> int:
-    if not windows:
-        raise UserError("no training sequence has two items, a history and a target; give more data.")
-    return -(-windows // batch_size)
 
 
 def _require_positive(**settings: int) -> None:

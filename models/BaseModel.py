@@ -42,10 +42,13 @@ class BaseModel(nn.Cell):
         # Whether scores add up to those of the tokens' sum.
         self.linear = interaction.formula.linear and score_bias is None
         self.K_u = tokeniser.K_u
-        self.noise_rows = seq_len if tokeniser.encoder.causal else tokeniser.parts  # per history
         self.noise_width = tokeniser.encoder.noise_width
         # Whether a training row is a sequence with a target at every position, or a history with one target.
         self.every_position = tokeniser.encoder.causal and tokeniser.every_position
+
+    def noise_size(self, rows, length):
+        """How many random numbers `construct` takes for so many histories of this length."""
+        return rows * (length if self.tokeniser.encoder.causal else self.tokeniser.parts) + self.noise_width
 
     def tokens(self, history, user=None, noise=None, every=False):
         """User tokens before quantisation, (B, K_u, D) float32; see `tokenisers.Tokeniser`.
@@ -96,14 +99,14 @@ class BaseModel(nn.Cell):
             positive: (B,) int32, or (B, L) of `every_position`, 0 where a position has no target.
             negative: (N,) int32 shared by the batch, or (B, N) int32.
             log_expected: float32 of the shape of `negative`; see `losses`.
-            noise: (B * noise_rows + noise_width,) float32 uniform in [0, 1), from which dropout is made.
+            noise: (noise_size(B, L),) float32 uniform in [0, 1), from which dropout is made.
             quantised: bool, `is_quantised`; not a tensor, so either value gets a graph of its own.
             user: (B, W) int32, or None; see `tokens`.
 
         Returns:
             Two float32 scalars: the loss to minimise, and its ranking part alone.
         """
-        rows = history.shape[0] * self.noise_rows
+        rows = noise.shape[0] - self.noise_width
         noise, penalty = (noise[:rows], noise[rows:]), 0.0
         embeddings, mask = self.items.history(history)
         tokens = self._tokens_of(embeddings, mask, user, noise, self.every_position)

@@ -22,7 +22,7 @@ def batch_of(model):
     positive = rng.integers(1, 41, (16, 6) if model.every_position else 16).astype(np.int32)
     if model.every_position:
         positive[history == 0] = 0
-    noise = rng.random(16 * model.noise_rows + model.noise_width, np.float32)
+    noise = rng.random(model.noise_size(16, 6), np.float32)
     arrays = history, positive, np.arange(1, 21, dtype=np.int32), np.zeros(20, np.float32), noise
     return *map(ms.Tensor, arrays), model.is_quantised
 
@@ -66,7 +66,7 @@ def test_positions_without_a_target_and_empty_histories_teach_nothing(encoder, m
     gradient = ms.value_and_grad(model, None, list(model.trainable_params()), has_aux=True)
 
     def learnt(history, positive):
-        noise = ms.Tensor(np.full(len(history) * model.noise_rows + model.noise_width, 0.5, np.float32))
+        noise = ms.Tensor(np.full(model.noise_size(*history.shape), 0.5, np.float32))
         arrays = ms.Tensor(history), ms.Tensor(positive)
         (loss, ranking), gradients = gradient(*arrays, *drawn, noise, quantised)
         return [loss.asnumpy(), ranking.asnumpy(), *(each.asnumpy() for each in gradients)]

@@ -56,7 +56,7 @@ def test_gradients_reach_all_values_and_none_reaches_padding(changes, with_featu
     history = rng.integers(1, 41, (32, 6)).astype(np.int32)
     history[::2, :3] = 0
     positive = rng.integers(1, 41, (32, 6) if model.every_position else 32).astype(np.int32)
-    noise = rng.random(32 * model.noise_rows + model.noise_width, np.float32)
+    noise = rng.random(model.noise_size(32, 6), np.float32)
     user = features.user.values[1 + np.arange(32) % 12]
     arrays = history, positive, np.arange(1, 41, dtype=np.int32), np.zeros(40, np.float32), noise
     for _ in range(2):  # the interaction's last layer starts at zero and lets nothing through
@@ -159,7 +159,7 @@ def test_a_model_that_sees_the_user_learns_what_depends_on_the_user(make_model, 
             sex = rng.integers(0, 2, 64)
             history = rng.integers(1, 21, (64, 6)).astype(np.int32)
             positive = (21 + 10 * sex + rng.integers(0, 10, 64)).astype(np.int32)
-            noise = rng.random(64 * model.noise_rows + model.noise_width, np.float32)
+            noise = rng.random(model.noise_size(64, 6), np.float32)
             arrays = history, positive, np.arange(1, 41, dtype=np.int32), np.zeros(40, np.float32), noise
             user = ms.Tensor(sex[:, None].astype(np.int32) + 1) if kind else None
             loss = float(step(*map(ms.Tensor, arrays), False, user)[1].asnumpy())

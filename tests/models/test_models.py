@@ -216,7 +216,7 @@ def test_norm_in_the_loss_does_not_grow_with_the_batch_and_every_part_counts_onc
     batch = make_batch(model)
     history, noise = batch[0], batch[4]
     loss, softmax = (float(x.asnumpy()) for x in model(*batch))
-    rows = 32 * model.noise_rows
+    rows = len(noise) - model.noise_width
     tokens = model.tokens(history, None, (noise[:rows], noise[rows:]))
     commitment = float(model.quantiser(tokens)[1].asnumpy())
     rows = model.items.table.asnumpy()[history.asnumpy()][history.asnumpy() > 0]

@@ -1,0 +1,67 @@
+"""Short sequences together: a batch of them is narrower and has more rows, so that less of it is padding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+PARTS = 2, 4  # of the longest window: the widths of narrow batches
+WORTH = 2 / 3  # of an epoch's places, at most, that narrow batches must leave: each width is compiled apart, in seconds
+LONG = 2**17  # places of an epoch, at least
+
+
+def widths(targets: np.ndarray, windows: np.ndarray, seq_len: int) -> np.ndarray:
+    """The width of the windows of each user, (U,): seq_len, or its half or quarter where that holds all targets.
+
+    Args:
+        targets: (U,) how many each user has. windows: (U,) how many windows in an epoch.
+        seq_len: the longest window.
+    """
+    width = np.full(len(targets), seq_len)
+    for part in PARTS:
+        narrower = -(-seq_len // part)
+        width[targets <= narrower] = narrower
+    places = windows.sum() * seq_len
+    if places < LONG or (windows * width).sum() > WORTH * places:
+        width[:] = seq_len
+    return width
+
+
+def steps(width: np.ndarray, seq_len: int, batch_size: int) -> int:
+    """How many batches windows of these widths fill; arguments as those of `batches`."""
+    return sum(count for count, _, _ in _cut(width, seq_len, batch_size))
+
+
+def batches(rng: np.random.Generator, width: np.ndarray, seq_len: int, batch_size: int) -> list[tuple[np.ndarray, int]]:
+    """The windows of each batch and its width, all of about as many places.
+
+    What the last batch of a width has left over is filled with narrower windows, and what the narrowest have left over
+    is spread over their batches, as numbers from W on.
+
+    Args:
+        rng: gives the order.
+        width: (W,) of each window.
+        seq_len: the longest window. batch_size: how many of it are in a batch.
+    """
+    kinds = _cut(width, seq_len, batch_size)
+    rest = sum(count * rows for count, rows, _ in kinds) - len(width)
+    shuffled = rng.permutation(len(width) + rest)
+    width = np.pad(width, (0, rest), constant_values=width.min())
+    places = np.argsort(-width[shuffled], kind="stable")  # widest first, otherwise as they come
+    found, done = [], 0
+    for count, rows, each in kinds:
+        found += [(part, each) for part in places[done : done + count * rows].reshape(count, rows)]
+        done += count * rows
+    found.sort(key=lambda batch: batch[0][0])  # wide and narrow ones by turns
+    return [(shuffled[part], each) for part, each in found]
+
+
+def _cut(width: np.ndarray, seq_len: int, batch_size: int) -> list[tuple[int, int, int]]:
+    """So many batches of so many windows of a width, widest first."""
+    found, spare = [], 0
+    for each in np.unique(width)[::-1].tolist():
+        rows, windows = batch_size * seq_len // each, int(np.count_nonzero(width == each))
+        count = max(-(-(windows - spare) // rows), 0)
+        spare += count * rows - windows
+        if count:
+            found.append((count, rows, each))
+    return found
