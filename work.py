@@ -127,8 +127,8 @@ class Hyperparameters:
     batch_size: int | None = _parameter(
         None,
         "training",
-        "rows per step, more where they are short; none: 512 positions, or for causal encoders as many whole "
-        "sequences as have 2,560, and fewer where an epoch would have fewer than 100 steps",
+        "rows per step, on average where their lengths differ much; none: 512 positions, or for causal encoders as "
+        "many whole sequences as have 2,560, and fewer where an epoch would have fewer than 100 steps",
         least=2,
     )
     epoch: int = _parameter(40, "training", "epochs", least=1)

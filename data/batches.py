@@ -60,7 +60,7 @@ class TrainingSequences:
             drawn, width = self._drawn(seq_len, positions_per_user)
             if not drawn.any():
                 raise UserError("no training sequence has two items, a history and a target; give more data.")
-            return widths.steps(np.repeat(width, drawn), seq_len, batch_size)
+            return widths.steps(np.repeat(width, drawn), batch_size)
         return _whole_steps(int(np.minimum(self._targets_per_user(), positions_per_user).sum()), batch_size)
 
     def targets_per_batch(
@@ -95,12 +95,12 @@ class TrainingSequences:
         holds what follows each place. A longer sequence is cut at places that differ from epoch to epoch, and a window
         that has fewer than L targets is filled with the items before them (target 0). Of a user with more windows than
         hold positions_per_user places, as many are drawn; of others every target is visited exactly once. Where that
-        saves much padding, short sequences stand in batches of half or a quarter of the width and more rows, see
+        saves much padding, short sequences stand in batches of half or a quarter of the width, B rows on average, see
         `data.widths`. The rows that are missing in the last batch are spread over all of its width, as rows of 0.
 
         Args:
             rng: gives every random number.
-            batch_size: B, in narrow batches more. seq_len: L. neg_num: N.
+            batch_size: B. seq_len: L. neg_num: N.
             positions_per_user: targets per user in an epoch; with all_positions whole windows of them.
             neg_power: negatives are drawn by popularity ** neg_power.
             negatives: their kind, a key of `data.negatives.NEGATIVES`.
@@ -149,7 +149,7 @@ class TrainingSequences:
     def _windows(self, rng, batch_size, seq_len, positions_per_user, sampler: Negatives) -> Iterator[Batch]:
         user, first, last = self._cut(rng, seq_len, positions_per_user)
         width = self._drawn(seq_len, positions_per_user)[1][user]
-        for row, wide in widths.batches(rng, width, seq_len, batch_size):
+        for row, wide in widths.batches(rng, width, batch_size):
             history, positive = np.zeros((2, len(row), wide), np.int32)
             row = row[row < len(user)]
             start = self.sequences.offsets[user[row]]

@@ -26,13 +26,13 @@ def widths(targets: np.ndarray, windows: np.ndarray, seq_len: int) -> np.ndarray
     return width
 
 
-def steps(width: np.ndarray, seq_len: int, batch_size: int) -> int:
+def steps(width: np.ndarray, batch_size: int) -> int:
     """How many batches windows of these widths fill; arguments as those of `batches`."""
-    return sum(count for count, _, _ in _cut(width, seq_len, batch_size))
+    return sum(count for count, _, _ in _cut(width, batch_size))
 
 
-def batches(rng: np.random.Generator, width: np.ndarray, seq_len: int, batch_size: int) -> list[tuple[np.ndarray, int]]:
-    """The windows of each batch and its width, all of about as many places.
+def batches(rng: np.random.Generator, width: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, int]]:
+    """The windows of each batch and its width: about as many places in each, and on average batch_size windows.
 
     What the last batch of a width has left over is filled with narrower windows, and what the narrowest have left over
     is spread over their batches, as numbers from W on.
@@ -40,9 +40,9 @@ def batches(rng: np.random.Generator, width: np.ndarray, seq_len: int, batch_siz
     Args:
         rng: gives the order.
         width: (W,) of each window.
-        seq_len: the longest window. batch_size: how many of it are in a batch.
+        batch_size: how many are in a batch on average, so that there are as many batches as of one width.
     """
-    kinds = _cut(width, seq_len, batch_size)
+    kinds = _cut(width, batch_size)
     rest = sum(count * rows for count, rows, _ in kinds) - len(width)
     shuffled = rng.permutation(len(width) + rest)
     width = np.pad(width, (0, rest), constant_values=width.min())
@@ -55,11 +55,11 @@ def batches(rng: np.random.Generator, width: np.ndarray, seq_len: int, batch_siz
     return [(shuffled[part], each) for part, each in found]
 
 
-def _cut(width: np.ndarray, seq_len: int, batch_size: int) -> list[tuple[int, int, int]]:
+def _cut(width: np.ndarray, batch_size: int) -> list[tuple[int, int, int]]:
     """So many batches of so many windows of a width, widest first."""
-    found, spare = [], 0
+    found, spare, places = [], 0, batch_size * float(width.mean())
     for each in np.unique(width)[::-1].tolist():
-        rows, windows = batch_size * seq_len // each, int(np.count_nonzero(width == each))
+        rows, windows = max(round(places / each), 1), int(np.count_nonzero(width == each))
         count = max(-(-(windows - spare) // rows), 0)
         spare += count * rows - windows
         if count:
