@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import models
+from data import widths
 from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import TrainingRows, TrainingSequences
@@ -42,18 +43,19 @@ SETTINGS = Hyperparameters(
 )
 
 
-def sequences():
-    """Users walk around a ring of 20 items, so the next item follows from the last ones."""
+def sequences(shortest=9):
+    """Users walk around a ring of 20 items, nine or fewer, so the next item follows from the last ones."""
     rng = np.random.default_rng(0)
-    return TrainingSequences(Ragged.from_rows([(rng.integers(20) + np.arange(9)) % 20 + 1 for _ in range(60)]), 20)
+    lengths = np.linspace(shortest, 9, 60).astype(int)
+    return TrainingSequences(Ragged.from_rows([(rng.integers(20) + np.arange(n)) % 20 + 1 for n in lengths]), 20)
 
 
-def trainer(folder, settings=SETTINGS, values=None, **changes):
+def trainer(folder, settings=SETTINGS, values=None, training=None, **changes):
     settings = dataclasses.replace(settings, **changes)
     model = models.build(settings, SimpleNamespace(n_items=20))
     found = iter(values or [0.1 * i for i in range(1, 20)])
     validate = lambda: {settings.monitor: next(found)}  # noqa: E731
-    return Trainer(model, models.QuerySide(model, 64), sequences(), validate, settings, folder)
+    return Trainer(model, models.QuerySide(model, 64), training or sequences(), validate, settings, folder)
 
 
 def weights(trained):
@@ -84,14 +86,19 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
     "parts",
     [
         {"interaction": "DNN", "interaction_hidden": (4,), "K_i": 2, "num_codebooks": 2},
-        {"encoder": "LiGR", "att_layer": 1},
+        {"encoder": "LiGR", "att_layer": 1, "seq_len": 8},
     ],
-    ids=["DNN", "LiGR"],
+    ids=["DNN", "LiGR, wide and narrow batches"],
 )
-def test_resume_equals_never_having_stopped(parts, tmp_path):
+def test_resume_equals_never_having_stopped(parts, tmp_path, monkeypatch):
     """Through the k-means start, with dropout: of epochs 1 and 2 what is on the disk while the third is validated, a
     new process' worth of objects, epochs 3 and 4."""
-    whole = trainer(tmp_path / "whole", **parts)
+    monkeypatch.setattr(widths, "LONG", 0)
+    monkeypatch.setattr(widths, "WORTH", 1)
+    training = sequences(shortest=3)
+    whole = trainer(tmp_path / "whole", training=training, **parts)
+    if whole.model.every_position:
+        assert {batch.history.shape[1] for batch in whole._batches(0)} == {4, 8}
     whole.folder.mkdir()
     validate = whole.validate
 
@@ -102,7 +109,7 @@ def test_resume_equals_never_having_stopped(parts, tmp_path):
 
     whole.validate = copied_in_epoch_three
     whole.run()
-    again = trainer(tmp_path / "stopped", values=[0.3, 0.4], **parts)
+    again = trainer(tmp_path / "stopped", values=[0.3, 0.4], training=training, **parts)
     again.resume()
     assert again.progress.epoch == 2
     again.run()
