@@ -80,7 +80,8 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
     header = file.header()
     names = [name if name not in header[:place] else f"{name} {place}" for place, name in enumerate(header)]
     ids = {name: "category" for name in names if name != "timestamp"}
-    frame = read_table(file, _explain, names=names, header=0, sep=file.delimiter, dtype=ids, encoding="utf-8")
+    form = {"sep": file.delimiter, "quoting": file.quoting, "encoding": "utf-8"}
+    frame = read_table(file, _explain, names=names, header=0, dtype=ids, **form)
     return arrange(file, frame, range(2, 2 + len(frame)), sort_rows, _explain)
 
 

@@ -25,12 +25,15 @@ csv.field_size_limit(2**31 - 1)  # one cell holds a whole history
 MOST_UNPACKED = 50  # times what was read of the packed file so far; tables of interactions reach 3 to 5
 ALWAYS_UNPACKED = 32 << 20  # bytes that are unpacked whatever their ratio
 LONGEST = 80  # characters of the data that a message shows
-OUR_NAMES = {  # of columns that others name: MovieLens since 20M, and Amazon Reviews 2023
+OUR_NAMES = {  # of columns that others name: MovieLens since 20M, Amazon Reviews 2023, and MovieLens by RecBole
     "userId": "user_id",
     "movieId": "item_id",
     "genres": "categories",
     "parent_asin": "item_id",
+    "movie_title": "title",
+    "release_year": "year",
 }
+RECBOLE = (".inter", ".item", ".user")  # tables parted by tabs, whose headers have types, "user_id:token"
 
 
 def shown(text: str) -> str:
@@ -68,8 +71,13 @@ class SourceFile:
 
     @property
     def delimiter(self) -> str:
-        """What parts the fields of a table: tabs in RecBole's .inter, whose header has types, "user_id:token"."""
-        return "\t" if self.path.suffix == ".inter" else ","
+        """What parts the fields of a table."""
+        return "\t" if self.path.suffix in RECBOLE else ","
+
+    @property
+    def quoting(self) -> int:
+        """Whether a field may be quoted, as the csv module says it: not where tabs part fields, as titles have none."""
+        return csv.QUOTE_NONE if self.delimiter == "\t" else csv.QUOTE_MINIMAL
 
     def refusal(self, what: str, line: int | None = None, column: str | None = None) -> UserError:
         """The error to raise: where it is, then what is wrong and what to do."""
@@ -142,7 +150,7 @@ class SourceFile:
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Rows with the line on which each begins."""
         with self.open() as stream:
-            reader = csv.reader(_csv_lines(stream), delimiter=self.delimiter, strict=True)
+            reader = csv.reader(_csv_lines(stream), delimiter=self.delimiter, quoting=self.quoting, strict=True)
             line = 1
             try:
                 for fields in reader:

@@ -5,8 +5,8 @@ from data.sourcefile import SourceFile
 from errors import UserError
 
 
-def read(tmp_path, text):
-    path = tmp_path / "items.csv"
+def read(tmp_path, text, name="items.csv"):
+    path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     return read_items(SourceFile(path))
 
@@ -15,6 +15,11 @@ def test_titles_with_and_without_categories(tmp_path):
     assert read(tmp_path, "title,item_id\nA,7\n") == {"7": ("A", "", "")}
     text = 'item_id,categories,title\n7,Drama|War,"A, B"\nx,,C\n'
     assert read(tmp_path, text) == {"7": ("A, B", "Drama|War", ""), "x": ("C", "", "")}
+
+
+def test_items_of_recbole_are_read(tmp_path):
+    text = 'item_id:token\tmovie_title:token_seq\trelease_year:token\n7\t"A", B\t1999\n8\t"C\t\n'
+    assert read(tmp_path, text, "ml-100k.item") == {"7": ('"A", B', "", "1999"), "8": ('"C', "", "")}
 
 
 def test_year_of_the_title_or_of_a_column(tmp_path):

@@ -5,8 +5,8 @@ from data.userfile import read_users
 from errors import UserError
 
 
-def read(tmp_path, text):
-    path = tmp_path / "users.csv"
+def read(tmp_path, text, name="users.csv"):
+    path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     return read_users(SourceFile(path))
 
@@ -15,6 +15,11 @@ def test_any_columns_beside_the_id(tmp_path):
     found = read(tmp_path, "age,user_id,likes\n7,u1,War|Sea\n,u2,\n")
     assert found.columns == ("age", "likes")
     assert found.rows == {"u1": ("7", "War|Sea"), "u2": ("", "")}
+
+
+def test_users_of_recbole_are_read(tmp_path):
+    found = read(tmp_path, "user_id:token\tage:token\tgender:token\nu1\t7\tF\n", "ml-100k.user")
+    assert found.columns == ("age", "gender") and found.rows == {"u1": ("7", "F")}
 
 
 @pytest.mark.parametrize(
