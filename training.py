@@ -86,6 +86,11 @@ class Trainer:
         self.step = TrainStep(model, self.optimizer)
         self.progress = Progress()
 
+    @property
+    def steps(self):
+        """Of an epoch."""
+        return self.training_data.steps(*self._cut())
+
     def resume(self):
         """Continues from last.ckpt: what follows equals a run that never stopped.
 
@@ -123,10 +128,9 @@ class Trainer:
             self.save("last.ckpt")
             if trained is not None:
                 self._take_over(Path(trained))
-        steps = self.training_data.steps(*self._cut())
         with tqdm(
-            total=steps * s.epoch,
-            initial=steps * progress.epoch,
+            total=self.steps * s.epoch,
+            initial=self.steps * progress.epoch,
             unit=" steps",
             desc=s.model,
             leave=False,

@@ -131,7 +131,9 @@ class Hyperparameters:
         "many whole sequences as have 2,560, and fewer where an epoch would have fewer than 100 steps",
         least=2,
     )
-    epoch: int = _parameter(40, "training", "epochs", least=1)
+    epoch: int | None = _parameter(
+        None, "training", "epochs; none: 40, or what has 32,768 steps, but 5 at least", least=1
+    )
     pretrain_epoch: int | None = _parameter(
         None,
         "training",
@@ -397,7 +399,7 @@ def check(h):
     from errors import UserError
 
     _check_fields(h)
-    if h.pretrain_epoch is not None and h.pretrain_epoch > h.epoch:
+    if None not in (h.epoch, h.pretrain_epoch) and h.pretrain_epoch > h.epoch:
         raise UserError(f"--pretrain_epoch {h.pretrain_epoch} is more than the epochs, {h.epoch}; raise --epoch.")
     if 0 < h.rerank < max(h.topk):
         raise UserError(

@@ -136,7 +136,8 @@ def train(h, command, data, given):
         if folder.begun:
             trainer.resume()
         size = sum(p.size for p in model.trainable_params())
-        print(f"training {h.model}: {size:,} parameters, results in {folder.path}/")
+        steps = f"up to {h.epoch} epochs of {trainer.steps:,} steps"
+        print(f"training {h.model}: {size:,} parameters, {steps}, results in {folder.path}/")
         started = time.perf_counter()
         trainer.run(command.trained)
         best, seconds = trainer.progress, time.perf_counter() - started

@@ -11,6 +11,7 @@ import workflow
 from data.queries import Queries
 from data.ragged import Ragged
 from defaults import settled
+from errors import UserError
 from files import content_digest
 from load_csv_dataset import TrainingSequences
 from retrieval.ranking import top_k
@@ -124,6 +125,17 @@ def test_few_data_make_a_hundred_small_batches():
         few = settled(Hyperparameters(**flags), data(300, users, 10))
         assert few.batch_size == rows // 100
     assert settled(Hyperparameters(), data(300, 50, 10)).batch_size == 8
+
+
+def test_much_data_make_fewer_epochs(monkeypatch):
+    some = data(300, 13000, 9)  # 102 steps of 128 users
+    assert settled(Hyperparameters(), some).epoch == settled(Hyperparameters(encoder="DNN"), some).epoch == 40
+    monkeypatch.setattr("defaults.MOST_STEPS", 1500)
+    assert settled(Hyperparameters(), some).epoch == settled(Hyperparameters(), some).pretrain_epoch == 14
+    assert settled(Hyperparameters(batch_size=10), some).epoch == 5
+    assert settled(Hyperparameters(epoch=30), some).epoch == 30
+    with pytest.raises(UserError, match="--pretrain_epoch 20 is more than the epochs, 14"):
+        settled(Hyperparameters(pretrain_epoch=20), some)
 
 
 def test_one_long_history_in_a_hundred_makes_no_longer_windows():
