@@ -155,8 +155,9 @@ class TrainingSequences:
             start = self.sequences.offsets[user[row]]
             history[: len(row)] = self.sequences.windows(start, last[row], wide)
             positive[: len(row)] = self.sequences.windows(first[row], last[row] + 1, wide)  # one place further
-            features = None if self.users is None else np.zeros((len(history), self.users.shape[1]), np.int32)  # (B, W)
-            if features is not None:
+            features = None
+            if self.users is not None:
+                features = np.zeros((len(history), self.users.shape[1]), np.int32)  # (B, W)
                 features[: len(row)] = self.users[user[row]]
             yield Batch(history, positive, *sampler.draw(rng, positive), features)
 

@@ -82,11 +82,12 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
     ids = {name: "category" for name in names if name != "timestamp"}
     form = {"sep": file.delimiter, "quoting": file.quoting, "encoding": "utf-8"}
     frame = read_table(file, _explain, names=names, header=0, dtype=ids, **form)
-    return arrange(file, frame, range(2, 2 + len(frame)), sort_rows, _explain)
+    return arrange(file, frame, range(2, 2 + len(frame)), sort_rows)
 
 
 def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
-    """pandas.read_csv, made to refuse what it would bend: rows with too many or too few fields.
+    """pandas.read_csv of user_id, item_id, timestamp and others, made to refuse what it would bend: rows with too many
+    or too few fields, times that are no finite numbers, empty ids.
 
     Args:
         file: what to read.
@@ -110,26 +111,24 @@ def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
         raise file.refusal("no rows; at least one interaction is needed")
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus first fields for labels
         explain(file)
-    return frame
-
-
-def arrange(
-    file: SourceFile, frame: pd.DataFrame, lines: Sequence[int], sort_rows: bool, explain: Explain
-) -> Interactions:
-    """Number the ids, put the rows in order, leave repeats out.
-
-    Args:
-        file: where the rows are from, for messages.
-        frame: user_id and item_id as categories, timestamp as numbers; perhaps rating.
-        lines: where each row stands, in ascending order.
-        sort_rows: by time, rather than refuse a user whose rows go back in it.
-        explain: finds the line at fault and raises UserError.
-    """
     time = frame["timestamp"].to_numpy()
     if time.dtype.kind not in "iuf" or not np.isfinite(time).all():
         explain(file)
     if any("" in frame[name].cat.categories for name in ("user_id", "item_id")):
         explain(file)
+    return frame
+
+
+def arrange(file: SourceFile, frame: pd.DataFrame, lines: Sequence[int], sort_rows: bool) -> Interactions:
+    """Number the ids, put the rows in order, leave repeats out.
+
+    Args:
+        file: where the rows are from, for messages.
+        frame: user_id and item_id as categories, none empty, timestamp as finite numbers; perhaps rating.
+        lines: where each row stands, in ascending order.
+        sort_rows: by time, rather than refuse a user whose rows go back in it.
+    """
+    time = frame["timestamp"].to_numpy()
     for name in ("user_id", "item_id"):
         _refuse_look_alikes(file, frame[name].cat, name, lines)
     users, user_ids = _number(frame["user_id"].cat)

@@ -82,7 +82,7 @@ def read_ratings(file: SourceFile) -> Interactions:
         _explain(file)
     if frame["rating"].dtype.kind not in "if":
         _explain(file)
-    return arrange(file, frame, range(1, 1 + len(frame)), True, _explain)
+    return arrange(file, frame, range(1, 1 + len(frame)), True)
 
 
 def read_movies(file: SourceFile) -> dict[str, Item]:
