@@ -3,6 +3,8 @@
 import mindspore as ms
 import numpy as np
 
+from data import widths
+
 
 class QuerySide:
     """Encodes any number of queries with a trained model, in evaluation mode and few batch shapes.
@@ -12,7 +14,7 @@ class QuerySide:
 
     Args:
         model: a model of this package; later changes of its weights do show.
-        batch_size: queries encoded at once; the last batch is padded with empty ones.
+        batch_size: queries encoded at once, more where they are short; the last batch is padded with empty ones.
     """
 
     def __init__(self, model, batch_size):
@@ -46,13 +48,30 @@ class QuerySide:
         if len(values) and not 1 <= values.min() <= values.max() <= n_items:
             wrong = values[(values < 1) | (values > n_items)][0]
             raise ValueError(f"a history holds item {wrong}, and the model knows the items 1..{n_items}.")
-        inputs = [queries.histories.tail(self.model.seq_len)]  # (U, L)
+        if self.model.users is not None and queries.users is None:
+            raise ValueError("the model reads features of users, and these queries hold none; load them with both.")
+        width = self._widths(queries)
+        if (width == self.model.seq_len).all():
+            return self._encoded(queries, self.model.seq_len)
+        rows = [np.flatnonzero(width == each) for each in np.unique(width)]
+        found = [self._encoded(queries.take(some), int(width[some[0]])) for some in rows]
+        return np.concatenate(found)[np.argsort(np.concatenate(rows))]
+
+    def _widths(self, queries):
+        """How many places the history of each query takes, (U,): short ones fewer where that saves much."""
+        lengths, longest = queries.histories.lengths(), self.model.seq_len
+        if not self.model.every_position:  # which was trained on narrow batches too
+            return np.full(len(lengths), longest)
+        # What attends to nothing is the mean of its places.
+        return widths.widths(np.where(lengths, lengths, longest), np.ones(len(lengths), np.int64), longest)
+
+    def _encoded(self, queries, width):
+        """`raw_tokens` of the last `width` items of each history."""
+        inputs = [queries.histories.tail(width)]  # (U, L)
         if self.model.users is not None:
-            if queries.users is None:
-                raise ValueError("the model reads features of users, and these queries hold none; load them with both.")
             inputs.append(queries.users)  # (U, W)
         # A few queries need no full batch; a power of two keeps the number of compiled shapes small.
-        size = min(self.batch_size, 1 << max(len(queries) - 1, 0).bit_length())
+        size = min(self.batch_size * self.model.seq_len // width, 1 << max(len(queries) - 1, 0).bit_length())
         parts = []
         for first in range(0, max(len(queries), 1), size):  # no query at all still has a shape
             batch = [rows[first : first + size] for rows in inputs]

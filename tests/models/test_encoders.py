@@ -6,6 +6,7 @@ import pytest
 from mindspore import nn
 
 import models
+from data import widths
 from data.queries import Queries
 from data.ragged import Ragged
 from models.encoders import ENCODERS
@@ -83,6 +84,21 @@ def test_positions_without_a_target_and_empty_histories_teach_nothing(encoder, m
     mean = (whole[1] * (positive > 0).sum() - learnt(history, some)[1] * (some > 0).sum()) / (positive[:, 4] > 0).sum()
     at_4 = learnt(history, positive * (np.arange(6) == 4))[1]
     np.testing.assert_allclose(mean, at_4, rtol=1e-4)  # each position counts once, whatever stands beside it
+
+
+@pytest.mark.parametrize("encoder", CAUSAL)
+def test_short_histories_are_encoded_without_padding_to_the_same_vectors(encoder, make_model, monkeypatch):
+    """Some of them longer than what is read, one empty; in the order in which they came."""
+    side = models.QuerySide(make_model("TwoTower", encoder=encoder), 8)
+    rng = np.random.default_rng(3)
+    lengths = [0, 9, *rng.integers(1, 7, 18)]
+    asked = Queries.without_targets(Ragged.from_rows([rng.integers(1, 41, length) for length in lengths]))
+    wide = side.raw_tokens(asked)
+    monkeypatch.setattr(widths, "LONG", 0)
+    monkeypatch.setattr(widths, "WORTH", 1)
+    assert set(side._widths(asked)) == {2, 3, 6}
+    np.testing.assert_allclose(side.raw_tokens(asked), wide, atol=1e-5)
+    assert len({tuple(vector) for vector in wide.round(4).reshape(len(wide), -1)}) > 15
 
 
 def test_a_recurrent_state_knows_nothing_of_padding(make_model):
