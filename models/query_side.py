@@ -60,7 +60,7 @@ class QuerySide:
     def _widths(self, queries):
         """How many places the history of each query takes, (U,): short ones fewer where that saves much."""
         lengths, longest = queries.histories.lengths(), self.model.seq_len
-        if not self.model.every_position:  # which was trained on narrow batches too
+        if not self.model.every_position:  # one that is trained on narrow batches takes any width
             return np.full(len(lengths), longest)
         # What attends to nothing is the mean of its places.
         return widths.widths(np.where(lengths, lengths, longest), np.ones(len(lengths), np.int64), longest)
