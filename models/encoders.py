@@ -2,9 +2,10 @@
 
 An encoder says how many numbers its dropouts take (`noise_width`, one for each column of what they see; see
 `layers.dropout`) and whether it is `causal`: then it gives the user vector of every position, made of what stands up to
-it, trains on all positions of a sequence in one pass, and is told whether `every` one is wanted or the last alone;
-where that is not `parallel`, it trains on short sequences unless told otherwise. One whose own class says `views` also
-takes V masks of every history, (B, V, L), and gives the vectors of all these views of it, (B * V, E).
+it, trains on all positions of a sequence in one pass, and is told whether `every` one is wanted or the last alone; it
+takes histories of any length up to `seq_len`, as short ones stand in batches of their own; where it is not `parallel`,
+it trains on short sequences unless told otherwise. One whose own class says `views` also takes V masks of every
+history, (B, V, L), and gives the vectors of all these views of it, (B * V, E).
 """
 
 import mindspore as ms
