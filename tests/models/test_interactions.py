@@ -13,7 +13,7 @@ E = D = 6
 N_ITEMS, BATCH, TOKENS = 23, 4, 3
 CASES = [(name, {"interaction_dot": False}) for name in INTERACTIONS]
 CASES += [("DNN", {}), ("DNN", {"interaction_hidden": (7, 5)}), ("bilinear", {"token_embedding_size": 5})]
-CASES += [("DNN", {"token_embedding_size": 5})]
+CASES += [("DNN", {"token_embedding_size": 5}), ("CrossNet", {"interaction_dot": False, "interaction_layers": 3})]
 
 
 def settings_with(changes):
@@ -102,6 +102,22 @@ def test_a_dot_product_may_stand_beside(name):
         tokens, items = rng.normal(size=(5, D)), rng.normal(size=(9, E))
         expected = evaluate(alone, weights, tokens, items) + tokens @ weights["project.weight"] @ items.T
         close(evaluate(beside, weights, tokens, items), expected)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_cross_network_is_that_of_its_layers_one_after_the_other(layers):
+    rng = np.random.default_rng(5)
+    sizes = {"token_embedding_size": 5, "interaction_layers": layers, "interaction_dot": False}
+    formula = interaction("CrossNet", settings_with(sizes))
+    w = {name: rng.normal(size=array.shape) for name, array in formula.weights(rng).items()}
+    tokens, items = rng.normal(size=(4, 5)), rng.normal(size=(9, E))
+    start = np.array([[np.concatenate([token, item]) for item in items] for token in tokens])  # (T, C, D + E)
+    x = start
+    for layer in range(layers):
+        x = start * (x @ w[f"cross.{layer}.weight"].T + w[f"cross.{layer}.bias"]) + x
+    np.testing.assert_allclose(
+        evaluate(formula, w, tokens, items), (x @ w["out.weight"].T + w["out.bias"])[..., 0], rtol=1e-9
+    )
 
 
 def test_weights_start_alike_from_the_same_seed_and_mlps_start_as_the_dot_product():
