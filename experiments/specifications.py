@@ -28,13 +28,12 @@ PAPER_ENCODERS = ("DNN", "GRU4Rec", "SASRec")
 SAME_WINDOWS = {"model": "TwoTower", "encoder": "DNN", "tokeniser": "windows"}  # the control of codes on four tokens
 DEEP = {"wide": 0}  # a part of the deep score is studied without the table beside it
 SHORT = {"neg_num": 64, "epoch": 20}  # an MLP of every pair costs what its negatives cost
-# An interaction is trained without codes, which would hide what it gains. Left out: an hour and a half of CrossNet
-# ("networks" has it) and tower, which is half of an encoder.
+# An interaction is trained without codes, which would hide what it gains; tower is half of an encoder.
 ACROSS = {"model": "AllToAll", **SHORT, **DEEP}
 ACROSS_ROWS = {
     f"{name} + dot" if each.takes_dot else name: {"interaction": name}
     for name, each in INTERACTIONS.items()
-    if name not in ("CrossNet", "tower")
+    if name != "tower"
 }
 ACROSS_ROWS |= {name: {"interaction": name, "interaction_dot": 0} for name in ("DNN", "MoL")}  # what is published
 NETWORKS = {
