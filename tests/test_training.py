@@ -86,7 +86,7 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
     "parts",
     [
         {"interaction": "DNN", "interaction_hidden": (4,), "K_i": 2, "num_codebooks": 2},
-        {"encoder": "LiGR", "att_layer": 1, "seq_len": 8},
+        {"model": "TwoTower", "encoder": "LiGR", "att_layer": 1, "seq_len": 8},
     ],
     ids=["DNN", "LiGR, wide and narrow batches"],
 )
