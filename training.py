@@ -88,7 +88,7 @@ class Trainer:
 
     @property
     def steps(self):
-        """Of an epoch."""
+        """How many steps an epoch has."""
         return self.training_data.steps(*self._cut())
 
     def resume(self):

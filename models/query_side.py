@@ -60,9 +60,9 @@ class QuerySide:
     def _widths(self, queries):
         """How many places the history of each query takes, (U,): short ones fewer where that saves much."""
         lengths, longest = queries.histories.lengths(), self.model.seq_len
-        if not self.model.every_position:  # one that is trained on narrow batches takes any width
+        if not self.model.every_position:  # others are cut at fixed places
             return np.full(len(lengths), longest)
-        # What attends to nothing is the mean of its places.
+        # An empty history attends to all of its padding, so how much of it there is must not change.
         return widths.widths(np.where(lengths, lengths, longest), np.ones(len(lengths), np.int64), longest)
 
     def _encoded(self, queries, width):
