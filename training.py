@@ -39,10 +39,10 @@ class TrainStep(nn.Cell):
         self.model, self.optimizer = model, optimizer
         self.value_and_grad = ms.value_and_grad(model, None, optimizer.parameters, has_aux=True)
 
-    def construct(self, history, positive, negative, log_expected, noise, quantised, user=None):
+    def construct(self, history, positive, negative, log_expected, noise, quantised, shapes, user=None):
         """As `BaseModel.construct`."""
         (loss, softmax), gradients = self.value_and_grad(
-            history, positive, negative, log_expected, noise, quantised, user
+            history, positive, negative, log_expected, noise, quantised, shapes, user
         )
         return ops.depend(loss, self.optimizer(gradients)), softmax
 
@@ -205,9 +205,10 @@ class Trainer:
         rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
         losses, softmaxes, rows, quantised = [], [], 0, self.model.is_quantised
         for batch in batches:
-            noise = rng.random(self.model.noise_size(*batch.history.shape), np.float32)
+            noise = rng.random(self.model.noise_size(batch.shapes), np.float32)
             user = None if batch.user is None else ms.Tensor(batch.user)
-            loss, softmax = self.step(*(ms.Tensor(array) for array in (*batch[:4], noise)), quantised, user)
+            arrays = (ms.Tensor(array) for array in (*batch[:4], noise))
+            loss, softmax = self.step(*arrays, quantised, batch.shapes, user)
             losses.append(float(loss.asnumpy()))
             softmaxes.append(float(softmax.asnumpy()))
             if not np.isfinite(losses[-1]):

@@ -86,7 +86,7 @@ def batches_of(h, data, count):
     epoch = data.training.epoch(
         rng, h.batch_size, h.seq_len, h.neg_num, h.positions_per_user, h.neg_power, h.negatives, whole
     )
-    return [batch[:4] for batch in itertools.islice(epoch, count)]
+    return list(itertools.islice(epoch, count))
 
 
 def mindspore_step(h, data):
@@ -97,8 +97,8 @@ def mindspore_step(h, data):
     rng = np.random.default_rng(1)
 
     def run(batch):
-        noise = rng.random(model.noise_size(*batch[0].shape), np.float32)
-        loss, _ = step(*(ms.Tensor(array) for array in (*batch, noise)), False, None)
+        noise = rng.random(model.noise_size(batch.shapes), np.float32)
+        loss, _ = step(*(ms.Tensor(array) for array in (*batch[:4], noise)), False, batch.shapes)
         return float(loss.asnumpy())
 
     return run

@@ -24,13 +24,16 @@ class Batch(NamedTuple):
         negative: (N,) int32, one set for all rows; or (B, N).
         log_expected: float32, shaped like negative: the log of how often each was expected to be drawn.
         user: (B, W) int32, the feature values of each row's user, or None.
+        shapes: how many rows there are of each width, widest first; what stands before the last `width` places of a row
+            is padding. The same in all batches of an epoch.
     """
 
     history: np.ndarray
     positive: np.ndarray
     negative: np.ndarray
     log_expected: np.ndarray
-    user: np.ndarray | None = None
+    user: np.ndarray | None
+    shapes: tuple[tuple[int, int], ...]
 
 
 class TrainingSequences:
@@ -57,10 +60,10 @@ class TrainingSequences:
         _require_positive(batch_size=batch_size, positions_per_user=positions_per_user)
         if all_positions:
             _require_positive(seq_len=seq_len)
-            drawn, width = self._drawn(seq_len, positions_per_user)
+            drawn, _ = self._drawn(seq_len, positions_per_user)
             if not drawn.any():
                 raise UserError("no training sequence has two items, a history and a target; give more data.")
-            return widths.steps(np.repeat(width, drawn), batch_size)
+            return -(-int(drawn.sum()) // batch_size)
         return _whole_steps(int(np.minimum(self._targets_per_user(), positions_per_user).sum()), batch_size)
 
     def targets_per_batch(
@@ -136,7 +139,8 @@ class TrainingSequences:
             rows = shuffled[step * batch_size : (step + 1) * batch_size]
             history = self.sequences.windows(start[rows], target[rows], seq_len)  # (B, L)
             positive = self.sequences.values[target[rows]]  # (B,)
-            yield Batch(history, positive, *sampler.draw(rng, positive), self._users_at(target[rows]))
+            users = self._users_at(target[rows])
+            yield Batch(history, positive, *sampler.draw(rng, positive), users, (history.shape,))
 
     def _draw(self, rng: np.random.Generator, positions_per_user: int) -> tuple[np.ndarray, np.ndarray]:
         """Places in `values`: where each history starts and where its target stands."""
@@ -149,17 +153,19 @@ class TrainingSequences:
     def _windows(self, rng, batch_size, seq_len, positions_per_user, sampler: Negatives) -> Iterator[Batch]:
         user, first, last = self._cut(rng, seq_len, positions_per_user)
         width = self._drawn(seq_len, positions_per_user)[1][user]
-        for row, wide in widths.batches(rng, width, batch_size):
-            history, positive = np.zeros((2, len(row), wide), np.int32)
-            row = row[row < len(user)]
+        shapes = widths.shapes(width, batch_size)
+        for row in widths.batches(rng, width, batch_size):
+            history, positive = np.zeros((2, len(row), seq_len), np.int32)
+            there = np.flatnonzero(row < len(user))
+            row = row[there]
             start = self.sequences.offsets[user[row]]
-            history[: len(row)] = self.sequences.windows(start, last[row], wide)
-            positive[: len(row)] = self.sequences.windows(first[row], last[row] + 1, wide)  # one place further
+            history[there] = self.sequences.windows(start, last[row], seq_len)
+            positive[there] = self.sequences.windows(first[row], last[row] + 1, seq_len)  # one place further
             features = None
             if self.users is not None:
                 features = np.zeros((len(history), self.users.shape[1]), np.int32)  # (B, W)
-                features[: len(row)] = self.users[user[row]]
-            yield Batch(history, positive, *sampler.draw(rng, positive), features)
+                features[there] = self.users[user[row]]
+            yield Batch(history, positive, *sampler.draw(rng, positive), features, shapes)
 
     def _cut(self, rng: np.random.Generator, seq_len: int, positions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each window: its user, and the places in `values` of the first and the last target.
@@ -277,7 +283,7 @@ class TrainingRows:
                 positive = np.pad(positive[:, None], ((0, 0), (seq_len - 1, 0)))  # (B, L)
                 negatives = np.repeat(negatives, seq_len, 0)  # (B * L, N), of each place its own
             user = None if self.users is None else self.users[rows]  # (B, W)
-            yield Batch(history, positive, negatives, log_expected, user)
+            yield Batch(history, positive, negatives, log_expected, user, (history.shape,))
 
 
 def _queries(histories: Ragged, positives: np.ndarray, users: np.ndarray | None) -> Queries:

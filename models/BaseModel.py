@@ -46,9 +46,12 @@ class BaseModel(nn.Cell):
         # Whether a training row is a sequence with a target at every position, or a history with one target.
         self.every_position = tokeniser.encoder.causal and tokeniser.every_position
 
-    def noise_size(self, rows, length):
-        """How many random numbers `construct` takes for so many histories of this length."""
-        return rows * (length if self.tokeniser.encoder.causal else self.tokeniser.parts) + self.noise_width
+    def noise_size(self, shapes):
+        """How many random numbers `construct` takes for histories of these (rows, width)."""
+        return sum(rows * self._noise_rows(width) for rows, width in shapes) + self.noise_width
+
+    def _noise_rows(self, width):
+        return width if self.tokeniser.encoder.causal else self.tokeniser.parts
 
     def tokens(self, history, user=None, noise=None, every=False):
         """User tokens before quantisation, (B, K_u, D) float32; see `tokenisers.Tokeniser`.
@@ -91,7 +94,7 @@ class BaseModel(nn.Cell):
         """
         raise NotImplementedError
 
-    def construct(self, history, positive, negative, log_expected, noise, quantised, user=None):
+    def construct(self, history, positive, negative, log_expected, noise, quantised, shapes, user=None):
         """Training loss.
 
         Args:
@@ -99,18 +102,16 @@ class BaseModel(nn.Cell):
             positive: (B,) int32, or (B, L) of `every_position`, 0 where a position has no target.
             negative: (N,) int32 shared by the batch, or (B, N) int32.
             log_expected: float32 of the shape of `negative`; see `losses`.
-            noise: (noise_size(B, L),) float32 uniform in [0, 1), from which dropout is made.
+            noise: (noise_size(shapes),) float32 uniform in [0, 1), from which dropout is made.
             quantised: bool, `is_quantised`; not a tensor, so either value gets a graph of its own.
+            shapes: (rows, width) of each part of the batch, see `data.batches.Batch`; no tensor either.
             user: (B, W) int32, or None; see `tokens`.
 
         Returns:
             Two float32 scalars: the loss to minimise, and its ranking part alone.
         """
-        rows = noise.shape[0] - self.noise_width
-        noise, penalty = (noise[:rows], noise[rows:]), 0.0
-        embeddings, mask = self.items.history(history)
-        tokens = self._tokens_of(embeddings, mask, user, noise, self.every_position)
-        target = positive.reshape(-1, 1)  # (R, 1) with R = B or B * L
+        tokens, target, items, norm = self._read(history, positive, noise, shapes, user)
+        penalty = 0.0
         has_target = (target.squeeze(1) > 0).astype(ms.float32)  # (R,)
         if quantised:
             tokens, penalty = self.quantise(tokens, has_target)
@@ -120,8 +121,24 @@ class BaseModel(nn.Cell):
             ranking = (losses * has_target).sum() / ops.clamp(has_target.sum(), min=1.0)
         else:
             ranking = losses.mean()
-        norm = self.squared_norm(embeddings) / ops.clamp(mask.sum(), min=1.0)
-        return ranking + penalty + self.l2 * norm, ranking
+        return ranking + penalty + self.l2 * norm / ops.clamp(items, min=1.0), ranking
+
+    def _read(self, history, positive, noise, shapes, user):
+        """Of a batch its tokens (R, K_u, D), targets (R, 1), number of items and squared norm of their embeddings; the
+        rows of each width are encoded by themselves. R is B, or the number of places."""
+        columns = noise[noise.shape[0] - self.noise_width :]
+        tokens, targets, items, norm = (), (), 0.0, 0.0
+        row, drawn = 0, 0
+        for rows, width in shapes:
+            part, numbers = slice(row, row + rows), rows * self._noise_rows(width)
+            embeddings, mask = self.items.history(history[part, -width:])
+            known = None if user is None else user[part]
+            here = noise[drawn : drawn + numbers], columns
+            tokens += (self._tokens_of(embeddings, mask, known, here, self.every_position),)
+            targets += ((positive[part, -width:] if self.every_position else positive[part]).reshape(-1, 1),)
+            items, norm = items + mask.sum(), norm + self.squared_norm(embeddings)
+            row, drawn = row + rows, drawn + numbers
+        return ops.concat(tokens, 0), ops.concat(targets, 0), items, norm
 
     def start_quantiser(self, tokens, targets, seed, judge=None):
         """Switches the quantiser on; called by the training loop after `pretrain_epoch` where `has_quantiser`.

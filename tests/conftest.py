@@ -90,7 +90,7 @@ def make_batch():
     """make_batch(model) -> a training batch of 32 rows: padded histories, positives, 20 shared negatives ..."""
 
     def make(model):
-        return *_batch(model.noise_size(32, 6)), model.is_quantised
+        return *_batch(model.noise_size([(32, 6)])), model.is_quantised, ((32, 6),)
 
     return make
 

@@ -88,7 +88,7 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
         {"interaction": "DNN", "interaction_hidden": (4,), "K_i": 2, "num_codebooks": 2},
         {"model": "TwoTower", "encoder": "LiGR", "att_layer": 1, "seq_len": 8},
     ],
-    ids=["DNN", "LiGR, wide and narrow batches"],
+    ids=["DNN", "LiGR, wide and narrow rows"],
 )
 def test_resume_equals_never_having_stopped(parts, tmp_path, monkeypatch):
     """Through the k-means start, with dropout: of epochs 1 and 2 what is on the disk while the third is validated, a
@@ -98,7 +98,7 @@ def test_resume_equals_never_having_stopped(parts, tmp_path, monkeypatch):
     training = sequences(shortest=3)
     whole = trainer(tmp_path / "whole", training=training, **parts)
     if whole.model.every_position:
-        assert {batch.history.shape[1] for batch in whole._batches(0)} == {4, 8}
+        assert {width for batch in whole._batches(0) for _, width in batch.shapes} == {2, 4, 8}
     whole.folder.mkdir()
     validate = whole.validate
 

@@ -30,42 +30,34 @@ def test_one_width_where_little_is_saved(few, many):
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 8, 1000])
-def test_every_window_stands_in_one_batch_that_it_fits(batch_size):
+def test_every_window_stands_in_one_batch_that_has_its_share_of_each_width(batch_size):
     width = np.repeat([20, 10, 5], [31, 7, 120])
     found = widths.batches(np.random.default_rng(0), width, batch_size)
-    assert len(found) == widths.steps(width, batch_size) == pytest.approx(158 / batch_size, rel=0.15, abs=1)
-    rows = np.concatenate([row for row, _ in found])
-    assert sorted(rows) == list(range(len(rows)))
-    places = batch_size * width.mean()
-    for row, wide in found:
-        assert len(row) == pytest.approx(places / wide, abs=0.5)
-        real = row[row < len(width)]
-        assert len(real) and width[real].max() == wide  # no batch is wider than it need be
-    spread = [np.count_nonzero(row < len(width)) for row, wide in found if wide == 5]
-    assert not spread or min(spread) > 0.3 * max(spread)  # what is missing is missing everywhere
+    shapes = widths.shapes(width, batch_size)
+    assert [each for _, each in shapes] == [20, 10, 5]
+    assert found.shape == (-(-158 // batch_size), sum(rows for rows, _ in shapes))
+    assert batch_size <= found.shape[1] <= batch_size + 2
+    assert sorted(found[found < 158]) == list(range(158)) and (found[found >= 158] == 158).all()
+    at = np.repeat([20, 10, 5], [rows for rows, _ in shapes])
+    assert (width[found[found < 158]] == np.broadcast_to(at, found.shape)[found < 158]).all()
 
 
 def test_one_width_is_a_plain_shuffle():
     found = widths.batches(np.random.default_rng(3), np.full(10, 7), 4)
-    assert np.array_equal(np.concatenate([row for row, _ in found]), np.random.default_rng(3).permutation(12))
+    assert np.array_equal(found.ravel(), np.minimum(np.random.default_rng(3).permutation(12), 10))
 
 
-def test_wide_and_narrow_batches_come_by_turns():
-    order = [wide for _, wide in widths.batches(np.random.default_rng(0), np.repeat([20, 5], [400, 1600]), 20)]
-    assert order.count(20) == order.count(5) == 50  # 8 and 32 windows
-    assert 15 < order[:50].count(20) < 35 and order[:4] != order[46:50]
-
-
-def test_short_sequences_in_narrow_batches_teach_the_same_targets(short):
+def test_short_sequences_as_narrow_rows_teach_the_same_targets(short):
     found = list(short.epoch(np.random.default_rng(1), 8, 20, 7, 10**6, 0.5, all_positions=True))
     assert len(found) == short.steps(8, 10**6, all_positions=True, seq_len=20)
-    assert {batch.history.shape for batch in found} == {(5, 20), (9, 10), (19, 5)}
+    assert {batch.shapes for batch in found} == {((3, 20), (2, 10), (4, 5))}
     positive = np.concatenate([batch.positive[batch.positive > 0] for batch in found])
     whole = np.concatenate([row[1:] for row in short.sequences])
     assert sorted(positive) == sorted(whole)
     for batch in found:
-        assert batch.positive.shape == batch.history.shape
+        assert batch.positive.shape == batch.history.shape == (9, 20)
         has = batch.positive > 0
         assert (batch.history[has] == batch.positive[has] - 1).all()  # the items rise by one
+        assert not batch.history[3:, :10].any() and not batch.history[5:, :15].any()
     every = short.targets_per_batch(8, 10**6, all_positions=True, seq_len=20)
     assert every == pytest.approx(len(whole) / len(found))

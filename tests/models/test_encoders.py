@@ -23,9 +23,9 @@ def batch_of(model):
     positive = rng.integers(1, 41, (16, 6) if model.every_position else 16).astype(np.int32)
     if model.every_position:
         positive[history == 0] = 0
-    noise = rng.random(model.noise_size(16, 6), np.float32)
+    noise = rng.random(model.noise_size([(16, 6)]), np.float32)
     arrays = history, positive, np.arange(1, 21, dtype=np.int32), np.zeros(20, np.float32), noise
-    return *map(ms.Tensor, arrays), model.is_quantised
+    return *map(ms.Tensor, arrays), model.is_quantised, ((16, 6),)
 
 
 @pytest.mark.parametrize(("encoder", "coded"), [*((name, False) for name in ENCODERS), ("LiGR", True)])
@@ -62,14 +62,14 @@ def test_a_causal_encoder_sees_nothing_behind_a_position(encoder, make_model):
 @pytest.mark.parametrize("encoder", CAUSAL)
 def test_positions_without_a_target_and_empty_histories_teach_nothing(encoder, make_model):
     model = make_model("TwoTower", encoder=encoder)
-    history, positive, *drawn, _, quantised = batch_of(model)
+    history, positive, *drawn, _, quantised, _ = batch_of(model)
     model.set_train(False)  # no dropout: rows of noise would move
     gradient = ms.value_and_grad(model, None, list(model.trainable_params()), has_aux=True)
 
     def learnt(history, positive):
-        noise = ms.Tensor(np.full(model.noise_size(*history.shape), 0.5, np.float32))
+        noise = ms.Tensor(np.full(model.noise_size([history.shape]), 0.5, np.float32))
         arrays = ms.Tensor(history), ms.Tensor(positive)
-        (loss, ranking), gradients = gradient(*arrays, *drawn, noise, quantised)
+        (loss, ranking), gradients = gradient(*arrays, *drawn, noise, quantised, (history.shape,))
         return [loss.asnumpy(), ranking.asnumpy(), *(each.asnumpy() for each in gradients)]
 
     history, positive = history.asnumpy(), positive.asnumpy()
@@ -81,6 +81,22 @@ def test_positions_without_a_target_and_empty_histories_teach_nothing(encoder, m
     mean = (whole[1] * (positive > 0).sum() - learnt(history, some)[1] * (some > 0).sum()) / (positive[:, 4] > 0).sum()
     at_4 = learnt(history, positive * (np.arange(6) == 4))[1]
     np.testing.assert_allclose(mean, at_4, rtol=1e-4)  # each position counts once, whatever stands beside it
+
+
+@pytest.mark.parametrize("encoder", CAUSAL)
+def test_narrow_rows_teach_what_whole_ones_do(encoder, make_model):
+    model = make_model("TwoTower", encoder=encoder, l2=0.1)
+    model.set_train(False)  # no dropout: rows of noise would move
+    history, positive, *drawn, noise, quantised, _ = batch_of(model)
+    short = ms.Tensor(((np.arange(16)[:, None] < 6) | (np.arange(6) > 2)).astype(np.int32))
+    history, positive = history * short, positive * short
+    gradient = ms.value_and_grad(model, None, list(model.trainable_params()), has_aux=True)
+    learnt = []
+    for shapes in (((16, 6),), ((6, 6), (10, 3))):
+        values, gradients = gradient(history, positive, *drawn, noise, quantised, shapes)
+        learnt.append([each.asnumpy() for each in (*values, *gradients)])
+    for whole, parts in zip(*learnt, strict=True):
+        np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("encoder", CAUSAL)

@@ -56,11 +56,11 @@ def test_gradients_reach_all_values_and_none_reaches_padding(changes, with_featu
     history = rng.integers(1, 41, (32, 6)).astype(np.int32)
     history[::2, :3] = 0
     positive = rng.integers(1, 41, (32, 6) if model.every_position else 32).astype(np.int32)
-    noise = rng.random(model.noise_size(32, 6), np.float32)
+    noise = rng.random(model.noise_size([(32, 6)]), np.float32)
     user = features.user.values[1 + np.arange(32) % 12]
     arrays = history, positive, np.arange(1, 41, dtype=np.int32), np.zeros(40, np.float32), noise
     for _ in range(2):  # the interaction's last layer starts at zero and lets nothing through
-        step(*map(ms.Tensor, arrays), False, ms.Tensor(user))
+        step(*map(ms.Tensor, arrays), False, ((32, 6),), ms.Tensor(user))
     for table, old in zip(tables, before, strict=True):
         assert (np.abs(table.asnumpy() - old)[1:].max(1) > 0).all() and (table.asnumpy()[0] == 0).all()
 
@@ -159,9 +159,9 @@ def test_a_model_that_sees_the_user_learns_what_depends_on_the_user(make_model, 
             sex = rng.integers(0, 2, 64)
             history = rng.integers(1, 21, (64, 6)).astype(np.int32)
             positive = (21 + 10 * sex + rng.integers(0, 10, 64)).astype(np.int32)
-            noise = rng.random(model.noise_size(64, 6), np.float32)
+            noise = rng.random(model.noise_size([(64, 6)]), np.float32)
             arrays = history, positive, np.arange(1, 41, dtype=np.int32), np.zeros(40, np.float32), noise
             user = ms.Tensor(sex[:, None].astype(np.int32) + 1) if kind else None
-            loss = float(step(*map(ms.Tensor, arrays), False, user)[1].asnumpy())
+            loss = float(step(*map(ms.Tensor, arrays), False, ((64, 6),), user)[1].asnumpy())
         losses[kind] = loss
     assert losses["sex",] < np.log(10) + 0.2 < losses[()] - 0.2  # of ten items each, and of twenty
