@@ -21,7 +21,7 @@ class Batch(NamedTuple):
         history: (B, L) int32, oldest first, left-padded with 0.
         positive: (B,) int32, the item that followed; or (B, L), what followed each place of the history, 0 where
             that is no target.
-        negative: (N,) int32, one set for all rows; or (B, N).
+        negative: (N,) int32, one set for all rows; or (R, N), of each row or place that is read its own.
         log_expected: float32, shaped like negative: the log of how often each was expected to be drawn.
         user: (B, W) int32, the feature values of each row's user, or None.
         shapes: how many rows there are of each width, widest first; what stands before the last `width` places of a row
@@ -165,7 +165,8 @@ class TrainingSequences:
             if self.users is not None:
                 features = np.zeros((len(history), self.users.shape[1]), np.int32)  # (B, W)
                 features[there] = self.users[user[row]]
-            yield Batch(history, positive, *sampler.draw(rng, positive), features, shapes)
+            negatives = sampler.draw(rng, widths.places(positive, shapes))
+            yield Batch(history, positive, *negatives, features, shapes)
 
     def _cut(self, rng: np.random.Generator, seq_len: int, positions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each window: its user, and the places in `values` of the first and the last target.

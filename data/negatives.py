@@ -31,7 +31,7 @@ class Negatives:
 
         Args:
             rng: gives every random number.
-            positive: the targets of the batch, (B,) or (B, L), 0 where there is none.
+            positive: the targets of the batch, (B,), or (R, 1) of places, 0 where there is none.
 
         Returns:
             ids (N,) int32, or (R, N) of each target its own, and the log of how often each is expected among N, float32

@@ -36,6 +36,12 @@ def shapes(width: np.ndarray, batch_size: int) -> tuple[tuple[int, int], ...]:
     return tuple((-(-batch_size * int(count) // len(width)), int(each)) for each, count in reversed(list(found)))
 
 
+def places(values: np.ndarray, shapes: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """What stands at the places of a batch that are read, part after part: (B, L) -> (R, 1)."""
+    widest = np.repeat([width for _, width in shapes], [rows for rows, _ in shapes])  # (B,)
+    return values[np.arange(values.shape[1], 0, -1) <= widest[:, None]][:, None]
+
+
 def batches(rng: np.random.Generator, width: np.ndarray, batch_size: int) -> np.ndarray:
     """The windows of each batch, (steps, B), in the order of `shapes`; a number from W on is a row of padding.
 

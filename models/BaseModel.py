@@ -100,7 +100,7 @@ class BaseModel(nn.Cell):
         Args:
             history: (B, L) int32, left-padded with 0.
             positive: (B,) int32, or (B, L) of `every_position`, 0 where a position has no target.
-            negative: (N,) int32 shared by the batch, or (B, N) int32.
+            negative: (N,) int32 shared by the batch, or (R, N) int32, R as of `_read`.
             log_expected: float32 of the shape of `negative`; see `losses`.
             noise: (noise_size(shapes),) float32 uniform in [0, 1), from which dropout is made.
             quantised: bool, `is_quantised`; not a tensor, so either value gets a graph of its own.

@@ -59,5 +59,7 @@ def test_short_sequences_as_narrow_rows_teach_the_same_targets(short):
         has = batch.positive > 0
         assert (batch.history[has] == batch.positive[has] - 1).all()  # the items rise by one
         assert not batch.history[3:, :10].any() and not batch.history[5:, :15].any()
+        assert widths.places(batch.positive, batch.shapes).shape == (3 * 20 + 2 * 10 + 4 * 5, 1)
+        assert (widths.places(batch.positive, batch.shapes)[-5:, 0] == batch.positive[-1, -5:]).all()
     every = short.targets_per_batch(8, 10**6, all_positions=True, seq_len=20)
     assert every == pytest.approx(len(whole) / len(found))

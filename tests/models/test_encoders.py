@@ -3,10 +3,11 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import nn, ops
 
 import models
 from data import widths
+from data.features import Features, feature_table
 from data.queries import Queries
 from data.ragged import Ragged
 from models.encoders import ENCODERS
@@ -85,15 +86,18 @@ def test_positions_without_a_target_and_empty_histories_teach_nothing(encoder, m
 
 @pytest.mark.parametrize("encoder", CAUSAL)
 def test_narrow_rows_teach_what_whole_ones_do(encoder, make_model):
-    model = make_model("TwoTower", encoder=encoder, l2=0.1)
+    known = Features(feature_table({"sex": list("FFM" * 6)}))
+    model = make_model("TwoTower", encoder=encoder, l2=0.1, features=known, user_features=("sex",))
     model.set_train(False)  # no dropout: rows of noise would move
-    history, positive, *drawn, noise, quantised, _ = batch_of(model)
+    history, positive, *_, noise, quantised, _ = batch_of(model)
     short = ms.Tensor(((np.arange(16)[:, None] < 6) | (np.arange(6) > 2)).astype(np.int32))
-    history, positive = history * short, positive * short
+    negative = np.random.default_rng(1).integers(1, 41, (96, 20)).astype(np.int32)  # of each place its own
     gradient = ms.value_and_grad(model, None, list(model.trainable_params()), has_aux=True)
-    learnt = []
+    user, learnt = ms.Tensor(known.user.values[1:17]), []
     for shapes in (((16, 6),), ((6, 6), (10, 3))):
-        values, gradients = gradient(history, positive, *drawn, noise, quantised, shapes)
+        drawn = ms.Tensor(negative[widths.places(np.arange(96).reshape(16, 6), shapes)[:, 0]])
+        expected = ops.zeros(drawn.shape, ms.float32)
+        values, gradients = gradient(history * short, positive * short, drawn, expected, noise, quantised, shapes, user)
         learnt.append([each.asnumpy() for each in (*values, *gradients)])
     for whole, parts in zip(*learnt, strict=True):
         np.testing.assert_allclose(parts, whole, atol=1e-5)
