@@ -86,7 +86,7 @@ def test_positions_without_a_target_and_empty_histories_teach_nothing(encoder, m
 
 @pytest.mark.parametrize("encoder", CAUSAL)
 def test_narrow_rows_teach_what_whole_ones_do(encoder, make_model):
-    known = Features(feature_table({"sex": list("FFM" * 6)}))
+    known = Features(feature_table({"sex": list("F" * 9 + "M" * 9)}))
     model = make_model("TwoTower", encoder=encoder, l2=0.1, features=known, user_features=("sex",))
     model.set_train(False)  # no dropout: rows of noise would move
     history, positive, *_, noise, quantised, _ = batch_of(model)
