@@ -23,8 +23,8 @@ SETTINGS = Hyperparameters(
     encoder="DNN",
     embedding_size=8,
     token_embedding_size=8,
-    hidden=(8,),
-    interaction="dot",  # the fewer the parts, the sooner a graph is compiled
+    hidden=(),  # the fewer the parts, the sooner a graph is compiled
+    interaction="dot",
     K_u=2,
     quantiser="residual",
     token_lookups=4,
@@ -85,7 +85,7 @@ def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     "parts",
     [
-        {"interaction": "DNN", "interaction_hidden": (4,), "K_i": 2, "num_codebooks": 2},
+        {"hidden": (8,), "interaction": "DNN", "interaction_hidden": (4,), "K_i": 2, "num_codebooks": 2},
         {"model": "TwoTower", "encoder": "LiGR", "att_layer": 1, "seq_len": 8},
     ],
     ids=["DNN", "LiGR, wide and narrow rows"],
@@ -207,7 +207,7 @@ def test_rows_with_their_own_negatives_train(encoder, tmp_path):
     """The release's format: every row brings its negatives."""
     rng = np.random.default_rng(0)
     histories = Ragged.from_rows([[1 + i % 20, 1 + (i + 1) % 20] for i in range(200)])
-    run = trainer(tmp_path, neg_num=6, batch_size=64, encoder=encoder)
+    run = trainer(tmp_path, neg_num=6, batch_size=64, encoder=encoder, att_layer=1)
     positives = np.array([1 + (i + 2) % 20 for i in range(200)], np.int32)
     run.training_data = TrainingRows(histories, positives, rng.integers(1, 21, (200, 6)).astype(np.int32))
     run.run()

@@ -73,13 +73,14 @@ def finish():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, start, finish):
-    """A folder with data/ and the exported runs/a and runs/b, of two seeds; and the seconds that a run took."""
-    folder, begun = tmp_path_factory.mktemp("finished"), time.monotonic()
-    for process in [start(folder, "--name", name, "--seed", str(seed)) for seed, name in enumerate("ab")]:
-        finish(process)
-    seconds = time.monotonic() - begun
-    for process in [start(folder, "--mode", "export", "--checkpoint", f"runs/{name}/best.ckpt") for name in "ab"]:
-        finish(process)
+    """A folder with data/ and the exported runs/a and runs/b, of two seeds; and the seconds that the second took."""
+    folder = tmp_path_factory.mktemp("finished")
+    for seed, name in enumerate("ab"):
+        begun = time.monotonic()
+        finish(start(folder, "--name", name, "--seed", str(seed)))
+        seconds = time.monotonic() - begun
+    for name in "ab":
+        finish(start(folder, "--mode", "export", "--checkpoint", f"runs/{name}/best.ckpt"))
     return folder, seconds
 
 
