@@ -1,4 +1,4 @@
-"""Short sequences together: those rows of a batch are read as narrower ones, so that less of it is padding."""
+"""Short sequences as narrow rows: a batch has rows of several widths, so that less of it is padding."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def widths(targets: np.ndarray, windows: np.ndarray, seq_len: int) -> np.ndarray
     for part in PARTS:
         narrower = -(-seq_len // part)
         width[targets <= narrower] = narrower
-    places = windows.sum() * seq_len
-    if places < LONG or (windows * width).sum() > WORTH * places:
+    whole = windows.sum() * seq_len
+    if whole < LONG or (windows * width).sum() > WORTH * whole:
         width[:] = seq_len
     return width
 
