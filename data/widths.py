@@ -43,7 +43,7 @@ def places(values: np.ndarray, shapes: tuple[tuple[int, int], ...]) -> np.ndarra
 
 
 def batches(rng: np.random.Generator, width: np.ndarray, batch_size: int) -> np.ndarray:
-    """The windows of each batch, (steps, B), in the order of `shapes`; a number from W on is a row of padding.
+    """The windows of each batch, (steps, B), in the order of `shapes`; W is a row of padding, the last of its width.
 
     Args:
         rng: gives the order.
@@ -55,5 +55,6 @@ def batches(rng: np.random.Generator, width: np.ndarray, batch_size: int) -> np.
     for rows, each in shapes(width, batch_size):
         windows = np.flatnonzero(width == each)
         windows = np.append(windows, np.full(steps * rows - len(windows), len(width)))
-        found.append(windows[rng.permutation(len(windows))].reshape(steps, rows))
+        part = windows[rng.permutation(len(windows))].reshape(steps, rows)
+        found.append(np.take_along_axis(part, np.argsort(part == len(width), 1, kind="stable"), 1))  # padding last
     return np.concatenate(found, 1)
