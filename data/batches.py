@@ -98,8 +98,8 @@ class TrainingSequences:
         holds what follows each place. A longer sequence is cut at places that differ from epoch to epoch, and a window
         that has fewer than L targets is filled with the items before them (target 0). Of a user with more windows than
         hold positions_per_user places, as many are drawn; of others every target is visited exactly once. Where that
-        saves much padding, short sequences stand in batches of half or a quarter of the width, B rows on average, see
-        `data.widths`. The rows that are missing in the last batch are spread over all of its width, as rows of 0.
+        saves much padding, short sequences are rows of half or a quarter of the width, a share of every batch of about
+        B rows, see `data.widths`. The rows that are missing are spread over all batches, as rows of 0.
 
         Args:
             rng: gives every random number.

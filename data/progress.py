@@ -42,4 +42,5 @@ class _Lines:
             return
         self._due = time.monotonic() + EVERY
         share = f" ({reached / self._total:.0%})" if self._total else ""
-        print(f"{self._what}: {tqdm.format_sizeof(reached)}{self._unit}{share}", file=sys.stderr, flush=True)
+        count = tqdm.format_sizeof(reached) if reached >= 1000 else reached
+        print(f"{self._what}: {count}{self._unit}{share}", file=sys.stderr, flush=True)
