@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NoReturn
 
 import numpy as np
@@ -17,6 +18,7 @@ from data.sourcefile import SourceFile, shown
 MIN_COUNT = 5  # ComiRec's filter: an item, then a user, with fewer interactions is left out
 COLUMNS = ["user_id", "item_id", "timestamp"]
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # what one begins with; digits alone are a number
 
 Explain = Callable[[SourceFile], NoReturn]  # finds the line at fault and raises UserError
 
@@ -68,10 +70,10 @@ class Interactions:
 def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions:
     """Read user_id,item_id,timestamp[,...] with a header, UTF-8, plain or gzip; or RecBole's .inter.
 
-    Ids are any text, but no two may differ by blanks or a ".0" at an end alone. Timestamps are numbers; equal ones keep
-    the order of the file. Every row counts as an interaction whatever its rating; a column `rating` is kept if all of
-    it are numbers, other columns are not used. A user whose rows go back in time is refused, or sorted if sort_rows is
-    set.
+    Ids are any text, but no two may differ by blanks or a ".0" at an end alone. Timestamps are numbers, or all of them
+    dates in ISO 8601; equal ones keep the order of the file. Every row counts as an interaction whatever its rating; a
+    column `rating` is kept if all of it are numbers, other columns are not used. A user whose rows go back in time is
+    refused, or sorted if sort_rows is set.
 
     Raises:
         UserError: the file cannot be read as this, with line and column.
@@ -111,8 +113,9 @@ def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
         raise file.refusal("no rows; at least one interaction is needed")
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus first fields for labels
         explain(file)
-    time = frame["timestamp"].to_numpy()
-    if time.dtype.kind not in "iuf" or not np.isfinite(time).all():
+    if frame["timestamp"].dtype.kind not in "iuf":
+        frame["timestamp"] = [_seconds(str(text)) for text in frame["timestamp"]]
+    if not np.isfinite(frame["timestamp"].to_numpy()).all():
         explain(file)
     if any("" in frame[name].cat.categories for name in ("user_id", "item_id")):
         explain(file)
@@ -166,6 +169,15 @@ def is_number(text: str) -> bool:
     return not text.lstrip("+-").isdecimal() or abs(int(text)) < 2**63
 
 
+def _seconds(text: str) -> float:
+    """The seconds from 1970 to a date in ISO 8601, in UTC where it names no zone; NaN for any other text."""
+    try:
+        date = datetime.fromisoformat(text if DATE.match(text) else "")
+    except ValueError:
+        return math.nan
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
 def _refuse_look_alikes(file: SourceFile, column, name: str, lines: Sequence[int]) -> None:
     """Refuses ids that a person takes for one: "7", "7 " and "7.0", as files of several programs put together have."""
     first = {}
@@ -209,13 +221,21 @@ def _renumber(numbers: np.ndarray, ids: list[str]) -> tuple[np.ndarray, list[str
 
 
 def _explain(file: SourceFile) -> NoReturn:
-    places = file.places(COLUMNS)
+    places, numbers = file.places(COLUMNS), None
     for line, fields in file.body():
         user, item, time = (fields[place] for place in places)
         for name, value in (("user_id", user), ("item_id", item)):
             if not value:
                 raise file.refusal("empty; give every row an id", line, name)
-        if not is_number(time):
-            what = f"{shown(time)} is not a number of up to 18 digits; write seconds, such as 978300760"
+        number = is_number(time)
+        if not number and math.isnan(_seconds(time)):
+            what = (
+                f"{shown(time)} is neither a number of up to 18 digits nor a date; write seconds, such as 978300760, or"
+            )
+            raise file.refusal(f"{what} 2000-12-31 22:12:40", line, "timestamp")
+        if numbers not in (None, number):
+            kinds = ("a number", "dates") if number else ("a date", "numbers")
+            what = f"{shown(time)} is {kinds[0]} and those before it are {kinds[1]}; write all times alike"
             raise file.refusal(what, line, "timestamp")
+        numbers = number
     raise file.refusal("not a table of interactions; write timestamps as plain numbers")

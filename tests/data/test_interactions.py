@@ -109,6 +109,14 @@ def test_large_timestamps_are_not_rounded(tmp_path):
     assert histories(read(tmp_path, HEADER + rows, sort_rows=True)) == {"u": ["b", "a"]}
 
 
+def test_timestamps_may_be_dates(tmp_path):
+    times = ["2020-01-31T23:59:59Z", "2020-01-31 09:00", "2020-02-01T00:30:00+02:00", "2020-01-31T22:30:00.5"]
+    text = HEADER + "".join(f"u,{item},{time}\n" for item, time in zip("abcd", times, strict=True)) + "v,a,2020-01-31\n"
+    assert histories(read(tmp_path, text, sort_rows=True)) == {"u": list("bcda"), "v": ["a"]}
+    with pytest.raises(UserError, match="line 3, column timestamp.*goes back in time"):
+        read(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -122,6 +130,9 @@ def test_large_timestamps_are_not_rounded(tmp_path):
         (HEADER + "1,2,3\n,3,4\n", ["line 3", "user_id"]),
         (HEADER + "1,2,3\n\n1,3,4\n", ["line 3"]),
         (HEADER + "1,2,3\n1,3,yesterday\n", ["line 3", "timestamp", "'yesterday'"]),
+        (HEADER + "1,2,2020-01-31\n1,3,2020-02-30\n", ["line 3", "timestamp", "'2020-02-30'"]),
+        (HEADER + "1,2,2020-01-31\n1,3,20200201\n", ["line 3", "timestamp", "'20200201' is a number", "dates"]),
+        (HEADER + "1,2,3\n1,3,2020-01-31\n", ["line 3", "timestamp", "is a date", "numbers"]),
         (HEADER + "1,2,3\n1,3,nan\n", ["line 3", "timestamp"]),
         (HEADER + "1,2,3\n1,3,inf\n", ["line 3", "timestamp"]),
         (HEADER + "1,2,3\n1,3,\n", ["line 3", "timestamp"]),
