@@ -12,6 +12,10 @@ def test_log_gets_a_line_now_and_then(capsys, monkeypatch):
             reached(done)
     shown = capsys.readouterr().err
     assert shown == "reading x.csv: 1.00kB (25%)\nreading x.csv: 3.00kB (75%)\n"
+    clock = iter([0.0, 1.5, 1.5])
+    with progress("choosing", None, " settings tried") as reached:
+        reached(12)
+    assert capsys.readouterr().err == "choosing: 12 settings tried\n"
 
 
 def test_terminal_gets_a_bar(capsys, monkeypatch):
