@@ -1,4 +1,5 @@
 import gzip
+import time
 
 import numpy as np
 import pytest
@@ -109,7 +110,16 @@ def test_large_timestamps_are_not_rounded(tmp_path):
     assert histories(read(tmp_path, HEADER + rows, sort_rows=True)) == {"u": ["b", "a"]}
 
 
-def test_timestamps_may_be_dates(tmp_path):
+@pytest.fixture
+def far_from_greenwich(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_timestamps_may_be_dates(tmp_path, far_from_greenwich):
     times = ["2020-01-31T23:59:59Z", "2020-01-31 09:00", "2020-02-01T00:30:00+02:00", "2020-01-31T22:30:00.5"]
     text = HEADER + "".join(f"u,{item},{time}\n" for item, time in zip("abcd", times, strict=True)) + "v,a,2020-01-31\n"
     assert histories(read(tmp_path, text, sort_rows=True)) == {"u": list("bcda"), "v": ["a"]}
