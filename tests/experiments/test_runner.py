@@ -1,12 +1,11 @@
 """Which runs an experiment trains, reuses, resumes and evaluates anew; work.py is a fake that trains in no time."""
 
+import contextlib
 import csv
 import dataclasses
 import json
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from metric import NAMES, Metrics, averaged, compare, file_of
 from retrieval.interactions import INTERACTIONS
 from training import FIRST_PHASE
 
-ROOT = Path(__file__).resolve().parents[2]
 USERS, TOPK = 30, (1, 5, 10, 20, 50)
 
 
@@ -180,28 +178,6 @@ def test_a_damaged_record_does_not_count_as_finished(trains):
     assert len(trains.calls) == 3
 
 
-PROCESS = """
-import sys, time
-from pathlib import Path
-from experiments import store
-
-def train(arguments, lock):
-    with open("log", "a") as log:
-        log.write("begin " + " ".join(arguments) + "\\n")
-    Path("runs/A/last.ckpt").touch()
-    time.sleep(float(sys.argv[1]))
-    with open("log", "a") as log:
-        log.write("end\\n")
-    return 0
-
-if len(sys.argv) < 3:
-    store.call_work = train
-else:
-    store.ROOT = Path(sys.argv[2])
-store._carry_out(Path("runs/A"), "key", [])
-"""
-
-
 OUTLIVES = """
 import time
 from pathlib import Path
@@ -214,14 +190,42 @@ Path("log").open("a").write("end\\n")
 """
 
 
-def start(*arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", PROCESS, *map(str, arguments)], env=environment, **options)
+def carry_out(seconds=0, root=None):
+    """Carries out runs/A: by the work.py in the folder `root`, or by a fake that takes so many seconds."""
+
+    def train(arguments, lock):
+        with open("log", "a") as log:
+            log.write("begin " + " ".join(arguments) + "\n")
+        Path("runs/A/last.ckpt").touch()
+        time.sleep(seconds)
+        with open("log", "a") as log:
+            log.write("end\n")
+        return 0
+
+    if root is None:
+        store.call_work = train
+    else:
+        store.ROOT = root
+    with open("said", "w") as said, contextlib.redirect_stdout(said):
+        store._carry_out(Path("runs/A"), "key", [])
 
 
-def wait_for_log():
+def start(*arguments):
+    """Another process that does the same; forked, as its imports would take longer than all else."""
+    process = multiprocessing.get_context("fork").Process(target=carry_out, args=arguments)
+    process.start()
+    return process
+
+
+def end(process):
+    process.join(120)
+    return process.exitcode
+
+
+def wait_for(name):
+    """Until the file has something in it."""
     until = time.monotonic() + 120
-    while not Path("log").exists():
+    while not (Path(name).exists() and Path(name).read_text()):
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -233,34 +237,36 @@ def log():
 def test_two_processes_train_a_run_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     processes = [start(1) for _ in range(2)]
-    assert [process.wait(120) for process in processes] == [0, 0]
+    assert [end(process) for process in processes] == [0, 0]
     assert log() == [["begin", "--name", "A"], ["end"]]
 
 
 def test_the_run_of_a_dead_process_is_taken_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dead = start(600)
-    wait_for_log()
-    dead.send_signal(signal.SIGKILL)
-    assert dead.wait(120) == -signal.SIGKILL
-    assert start(0).wait(120) == 0
+    wait_for("log")
+    dead.kill()
+    assert end(dead) == -signal.SIGKILL
+    assert end(start()) == 0
     assert log() == [["begin", "--name", "A"], ["begin", "--name", "A", "--resume", "1"], ["end"]]
 
 
 def test_a_training_process_that_outlives_its_runner_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    program = tmp_path / "program"  # a work.py in the working directory would be imported
+    program = tmp_path / "program"
     program.mkdir()
     (program / "work.py").write_text(OUTLIVES)
     killed = start(0, program)
-    wait_for_log()
-    killed.send_signal(signal.SIGKILL)
-    killed.wait(120)
-    second = start(0, program, stdout=subprocess.PIPE, text=True)
-    assert "waiting for runs/A" in second.stdout.readline()
+    wait_for("log")
+    killed.kill()
+    assert end(killed) == -signal.SIGKILL
+    second = start(0, program)
+    wait_for("said")
+    assert "waiting for runs/A" in Path("said").read_text()
+    time.sleep(1)
+    assert log() == [["begin"]]
     Path("go").touch()
-    second.communicate(timeout=120)
-    assert second.returncode == 0 and [line[0] for line in log()] == ["begin", "end", "begin", "end"]
+    assert end(second) == 0 and [line[0] for line in log()] == ["begin", "end", "begin", "end"]
 
 
 @pytest.fixture
