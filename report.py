@@ -5,8 +5,6 @@ import json
 import time
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from baselines import BASELINES
 from data.interactions import MIN_COUNT
@@ -44,8 +42,9 @@ def data(prepared, catalogue, valid, test):
 
 def curves(rows, monitor, label, path):
     """Training loss and validation metric over the epochs, as a picture titled with the data's label."""
+    from matplotlib.figure import Figure  # here, as it takes a second to import
+
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     left.plot(epochs, [row["softmax"] for row in rows], color="tab:blue")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.optimize import nnls
 
 from data.queries import Queries
 from data.ragged import Ragged
@@ -85,6 +84,8 @@ class Factors:
             right += items.sum(0)
         if not self.nonnegative:
             return np.linalg.solve(left, right)
+        from scipy.optimize import nnls  # here, as it takes most of a second to import
+
         root = np.linalg.cholesky(left)  # |root' x - root^-1 right|^2 is the loss but for a constant
         return nnls(root.T, solve_triangular(root, right, lower=True))[0]
 

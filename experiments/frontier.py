@@ -24,7 +24,6 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -165,7 +164,6 @@ def row(engine, k):
 def picture(rows, quality, title, path):
     """Quality against speed (left) and memory (right); the number beside a point is its cap."""
     figure = Figure(figsize=(11, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
     columns, label_at = ("queries/s", "MB"), ((6, 4), (4, -13))  # beside the curve, which falls or rises
     for axes, column, offset in zip(panels, columns, label_at, strict=True):

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from experiments.experiment import COLUMNS, Experiment
 from experiments.store import Finished
@@ -147,12 +145,13 @@ def _lines(experiment, rows, prepared, command) -> list[dict]:
     return lines
 
 
-def _picture(experiment, rows, column, prepared) -> Figure:
+def _picture(experiment, rows, column, prepared):
     """The first column over the rows, or over x; bars are the standard deviation over the seeds."""
+    from matplotlib.figure import Figure  # here, as it takes a second to import
+
     figure = Figure(
         figsize=(8, max(2.4, 0.45 * len(rows) + 1.2) if experiment.x is None else 4.5), layout="constrained"
     )
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     values = {label: (row.mean(*_cut(column)), row.deviation(*_cut(column))) for label, row in rows.items()}
     if experiment.x is None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import mindspore as ms
 import numpy as np
 from mindspore import nn
-from sklearn.utils.extmath import randomized_svd
 
 from recommender import blocks
 
@@ -41,6 +40,8 @@ class ScoreFeatures(nn.Cell):
 
     def fit(self, tokens: np.ndarray, seed: int) -> None:
         """Chooses all of it by the scores of some users, tokens (U, K, D) float32."""
+        from sklearn.utils.extmath import randomized_svd  # here, as it takes two seconds to import
+
         n_users = min(len(tokens), ROWS, max(CELLS // len(self.items), 1))
         tokens = tokens[np.linspace(0, len(tokens) - 1, n_users).astype(np.int64)]
         rows = self._rows(tokens, None)  # (U, n_items)
