@@ -17,6 +17,7 @@ from mindspore import nn, ops
 from tqdm import tqdm
 
 import files
+from data import progress as shown
 from errors import UserError
 
 QUANTISER_TOKENS = 2**15  # that start the quantiser, or those of an epoch
@@ -28,6 +29,7 @@ OLD_NAMES = {  # parts of parameter names, and what version 1 called them
     "tokeniser.bias": "user_bias",
 }
 EXPLOSIVE = ("lr", "embedding_std", "neg_power", "beta", "l2")  # settings that, too large, end in no number
+MINUTE = 60.0  # seconds between two lines of a log about an epoch
 STUCK_EPOCHS = 5  # a loss that has not fallen by 1 % after so many more epochs is stuck
 
 
@@ -128,14 +130,8 @@ class Trainer:
             self.save("last.ckpt")
             if trained is not None:
                 self._take_over(Path(trained))
-        with tqdm(
-            total=self.steps * s.epoch,
-            initial=self.steps * progress.epoch,
-            unit=" steps",
-            desc=s.model,
-            leave=False,
-            disable=None,  # no bar where there is no terminal
-        ) as bar:
+        whole, passed = self.steps * s.epoch, self.steps * progress.epoch
+        with shown.progress(s.model, whole, " steps", passed, first=MINUTE, every=MINUTE) as reached:
             while True:
                 if self._phase_is_over():
                     if progress.second_from is not None:
@@ -143,9 +139,9 @@ class Trainer:
                     self._begin_second_phase()
                     continue  # it may have no epoch
                 started = time.perf_counter()
-                loss, softmax, rows = self._epoch(progress.epoch, bar)
+                loss, softmax, rows = self._epoch(progress.epoch, reached)
                 seconds = time.perf_counter() - started
-                bar.set_postfix_str(f"epoch {progress.epoch + 1}, validating")
+                reached(self.steps * (progress.epoch + 1), f"epoch {progress.epoch + 1}, validating")
                 values = self.validate()
                 progress.epoch += 1
                 row = {"epoch": progress.epoch, "loss": loss, "softmax": softmax, "samples_per_s": rows / seconds}
@@ -193,7 +189,7 @@ class Trainer:
             passed += s.pretrain_epoch - self.progress.second_from
         return s.lr * (1 - passed / s.epoch) if s.lr_decay else s.lr
 
-    def _epoch(self, epoch, bar):
+    def _epoch(self, epoch, reached):
         """One pass over the training data, with a learning rate that stays or falls linearly to 0 over the run.
 
         Returns mean loss, mean softmax part and the number of rows.
@@ -214,9 +210,7 @@ class Trainer:
             if not np.isfinite(losses[-1]):
                 raise self._diverged(epoch, f"the loss became {losses[-1]} in batch {len(losses)}")
             rows += len(batch.history)
-            bar.update()
-            if len(losses) % 10 == 0:
-                bar.set_postfix_str(f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.3f}", refresh=False)
+            reached(self.steps * epoch + len(losses), f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.3f}")
         if not all(np.isfinite(p.asnumpy()).all() for p in self.model.trainable_params()):
             raise self._diverged(epoch, "a weight is no longer a finite number")
         return float(np.mean(losses)), float(np.mean(softmaxes)), rows

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 import resource
 import shutil
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import models
+import training
 from data import widths
 from data.ragged import Ragged
 from errors import UserError
@@ -129,6 +131,17 @@ def test_loss_falls_and_the_best_epoch_is_what_remains(tmp_path):
     best = {p.name: p.asnumpy().copy() for p in run.model.get_parameters()}
     load_checkpoint(tmp_path / "best.ckpt", list(run.model.get_parameters()))
     assert all((p.asnumpy() == best[p.name]).all() for p in run.model.get_parameters())
+
+
+def test_long_training_says_in_a_log_how_far_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "MINUTE", 0.0)
+    run = trainer(tmp_path, epoch=3, pretrain_epoch=3, model="TwoTower")
+    run.progress.epoch = 1  # as if resumed
+    run.run()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 * (run.steps + 1)
+    assert re.fullmatch(rf"TwoTower: {run.steps + 1} steps \(\d+%\), epoch 2, loss \d\.\d{{3}}", said[0])
+    assert said[-1] == f"TwoTower: {3 * run.steps} steps (100%), epoch 3, validating"
 
 
 def test_patience_stops_but_not_before_the_quantiser_had_its_turn(tmp_path):

@@ -16,6 +16,11 @@ def test_log_gets_a_line_now_and_then(capsys, monkeypatch):
     with progress("choosing", None, " settings tried") as reached:
         reached(12)
     assert capsys.readouterr().err == "choosing: 12 settings tried\n"
+    clock = iter([0.0, 59.0, 60.0, 60.0, 119.0, 120.0, 120.0])
+    with progress("training", 200, " steps", 100, first=60.0, every=60.0) as reached:
+        for step in range(101, 105):
+            reached(step, f"loss {step / 100}")
+    assert capsys.readouterr().err == "training: 102 steps (51%), loss 1.02\ntraining: 104 steps (52%), loss 1.04\n"
 
 
 def test_terminal_gets_a_bar(capsys, monkeypatch):
@@ -24,6 +29,8 @@ def test_terminal_gets_a_bar(capsys, monkeypatch):
     with progress("fetching x.zip", 10, "B", done=5) as reached:
         reached(10)
         assert "fetching x.zip" in capsys.readouterr().err
+        reached(10, "checking")
+        assert "checking" in capsys.readouterr().err
 
 
 def test_short_work_is_silent(capsys, monkeypatch):
