@@ -1,7 +1,8 @@
-"""MovieLens as GroupLens publishes it: ratings.dat and movies.dat, unpacked or in the archive.
+"""MovieLens as GroupLens publishes it: ratings.dat, movies.dat and users.dat, unpacked or in the archive.
 
-Layout: https://files.grouplens.org/datasets/movielens/ml-1m-README.txt (ml-10m adds half stars). Since ml-20m there are
-ratings.csv and movies.csv instead, read as other tables are: .../ml-20m-README.html.
+Layout: https://files.grouplens.org/datasets/movielens/ml-1m-README.txt (ml-10m adds half stars). In ml-100k these are
+u.data, u.item and u.user, with other columns: .../ml-100k-README.txt. Since ml-20m there are ratings.csv and movies.csv
+instead, read as other tables are: .../ml-20m-README.html.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Archive:
 
 
 ARCHIVES = {
+    "ml-100k": Archive("MovieLens-100K", "ml-100k.zip", "0e33842e24a9c977be4e0107933c0723", 943, (100_000,)),
     # as published, and without the films that have fewer than 5 ratings
     "ml-1m": Archive("MovieLens-1M", "ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906", 6_040, (1_000_209, 999_611)),
     "ml-10m": Archive("MovieLens-10M", "ml-10m.zip", "ce571fd55effeba0271552578f2648bd", 69_878, (10_000_054,)),
@@ -55,30 +57,44 @@ ARCHIVES = {
     "ml-25m": Archive("MovieLens-25M", "ml-25m.zip", "6b51fb2759a8657d3bfcbfc42b592ada", 162_541, (25_000_095,)),
 }
 
-# "1::1193::5::978300760" cut at single colons: pandas does that far faster than at "::"
+OLDEST = {"ratings": "u.data", "movies": "u.item", "users": "u.user"}  # the files of ml-100k
+COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
+GAPS = ["gap1", "gap2", "gap3"]  # "1::1193::5::978300760" is cut at single colons: pandas does that far faster
 FIELDS = ["user_id", "gap1", "item_id", "gap2", "rating", "gap3", "timestamp"]
 NUMBERS = ("rating", "timestamp")
+# What the last columns of u.item say yes or no to; before them come release dates, an address and "unknown".
+GENRES = (
+    *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
+    *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+
+
+def is_movielens(file: SourceFile) -> bool:
+    """Whether it has, by its name, one of MovieLens' own layouts."""
+    return file.name.endswith(".dat") or _is_oldest(file)
 
 
 def read_ratings(file: SourceFile) -> Interactions:
-    """Read UserID::MovieID::Rating::Timestamp; every rating counts as an interaction.
+    """Read UserID::MovieID::Rating::Timestamp, or u.data with tabs; every rating counts as an interaction.
 
     The original is in no order of time, so it is sorted; equal times (half of ML-1M) keep the order of the file.
 
     Raises:
         UserError: the file cannot be read as this, with line and field.
     """
+    oldest = _is_oldest(file)
+    fields = COLUMNS if oldest else FIELDS
     frame = read_table(
         file,
         _explain,
-        sep=":",
+        sep="\t" if oldest else ":",
         header=None,
-        names=FIELDS,
-        dtype={name: "category" for name in FIELDS if name not in NUMBERS},
+        names=fields,
+        dtype={name: "category" for name in fields if name not in NUMBERS},
         quoting=csv.QUOTE_NONE,
         encoding="latin-1",
     )
-    if any(list(frame[gap].cat.categories) != [""] for gap in ("gap1", "gap2", "gap3")):
+    if not oldest and any(list(frame[gap].cat.categories) != [""] for gap in GAPS):
         _explain(file)
     if frame["rating"].dtype.kind not in "if":
         _explain(file)
@@ -86,9 +102,9 @@ def read_ratings(file: SourceFile) -> Interactions:
 
 
 def read_movies(file: SourceFile) -> dict[str, Item]:
-    """Read MovieID::Title::Genres -> {original id: Item}; the year is that at the end of the title.
+    """Read MovieID::Title::Genres, or u.item -> {original id: Item}; the year is that at the end of the title.
 
-    ml-1m is Latin-1, ml-10m UTF-8. Accents in Latin-1 are not valid UTF-8: that is tried first.
+    ml-100k and ml-1m are Latin-1, ml-10m UTF-8. Accents in Latin-1 are not valid UTF-8: that is tried first.
     """
     with file.open() as stream:
         raw = stream.read()
@@ -96,11 +112,13 @@ def read_movies(file: SourceFile) -> dict[str, Item]:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    movies: dict[str, Item] = {}
+    movies, oldest = {}, _is_oldest(file)
     for number, line in enumerate(text.rstrip("\r\n").split("\n"), start=1):
-        fields = line.rstrip("\r").split("::")
+        line = line.rstrip("\r")
+        fields = _oldest_movie(line) if oldest else line.split("::")
         if len(fields) != 3 or not fields[0]:
-            raise file.refusal("not MovieID::Title::Genres; mend or remove the line", number)
+            form = "a line of u.item" if oldest else "MovieID::Title::Genres"
+            raise file.refusal(f"not {form}; mend or remove the line", number)
         movie, title, genres = fields
         if movie in movies:
             what = f"movie {shown(movie)} stands on an earlier line too; remove one"
@@ -110,12 +128,13 @@ def read_movies(file: SourceFile) -> dict[str, Item]:
 
 
 def read_people(file: SourceFile) -> Users:
-    """Read UserID::Gender::Age::Occupation::Zip; the zip code, nearly one per user, is left out."""
-    rows: dict[str, tuple[str, ...]] = {}
+    """Read UserID::Gender::Age::Occupation::Zip, or u.user; the zip code, nearly one per user, is left out."""
+    rows, oldest = {}, _is_oldest(file)
     for number, line in file.lines("latin-1"):
-        user, *values = line.split("::")
+        user, *values = _oldest_person(line) if oldest else line.split("::")
         if len(values) != 4 or not user:
-            raise file.refusal("not UserID::Gender::Age::Occupation::Zip; mend or remove the line", number)
+            form = "a line of u.user" if oldest else "UserID::Gender::Age::Occupation::Zip"
+            raise file.refusal(f"not {form}; mend or remove the line", number)
         if user in rows:
             raise file.refusal(f"user {shown(user)} stands on an earlier line too; remove one", number, "UserID")
         rows[user] = tuple(values[:3])
@@ -123,7 +142,7 @@ def read_people(file: SourceFile) -> Users:
 
 
 def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None, SourceFile | None]:
-    """ratings, movies and users (None if they are not there) inside a zip archive, each a .dat or .csv file.
+    """ratings, movies and users (None if they are not there) inside a zip archive.
 
     Nothing is unpacked to disk. Names that would leave an unpacker's folder are refused all the same: such an archive
     is not what GroupLens made.
@@ -139,23 +158,43 @@ def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None, SourceFile 
             what = f"holds {shown(name)}, a path that leaves its folder; do not use this archive"
             raise whole.refusal(what)
     found = {}
-    for wanted in ("ratings", "movies", "users"):
-        members = [name for name in names if PurePosixPath(name).name in (f"{wanted}.dat", f"{wanted}.csv")]
+    for wanted, oldest in OLDEST.items():
+        members = [name for name in names if PurePosixPath(name).name in (f"{wanted}.dat", f"{wanted}.csv", oldest)]
         if len(members) > 1:
             raise whole.refusal(f"holds {' and '.join(members)}; unpack the one that is meant")
         found[wanted] = SourceFile(path, members[0]) if members else None
     if found["ratings"] is None:
-        raise whole.refusal("holds no ratings.dat and no ratings.csv; give a MovieLens archive such as ml-1m.zip")
+        raise whole.refusal("holds no ratings.dat, ratings.csv or u.data; give a MovieLens archive such as ml-1m.zip")
     return found["ratings"], found["movies"], found["users"]
 
 
+def _is_oldest(file: SourceFile) -> bool:
+    return file.name in OLDEST.values()
+
+
+def _oldest_movie(line: str) -> list[str]:
+    """MovieID, Title and Genres of a line of u.item; nothing of another line."""
+    fields = line.split("|")
+    if len(fields) != 6 + len(GENRES):
+        return []
+    return [*fields[:2], "|".join(genre for genre, flag in zip(GENRES, fields[6:], strict=True) if flag == "1")]
+
+
+def _oldest_person(line: str) -> list[str]:
+    """UserID, Gender, Age, Occupation and Zip of a line of u.user; of another line as many columns as it has."""
+    fields = line.split("|")
+    return [fields[place] for place in (0, 2, 1, 3, 4)] if len(fields) == 5 else fields
+
+
 def _explain(file: SourceFile) -> NoReturn:
-    form = "UserID::MovieID::Rating::Timestamp"
+    form, parted_by = "UserID::MovieID::Rating::Timestamp", "::"
+    if _is_oldest(file):
+        form, parted_by = form.replace("::", "\t"), "\t"
     for number, line in file.lines("latin-1"):
-        fields = line.split("::")
+        fields = line.split(parted_by)
         if len(fields) != 4:
             raise file.refusal(f"{len(fields)} fields, not {form}; mend the line", number)
-        for name, value in zip(form.split("::"), fields, strict=True):
+        for name, value in zip(form.split(parted_by), fields, strict=True):
             is_id = name in ("UserID", "MovieID")
             if not value or (":" in value if is_id else not is_number(value)):
                 what = f"{shown(value)} is not {'an id' if is_id else 'a number of up to 18 digits'}; mend the line"

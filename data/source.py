@@ -8,14 +8,14 @@ from pathlib import Path
 
 from data.interactions import Interactions, read_interactions
 from data.itemfile import Item, read_items
-from data.movielens import ARCHIVES, open_archive, read_movies, read_people, read_ratings
+from data.movielens import ARCHIVES, OLDEST, is_movielens, open_archive, read_movies, read_people, read_ratings
 from data.sequencefile import read_sequences
 from data.sourcefile import SourceFile, checksum
 from data.userfile import Users, read_users
 from errors import UserError
 
 TABLES = (".csv", ".csv.gz", ".inter", ".txt")
-NAMES = ("ratings.dat", "interactions.csv.gz", "interactions.csv", "ratings.csv")  # that are looked for in a folder
+NAMES = ("ratings.dat", "u.data", "interactions.csv.gz", "interactions.csv", "ratings.csv")  # looked for in a folder
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,18 @@ def find_source(
         table, items, users = open_archive(path)
     else:
         table = SourceFile(path)
-        items, users = _beside(path, "items.csv", "movies.csv", "movies.dat"), _beside(path, "users.csv", "users.dat")
+        items = _beside(table, "items.csv", "movies.csv", "movies.dat", OLDEST["movies"])
+        users = _beside(table, "users.csv", "users.dat", OLDEST["users"])
     items = SourceFile(item_file) if item_file else items
     users = SourceFile(user_file) if user_file else users
 
     def read() -> Interactions:
-        if _is_dat(table):
+        if is_movielens(table):
             found = read_ratings(table)
         elif path.suffix == ".txt":
             found = read_sequences(table, sort_rows)
         else:  # MovieLens has each user's items by their ids
-            found = read_interactions(table, sort_rows or Path(table.member or path).name == "ratings.csv")
+            found = read_interactions(table, sort_rows or table.name == "ratings.csv")
         if archive:
             archive.require(found, table)
         return found
@@ -81,12 +82,12 @@ def find_source(
     def read_item_file() -> dict[str, Item]:
         if items is None:
             return {}
-        return read_movies(items) if _is_dat(items) else read_items(items)
+        return read_movies(items) if is_movielens(items) else read_items(items)
 
     def read_user_file() -> Users:
         if users is None:
             return Users()
-        return read_people(users) if _is_dat(users) else read_users(users)
+        return read_people(users) if is_movielens(users) else read_users(users)
 
     def checksums() -> dict[str, str]:
         files = list(dict.fromkeys([table.path] + ([items.path] if items else [])))
@@ -95,10 +96,6 @@ def find_source(
 
     label = f"{archive.title if archive else dataset}, file {path.name}"
     return Source(label, read, read_item_file, read_user_file, checksums)
-
-
-def _is_dat(file: SourceFile) -> bool:
-    return (file.member or file.path.name).endswith(".dat")
 
 
 def known_file(dataset: str, folder: Path) -> Path | None:
@@ -121,12 +118,17 @@ def _file_at(dataset: str, path: Path) -> Path:
         return file
     if not path.exists():
         raise UserError(f"source {path} does not exist; check the path.")
-    if not path.name.endswith((".zip", ".dat", *TABLES)):
-        raise UserError(f"source {path} is no .zip, .dat, .csv, .csv.gz, .inter or .txt file; give one of these.")
+    if not path.name.endswith((".zip", ".dat", *TABLES)) and path.name != OLDEST["ratings"]:
+        kinds = ".zip, .dat, .csv, .csv.gz, .inter or .txt file, nor u.data"
+        raise UserError(f"source {path} is no {kinds}; give one of these.")
     return path
 
 
-def _beside(path: Path, *names: str) -> SourceFile | None:
-    """The first file of these that belongs to the one at `path`, if there is one; a table belongs to a table only."""
-    names = [name for name in names if path.name.endswith(TABLES) or name.endswith(".dat")]
-    return next((SourceFile(path.parent / name) for name in names if (path.parent / name).is_file()), None)
+def _beside(table: SourceFile, *names: str) -> SourceFile | None:
+    """The first file of these that stands beside the interactions and belongs to them, if there is one: a table belongs
+    to a table only, and what ml-100k has to its u.data."""
+    files = [SourceFile(table.path.parent / name) for name in names]
+    oldest = table.name in OLDEST.values()
+    belong = [file for file in files if (file.name in OLDEST.values()) == oldest]
+    belong = [file for file in belong if is_movielens(file) or not is_movielens(table)]
+    return next((file for file in belong if file.path.is_file()), None)

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from data.progress import progress
@@ -65,6 +65,11 @@ class SourceFile:
 
     path: Path
     member: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the file itself, without its folder."""
+        return PurePosixPath(self.member).name if self.member else self.path.name
 
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)

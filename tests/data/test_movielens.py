@@ -99,6 +99,66 @@ def test_later_editions_are_tables(tmp_path, packed):
     assert not source.users().rows
 
 
+MOVIE_100K = "10|Misérables, Les (1995)|01-Jan-1995||http://us.imdb.com/M/title-exact?a%20b|" + "|".join(
+    "0" * 9 + "1001" + "0" * 6
+)
+FILES_100K = {
+    "u.data": "1\t10\t2\t200\n1\t20\t3\t100\n2\t20\t1\t50\n",
+    "u.item": MOVIE_100K + "\n20|unknown||||1" + "|0" * 18 + "\n",
+    "u.user": "1|24|M|technician|85711\n2|53|F|other|94043\n",
+}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_oldest_edition_has_columns_of_its_own(tmp_path, packed):
+    if packed:
+        with zipfile.ZipFile(tmp_path / "ml.zip", "w") as archive:
+            for name, text in FILES_100K.items():
+                archive.writestr(f"ml-100k/{name}", text.encode("latin-1"))
+            archive.writestr("ml-100k/u1.base", FILES_100K["u.data"])
+    else:
+        for name, text in FILES_100K.items():
+            write(tmp_path, name, text.encode("latin-1"))
+        write(tmp_path, "users.csv", "user_id,gender\n1,X\n")  # of another source
+    source = find_source("mine", tmp_path / "ml.zip" if packed else tmp_path)
+    found = source.read()
+    assert [found.item_ids[i] for i in found.items] == ["20", "10", "20"]  # by time: the file is in no order
+    assert found.ratings.tolist() == [3, 2, 1]
+    assert source.items() == {"10": ("Misérables, Les (1995)", "Fantasy|Musical", "1995"), "20": ("unknown", "", "")}
+    assert source.users().columns == ("gender", "age", "occupation")
+    assert source.users().rows == {"1": ("M", "24", "technician"), "2": ("F", "53", "other")}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "parts"),
+    [
+        ("u.data", "1 10 3 200", ["line 4", "1 fields"]),
+        ("u.data", "1\t10\t3\t200\t5", ["line 4", "5 fields"]),
+        ("u.data", "1\t\t3\t200", ["line 4", "MovieID"]),
+        ("u.data", "1\t10\tgood\t200", ["line 4", "Rating", "'good'"]),
+        ("u.data", "1\t10\t3\tnow", ["line 4", "Timestamp", "'now'"]),
+        ("u.item", MOVIE_100K, ["line 3", "movie '10'", "earlier line"]),
+        ("u.item", "30|A film (1990)|0|0", ["line 3", "not a line of u.item"]),
+        ("u.user", "2|53|F|other|94043", ["line 3", "user '2'", "earlier line"]),
+        ("u.user", "3|53|F|other", ["line 3", "not a line of u.user"]),
+    ],
+)
+def test_bad_lines_of_the_oldest_edition_are_refused(tmp_path, name, line, parts):
+    read = {"u.data": read_ratings, "u.item": read_movies, "u.user": read_people}[name]
+    with pytest.raises(UserError) as refusal:
+        read(write(tmp_path, name, FILES_100K[name] + line + "\n"))
+    for part in [name, *parts]:
+        assert part in str(refusal.value)
+
+
+def test_films_of_the_oldest_edition_do_not_go_with_other_tables(tmp_path):
+    for name, text in FILES_100K.items():
+        write(tmp_path, name, text.encode("latin-1"))
+    write(tmp_path, "interactions.csv", "user_id,item_id,timestamp\n1,10,200\n")
+    assert not find_source("mine", tmp_path / "interactions.csv").items()
+    assert find_source("mine", tmp_path / "u.data").items()
+
+
 @pytest.mark.parametrize("name", ["../ratings.dat", "/etc/ratings.dat", "a/../../x", "..\\x", "C:\\x"])
 def test_paths_that_escape_are_refused(tmp_path, movielens_zip, name):
     with zipfile.ZipFile(movielens_zip, "a") as archive:
