@@ -69,9 +69,14 @@ GENRES = (
 )
 
 
+def is_oldest(file: SourceFile) -> bool:
+    """Whether it is, by its name, of MovieLens-100K."""
+    return file.name in OLDEST.values()
+
+
 def is_movielens(file: SourceFile) -> bool:
     """Whether it has, by its name, one of MovieLens' own layouts."""
-    return file.name.endswith(".dat") or _is_oldest(file)
+    return file.name.endswith(".dat") or is_oldest(file)
 
 
 def read_ratings(file: SourceFile) -> Interactions:
@@ -82,7 +87,7 @@ def read_ratings(file: SourceFile) -> Interactions:
     Raises:
         UserError: the file cannot be read as this, with line and field.
     """
-    oldest = _is_oldest(file)
+    oldest = is_oldest(file)
     fields = COLUMNS if oldest else FIELDS
     frame = read_table(
         file,
@@ -112,7 +117,7 @@ def read_movies(file: SourceFile) -> dict[str, Item]:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    movies, oldest = {}, _is_oldest(file)
+    movies, oldest = {}, is_oldest(file)
     for number, line in enumerate(text.rstrip("\r\n").split("\n"), start=1):
         line = line.rstrip("\r")
         fields = _oldest_movie(line) if oldest else line.split("::")
@@ -129,7 +134,7 @@ def read_movies(file: SourceFile) -> dict[str, Item]:
 
 def read_people(file: SourceFile) -> Users:
     """Read UserID::Gender::Age::Occupation::Zip, or u.user; the zip code, nearly one per user, is left out."""
-    rows, oldest = {}, _is_oldest(file)
+    rows, oldest = {}, is_oldest(file)
     for number, line in file.lines("latin-1"):
         user, *values = _oldest_person(line) if oldest else line.split("::")
         if len(values) != 4 or not user:
@@ -168,10 +173,6 @@ def open_archive(path: Path) -> tuple[SourceFile, SourceFile | None, SourceFile 
     return found["ratings"], found["movies"], found["users"]
 
 
-def _is_oldest(file: SourceFile) -> bool:
-    return file.name in OLDEST.values()
-
-
 def _oldest_movie(line: str) -> list[str]:
     """MovieID, Title and Genres of a line of u.item; nothing of another line."""
     fields = line.split("|")
@@ -188,7 +189,7 @@ def _oldest_person(line: str) -> list[str]:
 
 def _explain(file: SourceFile) -> NoReturn:
     form, parted_by = "UserID::MovieID::Rating::Timestamp", "::"
-    if _is_oldest(file):
+    if is_oldest(file):
         form, parted_by = form.replace("::", "\t"), "\t"
     for number, line in file.lines("latin-1"):
         fields = line.split(parted_by)

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from data.interactions import Interactions, read_interactions
 from data.itemfile import Item, read_items
-from data.movielens import ARCHIVES, OLDEST, is_movielens, open_archive, read_movies, read_people, read_ratings
+from data.movielens import (
+    ARCHIVES,
+    OLDEST,
+    is_movielens,
+    is_oldest,
+    open_archive,
+    read_movies,
+    read_people,
+    read_ratings,
+)
 from data.sequencefile import read_sequences
 from data.sourcefile import SourceFile, checksum
 from data.userfile import Users, read_users
@@ -127,8 +136,9 @@ def _file_at(dataset: str, path: Path) -> Path:
 def _beside(table: SourceFile, *names: str) -> SourceFile | None:
     """The first file of these that stands beside the interactions and belongs to them, if there is one: a table belongs
     to a table only, and what ml-100k has to its u.data."""
-    files = [SourceFile(table.path.parent / name) for name in names]
-    oldest = table.name in OLDEST.values()
-    belong = [file for file in files if (file.name in OLDEST.values()) == oldest]
-    belong = [file for file in belong if is_movielens(file) or not is_movielens(table)]
-    return next((file for file in belong if file.path.is_file()), None)
+
+    def belongs(file: SourceFile) -> bool:
+        return is_oldest(file) == is_oldest(table) and (is_movielens(file) or not is_movielens(table))
+
+    files = (SourceFile(table.path.parent / name) for name in names)
+    return next((file for file in files if belongs(file) and file.path.is_file()), None)
