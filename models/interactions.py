@@ -6,7 +6,10 @@ from mindspore import nn, ops
 
 from models.layers import AddBias
 from retrieval import CodeScorer
-from retrieval.interactions import DNN, TINY, Interaction, interaction, settings_of
+from retrieval.interactions import interaction, settings_of
+from retrieval.interactions.base import Interaction
+from retrieval.interactions.dnn import DNN
+from retrieval.interactions.operations import TINY
 
 ms.jit_class(Interaction)  # lets the graph compiler read the formulas as they stand
 

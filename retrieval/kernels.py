@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from retrieval.interactions import DNN
+from retrieval.interactions.dnn import DNN
 
 ITEMS_PER_BLOCK = 1024  # 1 MB of activations at width 256
 

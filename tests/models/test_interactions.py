@@ -7,7 +7,8 @@ from mindspore import nn
 
 from models.interactions import InteractionCell
 from retrieval import ArrayLibrary, build_index, load_scorer, save_scorer
-from retrieval.interactions import INTERACTIONS, DotBeside, Interaction, Operations, dense_weights, interaction
+from retrieval.interactions import INTERACTIONS, DotBeside, Interaction, Operations, interaction
+from retrieval.interactions.base import dense_weights
 
 E = D = 6
 N_ITEMS, BATCH, TOKENS = 23, 4, 3
