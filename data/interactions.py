@@ -114,7 +114,7 @@ def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus first fields for labels
         explain(file)
     if frame["timestamp"].dtype.kind not in "iuf":
-        frame["timestamp"] = [_seconds(str(text)) for text in frame["timestamp"]]
+        frame["timestamp"] = [seconds(str(text)) for text in frame["timestamp"]]
     if not np.isfinite(frame["timestamp"].to_numpy()).all():
         explain(file)
     if any("" in frame[name].cat.categories for name in ("user_id", "item_id")):
@@ -169,7 +169,7 @@ def is_number(text: str) -> bool:
     return not text.lstrip("+-").isdecimal() or abs(int(text)) < 2**63
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """The seconds from 1970 to a date in ISO 8601, in UTC where it names no zone; NaN for any other text."""
     try:
         date = datetime.fromisoformat(text if DATE.match(text) else "")
@@ -228,7 +228,7 @@ def _explain(file: SourceFile) -> NoReturn:
             if not value:
                 raise file.refusal("empty; give every row an id", line, name)
         number = is_number(time)
-        if not number and math.isnan(_seconds(time)):
+        if not number and math.isnan(seconds(time)):
             what = (
                 f"{shown(time)} is neither a number of up to 18 digits nor a date; write seconds, such as 978300760, or"
             )

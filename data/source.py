@@ -18,12 +18,13 @@ from data.movielens import (
     read_people,
     read_ratings,
 )
+from data.reviewfile import ENDS, read_products, read_reviews
 from data.sequencefile import read_sequences
 from data.sourcefile import SourceFile, checksum
 from data.userfile import Users, read_users
 from errors import UserError
 
-TABLES = (".csv", ".csv.gz", ".inter", ".txt")
+TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".inter", ".txt", *ENDS)
 NAMES = ("ratings.dat", "u.data", "interactions.csv.gz", "interactions.csv", "ratings.csv")  # looked for in a folder
 
 
@@ -82,6 +83,8 @@ def find_source(
             found = read_ratings(table)
         elif path.suffix == ".txt":
             found = read_sequences(table, sort_rows)
+        elif path.name.endswith(ENDS):
+            found = read_reviews(table)
         else:  # MovieLens has each user's items by their ids
             found = read_interactions(table, sort_rows or table.name == "ratings.csv")
         if archive:
@@ -91,6 +94,8 @@ def find_source(
     def read_item_file() -> dict[str, Item]:
         if items is None:
             return {}
+        if items.name.endswith(ENDS):
+            return read_products(items)
         return read_movies(items) if is_movielens(items) else read_items(items)
 
     def read_user_file() -> Users:
@@ -128,7 +133,7 @@ def _file_at(dataset: str, path: Path) -> Path:
     if not path.exists():
         raise UserError(f"source {path} does not exist; check the path.")
     if not path.name.endswith((".zip", ".dat", *TABLES)) and path.name != OLDEST["ratings"]:
-        kinds = ".zip, .dat, .csv, .csv.gz, .inter or .txt file, nor u.data"
+        kinds = ".zip, .dat, .inter, .txt, .csv, .tsv, .json or .jsonl file (the last four also .gz), nor u.data"
         raise UserError(f"source {path} is no {kinds}; give one of these.")
     return path
 

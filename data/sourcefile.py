@@ -33,7 +33,7 @@ OUR_NAMES = {  # of columns that others name: MovieLens since 20M, Amazon Review
     "movie_title": "title",
     "release_year": "year",
 }
-RECBOLE = (".inter", ".item", ".user")  # tables parted by tabs, whose headers have types, "user_id:token"
+TABBED = (".tsv", ".tsv.gz", ".inter", ".item", ".user")  # by tabs; headers of RecBole have types, "user_id:token"
 
 
 def shown(text: str) -> str:
@@ -77,7 +77,7 @@ class SourceFile:
     @property
     def delimiter(self) -> str:
         """What parts the fields of a table."""
-        return "\t" if self.path.suffix in RECBOLE else ","
+        return "\t" if self.path.name.endswith(TABBED) else ","
 
     @property
     def quoting(self) -> int:

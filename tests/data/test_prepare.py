@@ -410,7 +410,7 @@ def test_bad_arguments_are_refused(tmp_path, arguments, part):
 
 def test_sources_of_no_known_form_are_refused(tmp_path):
     (tmp_path / "x.parquet").write_text("x")
-    with pytest.raises(UserError, match="csv.gz"):
+    with pytest.raises(UserError, match="also .gz"):
         prepare("mine", tmp_path / "x.parquet", tmp_path / "out")
     with pytest.raises(UserError, match="interactions.csv"):
         prepare("mine", tmp_path, tmp_path / "out")
