@@ -25,7 +25,15 @@ from data.userfile import Users, read_users
 from errors import UserError
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".inter", ".txt", *ENDS)
-NAMES = ("ratings.dat", "u.data", "interactions.csv.gz", "interactions.csv", "ratings.csv")  # looked for in a folder
+NAMES = (  # looked for in a folder
+    "ratings.dat",
+    "u.data",
+    "interactions.csv.gz",
+    "interactions.csv",
+    "interactions.tsv.gz",
+    "interactions.tsv",
+    "ratings.csv",
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def known_file(dataset: str, folder: Path) -> Path | None:
 
 
 def _names(dataset: str) -> tuple[str, ...]:
-    return (*NAMES, f"{dataset}.inter", f"{dataset}.txt", f"{dataset}.zip")
+    return (*NAMES, *(dataset + end for end in (".inter", ".txt", ".zip", *ENDS)))
 
 
 def _file_at(dataset: str, path: Path) -> Path:

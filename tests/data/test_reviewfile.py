@@ -106,5 +106,6 @@ def test_titles_and_categories_of_products(tmp_path):
 def test_a_source_of_both(tmp_path):
     reviews = write(tmp_path / "Toys.jsonl.gz", [KINDS["Amazon 2023"](*row) for row in ROWS])
     products = write(tmp_path / "meta_Toys.jsonl.gz", [{"parent_asin": "B001", "title": "A train"}])
-    source = find_source("mine", reviews.path, products.path)
-    assert told(source.read()) == told(read_reviews(reviews)) and source.items() == {"B001": Item("A train")}
+    for place in (reviews.path, tmp_path):  # in a folder, by the name of the dataset
+        source = find_source("Toys", place, products.path)
+        assert told(source.read()) == told(read_reviews(reviews)) and source.items() == {"B001": Item("A train")}
