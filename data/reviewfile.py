@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from data.interactions import Interactions, arrange, seconds
+from data.interactions import Interactions, arrange, is_number, seconds
 from data.itemfile import Item, year_in
 from data.sourcefile import SourceFile, shown
 
@@ -41,12 +41,16 @@ def read_reviews(file: SourceFile) -> Interactions:
             if value in (None, ""):
                 keys = " or ".join(map(repr, KEYS[name]))
                 raise file.refusal(f"no {keys}; give every review one", line)
+        user, item = str(user), str(item)
+        for name, text in (("user_id", user), ("item_id", item)):
+            if _writable(text) != text:
+                raise file.refusal(f"{shown(text)} holds a NUL or half a character; mend it", line, name)
         time = time if _is_number(time) else seconds(str(time))
-        if not math.isfinite(time):
+        if math.isnan(time):
             raise file.refusal("the time is neither a number nor a date such as 2000-12-31 22:12:40; mend it", line)
         rating = _told(review, "rating")
         rating = rating if _is_number(rating) else math.nan
-        for column, value in zip(columns.values(), (str(user), str(item), time, rating), strict=True):
+        for column, value in zip(columns.values(), (user, item, time, rating), strict=True):
             column.append(value)
         lines.append(line)
     if not lines:
@@ -66,10 +70,10 @@ def read_products(file: SourceFile) -> dict[str, Item]:
         if item in (None, ""):
             raise file.refusal(f"no {' or '.join(map(repr, KEYS['item_id']))}; give every line one", line)
         title, categories = (_told(product, name) or "" for name in ("title", "categories"))
-        if isinstance(categories, str):
-            categories = categories.split(", ")
-        title = " ".join(str(title).split())
-        items.setdefault(str(item), Item(title, "|".join(map(str, categories)), year_in(title)))
+        if not isinstance(categories, list):
+            categories = str(categories).split(", ")
+        title = " ".join(_writable(str(title)).split())
+        items.setdefault(str(item), Item(title, _writable("|".join(map(str, categories))), year_in(title)))
     return items
 
 
@@ -91,4 +95,9 @@ def _told(about: dict, name: str):
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and is_number(repr(value))
+
+
+def _writable(text: str) -> str:
+    """What UTF-8 and tables can hold of it: JSON can tell halves of characters and NUL bytes."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

@@ -71,7 +71,11 @@ def test_ratings_that_some_reviews_lack_are_none(tmp_path):
         ('{"user_id": "u", "asin": "B", "date": "yesterday"}', "line 2: the time is neither a number nor a date"),
         ('{"user_id": "u", "asin": "B", "timestamp": NaN}', "line 2: the time is neither a number nor a date"),
         ('{"user_id": "u", "asin": "B", "timestamp": true}', "line 2: the time is neither a number nor a date"),
+        ('{"user_id": "u", "asin": "B", "timestamp": 1' + 400 * "0" + "}", "line 2: the time is neither a number"),
+        ('{"user_id": "u", "asin": "B", "timestamp": 9223372036854775808}', "line 2: the time is neither a number nor"),
         ('{"user_id": "u7 ", "asin": "B", "timestamp": 1}', "line 2, column user_id: .* would be two ids"),
+        (r'{"user_id": "u\ud83d", "asin": "B", "timestamp": 1}', "line 2, column user_id: .* half a character"),
+        (r'{"user_id": "u", "asin": "B\u0000", "timestamp": 1}', "line 2, column item_id: .* holds a NUL"),
     ],
 )
 def test_what_is_no_review_is_refused_with_its_line(tmp_path, line, message):
@@ -93,11 +97,13 @@ def test_titles_and_categories_of_products(tmp_path):
         {"asin": "B2", "title": None, "category": []},
         {"business_id": "B3", "name": "Pizza", "categories": "Food, Pizza"},
         {"asin": "B1", "title": "another"},
+        {"asin": "B4", "title": "Half \ud83d a\0 face", "categories": 5},
     ]
     assert read_products(write(tmp_path / "meta.jsonl", products)) == {
         "B1": Item("A train (1999)", "Toys|Trains", "1999"),
         "B2": Item(),
         "B3": Item("Pizza", "Food|Pizza"),
+        "B4": Item("Half ? a face", "5"),
     }
     with pytest.raises(UserError, match="line 2: no 'item_id' or 'parent_asin' or 'asin'"):
         read_products(write(tmp_path / "bad.jsonl", [{"asin": "B"}, {"title": "t"}]))
