@@ -79,7 +79,7 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
         UserError: the file cannot be read as this, with line and column.
     """
     file.places(COLUMNS)
-    header = file.header()
+    header = file.header([*COLUMNS, "rating"])
     names = [name if name not in header[:place] else f"{name} {place}" for place, name in enumerate(header)]
     ids = {name: "category" for name in names if name != "timestamp"}
     form = {"sep": file.delimiter, "quoting": file.quoting, "encoding": "utf-8"}

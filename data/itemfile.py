@@ -31,7 +31,7 @@ def read_items(file: SourceFile) -> dict[str, Item]:
     With a header, UTF-8; categories stand in one cell, parted by "|". Without a column of its own, the year is that
     at the end of the title.
     """
-    header = file.header()
+    header = file.header(Item._fields)
     columns = ["item_id", "title"] + [name for name in ("categories", "year") if name in header]
     places = file.places(columns)
     items: dict[str, Item] = {}

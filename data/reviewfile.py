@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from collections.abc import Iterator
@@ -10,22 +11,14 @@ import pandas as pd
 
 from data.interactions import Interactions, arrange, is_number, seconds
 from data.itemfile import Item, year_in
-from data.sourcefile import SourceFile, shown
+from data.sourcefile import OTHER_NAMES, SourceFile, first_of, shown
 
 ENDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")  # of names of such files
-KEYS = {  # what others name it: Amazon Reviews 2023, those of 2014 and 2018, Yelp; the first that an object has counts
-    "user_id": ("user_id", "reviewerID"),
-    "item_id": ("item_id", "parent_asin", "asin", "business_id"),
-    "timestamp": ("timestamp", "unixReviewTime", "date"),
-    "rating": ("rating", "overall", "stars"),
-    "title": ("title", "name"),
-    "categories": ("categories", "category"),
-}
 NEEDED = ("user_id", "item_id", "timestamp")  # of a review
 
 
 def read_reviews(file: SourceFile) -> Interactions:
-    """Read {"user_id": .., "item_id": .., "timestamp": ..} and perhaps "rating", by these names or those of KEYS.
+    """Read {"user_id": .., "item_id": .., "timestamp": ..} and perhaps "rating", by these names or the OTHER_NAMES.
 
     Timestamps are numbers, or dates in ISO 8601. Published reviews are in no order of time, so they are sorted by it;
     equal times keep the order of the file.
@@ -39,8 +32,7 @@ def read_reviews(file: SourceFile) -> Interactions:
         user, item, time = (_told(review, name) for name in NEEDED)
         for name, value in zip(NEEDED, (user, item, time), strict=True):
             if value in (None, ""):
-                keys = " or ".join(map(repr, KEYS[name]))
-                raise file.refusal(f"no {keys}; give every review one", line)
+                raise file.refusal(f"no {_any_of(name)}; give every review one", line)
         user, item = str(user), str(item)
         for name, text in (("user_id", user), ("item_id", item)):
             if _writable(text) != text:
@@ -60,7 +52,7 @@ def read_reviews(file: SourceFile) -> Interactions:
 
 
 def read_products(file: SourceFile) -> dict[str, Item]:
-    """Read {"item_id": .., "title": .., "categories": [..]}, by these names or those of KEYS -> {original id: Item}.
+    """Read {"item_id": .., "title": .., "categories": [..]}, by these names or the OTHER_NAMES -> {original id: Item}.
 
     Of an item that comes again the first line counts; the year is that at the end of the title.
     """
@@ -68,12 +60,14 @@ def read_products(file: SourceFile) -> dict[str, Item]:
     for line, product in _objects(file):
         item = _told(product, "item_id")
         if item in (None, ""):
-            raise file.refusal(f"no {' or '.join(map(repr, KEYS['item_id']))}; give every line one", line)
+            raise file.refusal(f"no {_any_of('item_id')}; give every line one", line)
         title, categories = (_told(product, name) or "" for name in ("title", "categories"))
         if not isinstance(categories, list):
             categories = str(categories).split(", ")
+        paths = (each if isinstance(each, list) else [each] for each in categories)  # of 2014: [["Toys", "Trains"]]
+        categories = dict.fromkeys(str(name) for path in paths for name in path)
         title = " ".join(_writable(str(title)).split())
-        items.setdefault(str(item), Item(title, _writable("|".join(map(str, categories))), year_in(title)))
+        items.setdefault(str(item), Item(title, _writable("|".join(categories)), year_in(title)))
     return items
 
 
@@ -82,8 +76,8 @@ def _objects(file: SourceFile) -> Iterator[tuple[int, dict]]:
     for line, text in file.lines("utf-8"):
         try:
             told = json.loads(text)
-        except ValueError:
-            told = None
+        except (ValueError, RecursionError):
+            told = _literal(text)
         if not isinstance(told, dict):
             raise file.refusal(f"{shown(text)} is no object in JSON; write one on each line", line)
         yield line, told
@@ -91,7 +85,19 @@ def _objects(file: SourceFile) -> Iterator[tuple[int, dict]]:
 
 def _told(about: dict, name: str):
     """What an object says by one of the names; None if it says nothing."""
-    return next((about[key] for key in KEYS[name] if key in about), None)
+    return about.get(first_of(about, name))
+
+
+def _literal(text: str):
+    """What a line says in Python's words, as those of Amazon's products of 2014 do; None if it says nothing."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _any_of(name: str) -> str:
+    return " or ".join(map(repr, (name, *OTHER_NAMES[name])))
 
 
 def _is_number(value) -> bool:

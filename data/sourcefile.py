@@ -12,7 +12,7 @@ import io
 import itertools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,13 +25,14 @@ csv.field_size_limit(2**31 - 1)  # one cell holds a whole history
 MOST_UNPACKED = 50  # times what was read of the packed file so far; tables of interactions reach 3 to 5
 ALWAYS_UNPACKED = 32 << 20  # bytes that are unpacked whatever their ratio
 LONGEST = 80  # characters of the data that a message shows
-OUR_NAMES = {  # of columns that others name: MovieLens since 20M, Amazon Reviews 2023, and MovieLens by RecBole
-    "userId": "user_id",
-    "movieId": "item_id",
-    "genres": "categories",
-    "parent_asin": "item_id",
-    "movie_title": "title",
-    "release_year": "year",
+OTHER_NAMES = {  # for ours, in published data; the first that a table or an object has counts
+    "user_id": ("userId", "reviewerID", "visitorid", "user"),
+    "item_id": ("movieId", "parent_asin", "asin", "business_id", "itemid", "item"),
+    "timestamp": ("unixReviewTime", "date", "time"),
+    "rating": ("overall", "stars"),
+    "title": ("movie_title", "name"),
+    "categories": ("genres", "category"),
+    "year": ("release_year",),
 }
 TABBED = (".tsv", ".tsv.gz", ".inter", ".item", ".user")  # by tabs; headers of RecBole have types, "user_id:token"
 
@@ -40,6 +41,11 @@ def shown(text: str) -> str:
     """Text from a file as a message shows it: quoted, control characters escaped, never long."""
     quoted = repr(text[:LONGEST])
     return quoted if len(text) <= LONGEST and len(quoted) <= LONGEST else quoted[: LONGEST - 3] + "..."
+
+
+def first_of(names: Container[str], ours: str) -> str:
+    """The name that stands among `names` for one of ours: that itself, or the first of OTHER_NAMES; "" if none does."""
+    return next((name for name in (ours, *OTHER_NAMES.get(ours, ())) if name in names), "")
 
 
 def checksum(files: Iterable[Path]) -> str:
@@ -122,11 +128,15 @@ class SourceFile:
             for number, line in enumerate(text, start=1):
                 yield number, line.rstrip("\r\n")
 
-    def header(self) -> list[str]:
-        """The names of the columns of a CSV file, in our words; refuses an empty file."""
+    def header(self, ours: Iterable[str] = ()) -> list[str]:
+        """The names of the columns of a CSV file; one that stands for a name of `ours` is called so.
+
+        Refuses an empty file.
+        """
         for _, fields in self._rows():
             names = fields if self.delimiter == "," else [name.partition(":")[0] for name in fields]
-            return [name if OUR_NAMES.get(name, name) in names else OUR_NAMES[name] for name in names]
+            found = {first_of(names, name): name for name in ours}
+            return [name and found.get(name, name) for name in names]
         raise self.refusal("empty file; a header line and at least one row are needed")
 
     def body(self) -> Iterator[tuple[int, list[str]]]:
@@ -144,11 +154,11 @@ class SourceFile:
 
     def places(self, columns: list[str]) -> list[int]:
         """Where the columns stand in the header, in the order asked for."""
-        header = self.header()
+        header = self.header(columns)
         for name in columns:
             if header.count(name) != 1:
                 what = "no column" if name not in header else "more than one column"
-                cure = f"name the columns {','.join(columns)}"
+                cure = f"let the first line name the columns {','.join(columns)}"
                 raise self.refusal(f"{what} {name!r} (the header is {shown(','.join(header))}); {cure}", line=1)
         return [header.index(name) for name in columns]
 

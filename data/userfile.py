@@ -16,7 +16,7 @@ class Users(NamedTuple):
 
 def read_users(file: SourceFile) -> Users:
     """Read user_id and any other columns; with a header, UTF-8; several values stand in one cell, parted by "|"."""
-    header = file.header()
+    header = file.header(["user_id"])
     columns = [name for name in header if name != "user_id"]
     if "" in columns:
         raise file.refusal("a column without a name; name what it tells of the users", line=1)

@@ -50,6 +50,15 @@ def test_columns_may_have_the_names_of_amazon_reviews(tmp_path):
     assert histories(read(tmp_path, both)) == {"AE": ["5.0", "4.0"]}
 
 
+@pytest.mark.parametrize(
+    "header", ["reviewerID,asin,overall,unixReviewTime", "visitorid,itemid,stars,date", "user,item,rating,time"]
+)
+def test_columns_may_have_the_names_of_published_data(tmp_path, header):
+    found = read(tmp_path, header + "\na,x,5,1\na,y,4,2\n")
+    assert histories(found) == {"a": ["x", "y"]} and found.ratings.tolist() == [5, 4]
+    assert histories(read(tmp_path, f"{header},\na,x,5,1,6\n")) == {"a": ["x"]}  # a column without a name stays one
+
+
 def test_columns_that_are_not_read_may_share_a_name(tmp_path):
     text = "x,user_id,x,item_id,timestamp\n1,b,2,y,1\n"
     assert histories(read(tmp_path, text)) == {"b": ["y"]}

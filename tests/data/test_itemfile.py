@@ -13,6 +13,7 @@ def read(tmp_path, text, name="items.csv"):
 
 def test_titles_with_and_without_categories(tmp_path):
     assert read(tmp_path, "title,item_id\nA,7\n") == {"7": ("A", "", "")}
+    assert read(tmp_path, "movieId,name,genres\n7,A,War\n") == {"7": ("A", "War", "")}
     text = 'item_id,categories,title\n7,Drama|War,"A, B"\nx,,C\n'
     assert read(tmp_path, text) == {"7": ("A, B", "Drama|War", ""), "x": ("C", "", "")}
 

@@ -63,11 +63,13 @@ def test_ratings_that_some_reviews_lack_are_none(tmp_path):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("{'reviewerID': 'u'}", "line 2: .* is no object in JSON"),
+        ("{'reviewerID': u}", "line 2: .* is no object in JSON"),
+        ("[" * 9999, "line 2: .* is no object in JSON"),
+        ("{'reviewerID': 'u'}", "line 2: no 'item_id'"),
         ("[1, 2]", "line 2: .* is no object in JSON"),
         ("", "line 2: '' is no object in JSON"),
-        ('{"asin": "B", "unixReviewTime": 1}', "line 2: no 'user_id' or 'reviewerID'"),
-        ('{"user_id": "u", "asin": null, "date": "2018-07-07"}', "line 2: no 'item_id' or 'parent_asin'"),
+        ('{"asin": "B", "unixReviewTime": 1}', "line 2: no 'user_id' or .*'reviewerID'"),
+        ('{"user_id": "u", "asin": null, "date": "2018-07-07"}', "line 2: no 'item_id' or .*'parent_asin'"),
         ('{"user_id": "u", "asin": "B", "date": "yesterday"}', "line 2: the time is neither a number nor a date"),
         ('{"user_id": "u", "asin": "B", "timestamp": NaN}', "line 2: the time is neither a number nor a date"),
         ('{"user_id": "u", "asin": "B", "timestamp": true}', "line 2: the time is neither a number nor a date"),
@@ -105,8 +107,18 @@ def test_titles_and_categories_of_products(tmp_path):
         "B3": Item("Pizza", "Food|Pizza"),
         "B4": Item("Half ? a face", "5"),
     }
-    with pytest.raises(UserError, match="line 2: no 'item_id' or 'parent_asin' or 'asin'"):
+    with pytest.raises(UserError, match="line 2: no 'item_id' or .*'asin'"):
         read_products(write(tmp_path / "bad.jsonl", [{"asin": "B"}, {"title": "t"}]))
+
+
+def test_objects_in_words_of_python(tmp_path):
+    path = tmp_path / "meta_Toys.json"
+    path.write_text(
+        """{'asin': 'B1', 'title': 'Al\\'s "train"', 'price': None, 'categories': [['Toys', 'Trains'], ['Toys']]}\n"""
+    )
+    assert read_products(SourceFile(path)) == {"B1": Item('Al\'s "train"', "Toys|Trains")}
+    path.write_text("{u'reviewerID': u'u', 'asin': 'B1', 'unixReviewTime': 1}\n")
+    assert told(read_reviews(SourceFile(path))) == [("u", "B1")]
 
 
 def test_a_source_of_both(tmp_path):
