@@ -9,6 +9,7 @@ from data.ragged import Ragged
 from errors import UserError
 from metric import cost, evaluate
 from models.wide import WideTable
+from recommender import largest
 from retrieval import (
     ArrayIndex,
     ArrayLibrary,
@@ -87,7 +88,7 @@ class Matcher:
             items: ids (U, k), as recommended.
 
         Returns:
-            For each user, for each item, the largest parts as (history item or None for a token, its number, share).
+            As of `recommender.largest`; the key is the item of the history, or None for a token.
         """
         codes, shares = recommender.explain(queries, items)  # (U, C + H), (U, k, C + H)
         k_u, n_codes = self.model.coded_tokens, self.model.codes_per_user
@@ -95,20 +96,10 @@ class Matcher:
         shares = np.concatenate([of_tokens, shares[..., n_codes:]], 2)  # (U, k, k_u + H)
         history = codes[:, n_codes:]  # (U, H)
 
-        def part(user, slot):
+        def key(user, slot):
             return None if slot < k_u else int(history[user, slot - k_u] - self.item_keys.first)
 
-        return [
-            [
-                [
-                    (part(user, slot), int(slot) + 1, share[slot])
-                    for slot in np.argsort(-share, kind="stable")[:3]
-                    if share[slot] > 0
-                ]
-                for share in shares[user]
-            ]
-            for user in range(len(codes))
-        ]
+        return largest(shares, key)
 
     def codes_in_use(self, training, rng: np.random.Generator) -> np.ndarray:
         """The codes of one epoch of training histories, or of READ items of them, int64, the most used first."""

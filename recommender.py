@@ -58,3 +58,21 @@ def blocks(n_queries: int, width: int) -> list[np.ndarray]:
     """Consecutive queries, int64 each, so that a block of `width` scores per query is at most SCORES_PER_BLOCK."""
     size = max(1, SCORES_PER_BLOCK // width)
     return [np.arange(first, min(first + size, n_queries)) for first in range(0, n_queries, size)]
+
+
+def largest(shares: np.ndarray, key: Callable[[int, int], int | None]) -> list[list[list[tuple]]]:
+    """The largest parts of scores that are sums.
+
+    Args:
+        shares: (U, k, S), what each of S slots of a user gives to each of the k items recommended.
+        key: (user, slot) -> the item that stands in the slot; None for what is no item.
+
+    Returns:
+        For each user, for each item, at most three parts above 0 as (key, number of the slot from 1, share).
+    """
+
+    def parts(user, share):
+        slots = np.argsort(-share, kind="stable")[:3]
+        return [(key(user, slot), int(slot) + 1, share[slot]) for slot in slots if share[slot] > 0]
+
+    return [[parts(user, share) for share in shares[user]] for user in range(len(shares))]

@@ -288,7 +288,7 @@ def settings_of(checkpoint, h, given):
     """Hyper-parameters a checkpoint was trained with; only flags about index and evaluation are taken from this call.
 
     Args:
-        checkpoint: a file in the folder of the run.
+        checkpoint: a file in the folder of the run; of a baseline, which is fitted anew, its config.json.
         h: `work.Hyperparameters` of this call. given: names of those that were given.
 
     Raises:
@@ -296,15 +296,17 @@ def settings_of(checkpoint, h, given):
             checkpoint.
     """
     if Path(checkpoint).is_dir():
-        raise UserError(f"{checkpoint} is a folder; name the checkpoint in it, {Path(checkpoint) / BEST}.")
+        names = f"{Path(checkpoint) / BEST}, or a baseline's config.json"
+        raise UserError(f"{checkpoint} is a folder; name the checkpoint in it, {names}.")
     fields = {f.name: f for f in dataclasses.fields(Hyperparameters)}
     for name in sorted(given):
         if fields[name].metadata["group"] not in FREE:
             raise UserError(f"--{name} cannot change a trained model; leave it out, its value is in config.json.")
     path = Path(checkpoint).parent / "config.json"
     stored = dict(read_config(path)["hyperparameters"])
-    if stored.get("model") in BASELINES:
-        raise UserError(f"{path.parent} is of {stored['model']}, which leaves no checkpoint; run it anew, in seconds.")
+    if stored.get("model") in BASELINES and Path(checkpoint).name != path.name:
+        what = f"{path.parent} is of {stored['model']}, which leaves no checkpoint"
+        raise UserError(f"{what}; give {path} to --mode recommend, which fits it anew.")
     if set(stored) != set(fields):
         unknown = ", ".join(sorted(set(stored) ^ set(fields)))
         raise UserError(f"{path} has other settings than this version: {unknown}; train anew.")
@@ -402,6 +404,8 @@ def load_matcher(h, data, checkpoint):
     Raises:
         UserError: as `load_model`, or the files are not those of one finished run.
     """
+    if h.model in BASELINES:
+        raise UserError(f"{h.model} leaves no checkpoint; --mode train fits and evaluates it anew.")
     checkpoint = Path(checkpoint)
     folder, wide = checkpoint.parent, None
     model = load_model(h, data, checkpoint)

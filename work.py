@@ -273,7 +273,9 @@ class Command:
     )
     preset: str = _parameter("best", "run", "settings that flags then change", choices=tuple(PRESETS))
     name: str | None = _parameter(None, "run", "results go to runs/NAME; default: model, encoder, dataset and seed")
-    checkpoint: str | None = _parameter(None, "run", "for every mode but train: a checkpoint, config.json beside it")
+    checkpoint: str | None = _parameter(
+        None, "run", "for every mode but train: a checkpoint, config.json beside it; recommend takes that of a baseline"
+    )
     resume: bool = _parameter(False, "run", "1: go on with an interrupted run of this name")
     trained: str | None = _parameter(
         None,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import shlex
@@ -159,13 +160,20 @@ def fit_baseline(h, command, data, given):
     report.unused(given & group("model", "wide", "quantiser", "training", "data", "index") - read, h.model)
     with _claimed(command, f"{h.model}-{data.prepared.dataset}") as folder:
         write_config(folder.path, h, data, command.preset, given)
-        report.doing(f"fitting {h.model}")
-        started = time.perf_counter()
-        recommender = baselines.fit(h.model, data.training.sequences, data.catalogue.n_items, **dataclasses.asdict(h))
-        print(f"{h.model} fitted in {time.perf_counter() - started:.1f} s, results in {folder.path}/")
+        recommender = _fitted(h, data)
+        print(f"results in {folder.path}/")
         found = evaluate(recommender, data.test, h.topk, h.exclude_seen)
         report.results({"exhaustive": found}, data.prepared, h, folder.path)
         report.below_popularity(found, _popular(h, data))
+
+
+def _fitted(h, data):
+    """The baseline, fitted to the training sequences."""
+    report.doing(f"fitting {h.model}")
+    started = time.perf_counter()
+    fitted = baselines.fit(h.model, data.training.sequences, data.catalogue.n_items, **dataclasses.asdict(h))
+    print(f"{h.model} fitted in {time.perf_counter() - started:.1f} s")
+    return fitted
 
 
 def test(h, command, data, given):
@@ -182,21 +190,29 @@ def _claimed(command, usual):
 
 
 def recommend(h, command, data, given):
-    """Prints, for some test users, the titles of their history and of the ten items recommended next."""
-    matcher = load_matcher(h, data, command.checkpoint)
+    """Prints, for some test users, the titles of their history and of the ten items recommended next, and why."""
     queries = data.test.take(np.arange(min(command.users, len(data.test))))
     if command.history is not None:
         history = Ragged.from_rows([data.catalogue.find(command.history.split("|"))])
         users = data.features.user and np.zeros((1, data.features.user.values.shape[1]), np.int32)  # of unknown values
         queries = Queries.without_targets(history, users)
-    recommender, reasons = matcher.exhaustive(), None
-    if matcher.model.has_quantiser:
-        library = index_library(h, command)
-        recommender = matcher.through(_index_for(queries, matcher, h, command, data, given, library), library)
+    recommender, reasons = _recommender(queries, h, command, data, given)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
-    if matcher.model.has_quantiser:
-        reasons = matcher.reasons(recommender, queries, items)
-    report.recommendations(data.catalogue, queries, items, scores, reasons)
+    report.recommendations(data.catalogue, queries, items, scores, reasons and reasons(queries, items))
+
+
+def _recommender(queries, h, command, data, given):
+    """What recommends, and what tells why: (queries, items) -> parts of the scores as of `recommender.largest`; None
+    where scores are no sums."""
+    if h.model in BASELINES:
+        fitted = _fitted(h, data)
+        return fitted, getattr(fitted, "reasons", None)
+    matcher = load_matcher(h, data, command.checkpoint)
+    if not matcher.model.has_quantiser:
+        return matcher.exhaustive(), None
+    library = index_library(h, command)
+    through = matcher.through(_index_for(queries, matcher, h, command, data, given, library), library)
+    return through, functools.partial(matcher.reasons, through)
 
 
 def _index_for(queries, matcher, h, command, data, given, library):

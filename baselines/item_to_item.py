@@ -8,7 +8,7 @@ from scipy import sparse
 
 from data.queries import Queries
 from data.ragged import Ragged
-from recommender import recommend_by_scores
+from recommender import largest, recommend_by_scores
 from retrieval import IndexRecommender, Pruning, SparseInvertedIndex, SparseRows, index_of_rows
 
 
@@ -45,6 +45,15 @@ class ItemToItem:
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The k best items of each query, as every `Recommender`: ids int32 (U, k), scores float32 (U, k)."""
         return recommend_by_scores(self._scores, queries, k, exclude_seen, self.lists.shape[1])
+
+    def reasons(self, queries: Queries, items: np.ndarray) -> list:
+        """What gave each recommended item (U, k) its score: its largest parts, as of `recommender.largest`."""
+        keys, weights = self.query_keys(queries.histories)  # (U, K)
+        asked = (
+            self.lists[np.maximum(key, 0)][:, np.maximum(row - 1, 0)] for key, row in zip(keys, items, strict=True)
+        )
+        shares = np.stack([lists.toarray().T for lists in asked]) * weights[:, None]  # (U, k, K)
+        return largest(shares, lambda user, slot: int(keys[user, slot]) + 1)
 
     def index(self) -> SparseInvertedIndex:
         """The lists as an exact inverted index; key j is item j + 1."""

@@ -168,6 +168,23 @@ def test_a_baseline_needs_no_batch_and_leaves_no_checkpoint(tmp_path, monkeypatc
     folder = "runs/GlobalHot-few"
     for checkpoint, why in ((f"{folder}/best.ckpt", "leaves no checkpoint"), (folder, "is a folder")):
         assert main(["--mode", "test", "--checkpoint", checkpoint]) == 2 and why in capsys.readouterr().err
+    config = ["--checkpoint", f"{folder}/config.json"]
+    assert main(["--mode", "test", *config]) == 2 and "leaves no checkpoint" in capsys.readouterr().err
+    assert main(["--mode", "recommend", *config]) == 0 and "  1. item i" in capsys.readouterr().out
+
+
+def test_a_baseline_recommends_by_titles_and_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"u{user},i{(user + step) % 60},{step}\n" for user in range(80) for step in range(8)]
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
+    titles = "".join(f"i{item},Film {item}\n" for item in range(60))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + titles)
+    assert main(["--model", "Markov", "--dataset", "few", "--source", ".", "--topk", "1,5"]) == 0
+    asked = ["--mode", "recommend", "--checkpoint", "runs/Markov-few/config.json", "--history", "Film 3|Film 7"]
+    assert main(asked) == 0
+    said = capsys.readouterr().out.split("recommended:")[1].splitlines()
+    first, why = said[1].split(), said[2].split()
+    assert first[:3] == ["1.", "Film", "8"] and why == [first[3], "by", "Film", "7"]  # what always follows the last
 
 
 def test_a_baseline_in_the_folder_of_a_test_leaves_nothing_of_it(tmp_path, monkeypatch):

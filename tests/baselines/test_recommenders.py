@@ -57,6 +57,26 @@ def test_the_inverted_index_serves_the_same(fitted, queries, n_items, name, excl
         assert by_id[0] == pytest.approx(by_id[1], abs=1e-6)
 
 
+@pytest.mark.parametrize("name", sorted({*BY_LISTS} - {"EASE", "WholeEASE", "Linear"}))  # which take votes away, too
+def test_reasons_add_up_to_the_score_by_items_of_the_history(fitted, name):
+    recommender = fitted(name)
+    queries = Queries.without_targets(Ragged.from_rows([[3, 9], [5], [2, 29, 8]]))
+    ids, scores = recommender.recommend(queries, 6)
+    for user, reasons in enumerate(recommender.reasons(queries, ids)):
+        for item, score, parts in zip(ids[user], scores[user], reasons, strict=True):
+            assert not item or sum(share for *_, share in parts) == pytest.approx(score, rel=1e-5)
+            assert {key for key, *_ in parts} <= set(queries.histories[user].tolist())
+
+
+def test_reasons_name_the_items_that_vote_most_first(fitted):
+    recommender = fitted("EASE", last_items=None)
+    history = [3, 9, 12, 1, 20]
+    (parts,) = recommender.reasons(Queries.without_targets(Ragged.from_rows([history])), np.array([[7]]))[0]
+    votes = {item: recommender.lists[item - 1, 6] for item in history}
+    best = sorted((item for item in history if votes[item] > 0), key=lambda item: -votes[item])[:3]
+    assert [(item, share) for item, _, share in parts] == [(item, pytest.approx(votes[item])) for item in best]
+
+
 @pytest.mark.parametrize("name", CUT)
 def test_last_items_forgets_what_is_older(fitted, n_items, name):
     recommender = fitted(name, last_items=2)
