@@ -16,6 +16,7 @@ POSITIONS, ROWS = 2560, 512  # of whole sequences in a batch, targets or padding
 STEPS, FEWEST_ROWS = 100, 8  # of an epoch of few data, at least; of their batches
 EPOCHS, MOST_STEPS = (5, 40), 2**15  # at least, at most; of the epochs of much data together
 ENCODED = 16384  # items of histories, or padding, that are encoded at once: ten times as many were slower
+MOST_NEXT = 4  # items that a target is drawn from
 LIST_SHARE = 20  # a list of a twentieth of the items holds nearly all that a user wants, whatever its order
 TOKENS_PER_CODEWORD = 8  # at least, of those that start the quantiser, unless --K_c says how many codewords
 
@@ -61,6 +62,8 @@ def settled(h, data):
         most = max(round(POSITIONS / h.seq_len), 2) if sequences else ROWS
         rows = data.training.steps(1, h.positions_per_user, sequences, h.seq_len)
         h = dataclasses.replace(h, batch_size=min(most, max(rows // STEPS, FEWEST_ROWS)))
+    if h.next_items is None:
+        h = dataclasses.replace(h, next_items=_horizon(data))
     if h.epoch is None:
         steps = data.training.steps(h.batch_size, h.positions_per_user, sequences, h.seq_len)
         h = check(dataclasses.replace(h, epoch=int(np.clip(MOST_STEPS // steps, *EPOCHS))))
@@ -82,6 +85,13 @@ def trains_on_sequences(h):
     """Whether a training row is a whole sequence with a target at every position; see `BaseModel.every_position`."""
     tokeniser = models.PARTS["tokeniser"][models.tokeniser_of(h)]
     return models.PARTS["encoder"][h.encoder].causal and tokeniser.every_position
+
+
+def _horizon(data):
+    """Of how many items that come next a target is one: as many as validation users are asked for, within MOST_NEXT."""
+    if not isinstance(data.training, TrainingSequences) or not len(data.valid):
+        return 1
+    return int(np.clip(np.median(data.valid.targets.lengths()), 1, MOST_NEXT))
 
 
 def _usual_length(training):

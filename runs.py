@@ -30,7 +30,7 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 # Files of a run that belong together.
 TRAINED, EXPORTED = (BEST, WIDE, INDEX), (QUERY, SCORER, CODES, LANDMARKS, RERANKER)
 RESULTS = ("per_user_*.npz", "metrics.csv", "*index.json", "codebooks.json", WIDE, *EXPORTED, MANIFEST)  # beside index/
-VERSION = 6  # of config.json
+VERSION = 7  # of config.json
 FIRST_PHASE_READS = ("model", "training", "data")  # groups of settings
 FREE = ("index", "evaluation")  # groups of settings that a trained model does not depend on
 MEANT = {  # what an older version meant by saying nothing, and what a newer one no longer says
@@ -57,6 +57,7 @@ MEANT = {  # what an older version meant by saying nothing, and what a newer one
     3: {"negatives": "popular", "ccl_weight": 10.0, "ccl_margin": 0.9, "gbce_t": 0.75},
     4: {"rotation": False},
     5: {"rerank": 0},
+    6: {"next_items": 1},
 }
 
 

@@ -233,6 +233,7 @@ class Trainer:
             s.neg_power,
             s.negatives,
             self.model.every_position,
+            s.next_items,
         )
 
     def _cut(self):

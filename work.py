@@ -154,6 +154,12 @@ class Hyperparameters:
         "target positions drawn per user and epoch; none: 20, or for causal encoders 60 or seq_len, whole sequences",
         least=1,
     )
+    next_items: int | None = _parameter(
+        None,
+        "training",
+        "a target is drawn from so many items that come next; none: as many as validation users are asked for, up to 4",
+        least=1,
+    )
     ccl_weight: float = _parameter(10.0, "training", "weight of the negatives in the CCL loss", above=0)
     ccl_margin: float = _parameter(0.2, "training", "cosine up to which CCL lets a negative be", least=-1, most=1)
     gbce_t: float = _parameter(
@@ -255,6 +261,7 @@ PRESETS = {  # what differs from the defaults above; flags override a preset
         "epoch": 10,
         "neg_num": 10,
         "neg_power": 0.0,
+        "next_items": 1,
         "index_loss": None,
         "wide": False,
     },

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data import widths
-from data.negatives import NEGATIVES, Negatives
+from data.negatives import NEGATIVES
 from data.queries import Queries
 from data.ragged import Ragged
 from errors import UserError
@@ -85,10 +85,13 @@ class TrainingSequences:
         neg_power: float,
         negatives: str = "popular",
         all_positions: bool = False,
+        next_items: int = 1,
     ) -> Iterator[Batch]:
         """The batches of one epoch, in random order, with negatives shared by the rows of a batch.
 
-        A target is any item of a sequence but its first, and its history is what stands before it.
+        A place of a sequence behind its first item is to be told from what stands before it: the target is the item
+        there, or one of the next_items from there on, drawn anew for each place and epoch (as many as the sequence has;
+        uniformly, as "dense all-action" targets are by PinnerFormer, Pancha et al., KDD 2022).
 
         One target per row (all_positions false): of each user positions_per_user targets are drawn without
         replacement (all if there are fewer); positive is (B,). What does not fill a batch is dropped, so that
@@ -108,15 +111,17 @@ class TrainingSequences:
             neg_power: negatives are drawn by popularity ** neg_power.
             negatives: their kind, a key of `data.negatives.NEGATIVES`.
             all_positions: whether every place of a row has a target.
+            next_items: how many items a target is drawn from.
         """
-        _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
+        _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num, next_items=next_items)
         steps = self.steps(batch_size, positions_per_user, all_positions, seq_len)  # refuses what gives no batch
         popularity = np.bincount(self.sequences.values, minlength=self.n_items + 1)[1:]
-        targets = self._target_frequencies(seq_len, positions_per_user, all_positions)
+        targets = self._target_frequencies(seq_len, positions_per_user, all_positions, next_items)
         sampler = NEGATIVES[negatives](popularity, neg_num, neg_power, targets)
+        targets = self._later(rng, next_items)
         if all_positions:
-            return self._windows(rng, batch_size, seq_len, positions_per_user, sampler)
-        return self._targets(rng, steps, batch_size, seq_len, positions_per_user, sampler)
+            return self._windows(rng, batch_size, seq_len, positions_per_user, targets, sampler)
+        return self._targets(rng, steps, batch_size, seq_len, positions_per_user, targets, sampler)
 
     def queries(self, rng: np.random.Generator, positions_per_user: int, most: int | None = None) -> Queries:
         """The targets of one epoch (one per row) and the whole histories before them, unshuffled.
@@ -132,13 +137,27 @@ class TrainingSequences:
         histories = self.sequences.slices(self.sequences.row_of_value()[target], start, target)
         return _queries(histories, self.sequences.values[target], self._users_at(target))
 
-    def _targets(self, rng, steps, batch_size, seq_len, positions_per_user, sampler: Negatives) -> Iterator[Batch]:
+    def _later(self, rng: np.random.Generator, next_items: int) -> Ragged:
+        """The sequences with one of the next_items from each place on in that place."""
+        if next_items == 1:
+            return self.sequences
+        values, room = self.sequences.values, self._room(next_items)
+        return Ragged(self.sequences.offsets, values[np.arange(len(values)) + rng.integers(0, room)])
+
+    def _room(self, next_items: int) -> np.ndarray:
+        """How many items a target is drawn from at each place, (nnz,): next_items, or fewer where a sequence ends."""
+        ends = np.repeat(self.sequences.offsets[1:], self.sequences.lengths())
+        return np.minimum(ends - np.arange(len(ends)), next_items)
+
+    def _targets(
+        self, rng, steps, batch_size, seq_len, positions_per_user, targets: Ragged, sampler
+    ) -> Iterator[Batch]:
         start, target = self._draw(rng, positions_per_user)
         shuffled = rng.permutation(len(target))
         for step in range(steps):
             rows = shuffled[step * batch_size : (step + 1) * batch_size]
             history = self.sequences.windows(start[rows], target[rows], seq_len)  # (B, L)
-            positive = self.sequences.values[target[rows]]  # (B,)
+            positive = targets.values[target[rows]]  # (B,)
             users = self._users_at(target[rows])
             yield Batch(history, positive, *sampler.draw(rng, positive), users, (history.shape,))
 
@@ -150,7 +169,7 @@ class TrainingSequences:
         chosen = np.argsort(user + rng.random(len(user)))[rank < positions_per_user]
         return start[chosen], start[chosen] + 1 + rank[chosen]
 
-    def _windows(self, rng, batch_size, seq_len, positions_per_user, sampler: Negatives) -> Iterator[Batch]:
+    def _windows(self, rng, batch_size, seq_len, positions_per_user, targets: Ragged, sampler) -> Iterator[Batch]:
         user, first, last = self._cut(rng, seq_len, positions_per_user)
         width = self._drawn(seq_len, positions_per_user)[1][user]
         shapes = widths.shapes(width, batch_size)
@@ -160,7 +179,7 @@ class TrainingSequences:
             row = row[there]
             start = self.sequences.offsets[user[row]]
             history[there] = self.sequences.windows(start, last[row], seq_len)
-            positive[there] = self.sequences.windows(first[row], last[row] + 1, seq_len)  # one place further
+            positive[there] = targets.windows(first[row], last[row] + 1, seq_len)  # one place further
             features = None
             if self.users is not None:
                 features = np.zeros((len(history), self.users.shape[1]), np.int32)  # (B, W)
@@ -189,7 +208,9 @@ class TrainingSequences:
         drawn = np.minimum(self._windows_per_user(seq_len), _most_windows(positions_per_user, seq_len))
         return drawn, widths.widths(self._targets_per_user(), drawn, seq_len)
 
-    def _target_frequencies(self, seq_len: int, positions_per_user: int, all_positions: bool) -> np.ndarray:
+    def _target_frequencies(
+        self, seq_len: int, positions_per_user: int, all_positions: bool, next_items: int = 1
+    ) -> np.ndarray:
         """How often each item 1 .. n_items is expected to be a target of an epoch, (n_items,) float64."""
         most, there = positions_per_user, self._targets_per_user()
         if all_positions:
@@ -197,6 +218,10 @@ class TrainingSequences:
         share = np.minimum(1, most / np.maximum(there, 1))  # of a user's targets
         weights = np.repeat(share, self.sequences.lengths())
         weights[self.sequences.offsets[:-1][self.sequences.lengths() > 0]] = 0  # the first item has no history
+        room = self._room(next_items)
+        weights, each = np.zeros(len(weights)), weights / room
+        for ahead in range(next_items):
+            weights[ahead:] += np.where(room > ahead, each, 0)[: len(weights) - ahead]
         return np.bincount(self.sequences.values, weights, self.n_items + 1)[1:]
 
     def _users_at(self, places: np.ndarray) -> np.ndarray | None:
@@ -248,15 +273,19 @@ class TrainingRows:
         neg_power: float,
         negatives: str = "popular",
         all_positions: bool = False,
+        next_items: int = 1,
     ) -> Iterator[Batch]:
         """As TrainingSequences.epoch; rows are shuffled, the first neg_num negatives (B, N) are used.
 
-        How these were drawn is not known, so they count as they are: log_expected is 0; another kind is refused. With
+        How these were drawn is not known, so they count as they are: log_expected is 0; another kind is refused, and so
+        are targets drawn from several items, as a row has one. With
         all_positions the target stands in the last column of positive (B, L): no other target is given.
         """
         _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
         if negatives != "popular":
             raise UserError(f"negatives is {negatives!r}, but the training rows hold their own; leave it out.")
+        if next_items != 1:
+            raise UserError(f"next_items is {next_items}, but a training row holds one target; leave it out.")
         given = self.negatives.shape[1]
         if neg_num > given:
             raise UserError(

@@ -74,8 +74,9 @@ def windows(training, seed=0, batch_size=64, seq_len=5, positions=10**6):
     rng = np.random.default_rng(seed)
     batches = list(training.epoch(rng, batch_size, seq_len, 7, positions, 0.0, all_positions=True))
     assert len(batches) == training.steps(batch_size, positions, all_positions=True, seq_len=seq_len)
+    rows = min(batch_size, training.steps(1, positions, all_positions=True, seq_len=seq_len))
     for batch in batches:
-        assert [part.shape for part in batch[:4]] == [(batch_size, seq_len)] * 2 + [(7,)] * 2
+        assert [part.shape for part in batch[:4]] == [(rows, seq_len)] * 2 + [(7,)] * 2
         assert [part.dtype for part in batch[:4]] == [np.int32] * 3 + [np.float32]
         assert batch.history.any()  # no batch without a row
     history, positive = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
@@ -87,6 +88,35 @@ def test_all_positions_visits_every_target_once(sequences, batch_size, seq_len):
     _, positive = windows(sequences, 1, batch_size, seq_len)
     whole = [row[1:] for row in sequences.sequences]
     assert sorted(positive[positive > 0].tolist()) == sorted(np.concatenate(whole).tolist())
+
+
+@pytest.mark.parametrize("all_positions", [False, True])
+def test_a_target_is_one_of_the_next_items_of_its_sequence(sequences, all_positions):
+    """The items of a user rise by one from 30 u + 1 on."""
+    ahead = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        for batch in sequences.epoch(rng, 16, 5, 5, 99, 0.0, all_positions=all_positions, next_items=3):
+            positive = batch.positive if all_positions else batch.positive[:, None]
+            last = batch.history[:, -positive.shape[1] :]
+            has = positive > 0
+            ahead |= set((positive - last)[has].tolist())
+            assert ((positive - 1) // 30 == (last - 1) // 30)[has].all()
+    assert ahead == {1, 2, 3}
+    with pytest.raises(UserError, match="next_items is 0"):
+        sequences.epoch(np.random.default_rng(0), 16, 5, 5, 99, 0.0, next_items=0)
+
+
+@pytest.mark.parametrize("all_positions", [False, True])
+def test_items_are_targets_as_often_as_told_whatever_a_target_is_drawn_from(all_positions):
+    training = TrainingSequences(Ragged.from_rows([[1, 2, 3], list(range(4, 10)), [2, 11, 3, 10]]), 11)
+    told, counts = training._target_frequencies(6, 6, all_positions, 3), np.zeros(12)
+    for seed in range(2000):
+        rng = np.random.default_rng(seed)
+        for batch in training.epoch(rng, 1, 6, 5, 6, 0.0, all_positions=all_positions, next_items=3):
+            counts += np.bincount(batch.positive.ravel(), minlength=12)
+    assert told.sum() == pytest.approx(10) and counts[1] == told[0] == 0
+    np.testing.assert_allclose(counts[1:] / 2000, told, atol=0.06)
 
 
 @pytest.mark.parametrize("all_positions", [False, True])
@@ -275,6 +305,11 @@ def test_release_rows_have_one_target_in_the_last_column(release_rows):
 def test_release_rows_refuse_more_negatives_than_given(release_rows):
     with pytest.raises(UserError, match="neg_num is 3"):
         epoch(release_rows, batch_size=1, neg_num=3)
+
+
+def test_release_rows_refuse_targets_drawn_from_several_items(release_rows):
+    with pytest.raises(UserError, match="next_items is 2"):
+        release_rows.epoch(np.random.default_rng(0), 1, 3, 2, 1, 0.0, next_items=2)
 
 
 def test_queries_file(tmp_path):

@@ -13,7 +13,7 @@ from data.ragged import Ragged
 from defaults import settled
 from errors import UserError
 from files import content_digest
-from load_csv_dataset import TrainingSequences
+from load_csv_dataset import TrainingRows, TrainingSequences
 from retrieval.ranking import top_k
 from retrieval.served import QUERY, SCORER, read_manifest
 from runs import BEST, MEANT, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
@@ -72,7 +72,9 @@ def test_a_new_run_neither_keeps_nor_signs_what_another_exported(tmp_path, monke
 def data(n_items, n_users, each):
     rows = np.random.default_rng(0).integers(1, n_items + 1, (n_users, each))
     return SimpleNamespace(
-        catalogue=SimpleNamespace(n_items=n_items), training=TrainingSequences(Ragged.from_rows(list(rows)), n_items)
+        catalogue=SimpleNamespace(n_items=n_items),
+        training=TrainingSequences(Ragged.from_rows(list(rows)), n_items),
+        valid=Queries(Ragged.from_rows(rows[:9, :-1]), Ragged.from_rows(rows[:9, -1:])),
     )
 
 
@@ -81,6 +83,17 @@ def test_rare_items_hide_more_of_the_history_and_few_tokens_have_few_codewords()
     assert rare.history_dropout == pytest.approx(1 / (1 + 0.5**0.5), abs=0.01)  # 5 interactions per item
     assert common.history_dropout == pytest.approx(1 / (1 + 10**0.5), abs=0.01)  # 100 of them
     assert rare.K_c == 2 * 150 * 9 // 8 and common.K_c == 2048
+
+
+@pytest.mark.parametrize(("asked", "next_items"), [([1] * 9, 1), ([1, 1, 2, 2, 2], 2), ([9, 12, 30], 4), ([], 1)])
+def test_targets_reach_as_far_as_validation_users_are_asked(asked, next_items):
+    few = data(300, 99, 9)
+    targets = Ragged.from_rows([range(1, count + 1) for count in asked])
+    few.valid = Queries(Ragged.from_rows([[1]] * len(asked)), targets)
+    assert settled(Hyperparameters(), few).next_items == next_items
+    assert settled(Hyperparameters(next_items=7), few).next_items == 7
+    few.training = TrainingRows(Ragged.from_rows([[1]] * 20), np.full(20, 2), np.full((20, 2), 3))
+    assert settled(Hyperparameters(encoder="DNN", batch_size=4), few).next_items == 1
 
 
 def test_what_was_given_is_left_alone():
