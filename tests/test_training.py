@@ -36,6 +36,7 @@ SETTINGS = Hyperparameters(
     batch_size=32,
     neg_num=10,
     positions_per_user=4,
+    next_items=1,
     epoch=4,
     pretrain_epoch=1,
     lr=0.01,
@@ -78,6 +79,13 @@ def trainer(folder, settings=SETTINGS, values=None, training=None, step=None, **
 
 def weights(trained):
     return {p.name: p.asnumpy().copy() for p in [*trained.model.get_parameters(), *trained.optimizer.get_parameters()]}
+
+
+def test_targets_are_drawn_from_as_many_items_as_asked(tmp_path):
+    for next_items in (1, 3):
+        (batch, *_) = trainer(tmp_path, next_items=next_items)._batches(0)
+        ahead = (batch.positive - batch.history[:, -1]) % 20
+        assert set(ahead.tolist()) == set(range(1, next_items + 1))
 
 
 def test_a_first_phase_taken_over_equals_one_of_its_own(tmp_path):
