@@ -220,7 +220,7 @@ class TrainingSequences:
         weights[self.sequences.offsets[:-1][self.sequences.lengths() > 0]] = 0  # the first item has no history
         room = self._room(next_items)
         weights, each = np.zeros(len(weights)), weights / room
-        for ahead in range(next_items):
+        for ahead in range(room.max(initial=0)):
             weights[ahead:] += np.where(room > ahead, each, 0)[: len(weights) - ahead]
         return np.bincount(self.sequences.values, weights, self.n_items + 1)[1:]
 
@@ -278,8 +278,8 @@ class TrainingRows:
         """As TrainingSequences.epoch; rows are shuffled, the first neg_num negatives (B, N) are used.
 
         How these were drawn is not known, so they count as they are: log_expected is 0; another kind is refused, and so
-        are targets drawn from several items, as a row has one. With
-        all_positions the target stands in the last column of positive (B, L): no other target is given.
+        are targets drawn from several items. With all_positions the target stands in the last column of positive
+        (B, L): no other target is given.
         """
         _require_positive(batch_size=batch_size, seq_len=seq_len, neg_num=neg_num)
         if negatives != "popular":
