@@ -140,8 +140,11 @@ class Hyperparameters:
         "most epochs of the first phase, before the quantiser starts; none: half of epoch, for causal encoders all",
         least=0,
     )
-    patience: int = _parameter(
-        12, "training", "epochs without a better value of the monitor before a phase of training ends", least=1
+    patience: int | None = _parameter(
+        None,
+        "training",
+        "epochs without a better value of the monitor before a phase of training ends; none: no phase ends early",
+        least=1,
     )
     monitor: str | None = _parameter(
         None,

@@ -96,6 +96,12 @@ def test_targets_reach_as_far_as_validation_users_are_asked(asked, next_items):
     assert settled(Hyperparameters(encoder="DNN", batch_size=4), few).next_items == 1
 
 
+def test_no_epoch_is_left_out_unless_asked():
+    found = settled(Hyperparameters(epoch=30), data(300, 99, 9))
+    assert found.patience == found.epoch == 30
+    assert settled(Hyperparameters(patience=2), data(300, 99, 9)).patience == 2
+
+
 def test_what_was_given_is_left_alone():
     given = settled(Hyperparameters(history_dropout=0.0, K_c=7, seq_len=30, batch_size=9), data(300, 150, 10))
     assert (given.history_dropout, given.K_c, given.seq_len, given.batch_size) == (0.0, 7, 30, 9)
