@@ -85,7 +85,7 @@ def test_rare_items_hide_more_of_the_history_and_few_tokens_have_few_codewords()
     assert rare.K_c == 2 * 150 * 9 // 8 and common.K_c == 2048
 
 
-@pytest.mark.parametrize(("asked", "next_items"), [([1] * 9, 1), ([1, 1, 2, 2, 2], 2), ([9, 12, 30], 4), ([], 1)])
+@pytest.mark.parametrize(("asked", "next_items"), [([1] * 8 + [9], 1), ([1, 1, 2, 2, 9], 2), ([9, 12, 30], 4), ([], 1)])
 def test_targets_reach_as_far_as_validation_users_are_asked(asked, next_items):
     few = data(300, 99, 9)
     targets = Ragged.from_rows([range(1, count + 1) for count in asked])
