@@ -205,10 +205,12 @@ def _recommender(queries, h, command, data, given):
     """What recommends, and what tells why: (queries, items) -> parts of the scores as of `recommender.largest`; None
     where scores are no sums."""
     if h.model in BASELINES:
+        report.unused(given & group("index"), h.model)
         fitted = _fitted(h, data)
         return fitted, getattr(fitted, "reasons", None)
     matcher = load_matcher(h, data, command.checkpoint)
     if not matcher.model.has_quantiser:
+        report.unused(given & group("index"), h.model)
         return matcher.exhaustive(), None
     library = index_library(h, command)
     through = matcher.through(_index_for(queries, matcher, h, command, data, given, library), library)

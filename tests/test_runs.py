@@ -203,6 +203,8 @@ def test_a_baseline_recommends_by_titles_and_says_why(tmp_path, monkeypatch, cap
     assert main(asked) == 0
     said = capsys.readouterr().out.split("recommended:")[1].splitlines()
     first, why = said[1].split(), said[2].split()
+    assert main([*asked, "--max_postings", "3"]) == 0
+    assert "--max_postings: not read by Markov" in capsys.readouterr().out
     assert first[:3] == ["1.", "Film", "8"] and why == [first[3], "by", "Film", "7"]  # what always follows the last
 
 
