@@ -67,7 +67,8 @@ class Matcher:
         if not self.settings.rerank:
             return recommender
         scorer, n_codes = self.model.token_scorer(), self.model.codes_per_user
-        return Reranked(recommender, self._encoded, scorer, n_codes, self.settings.rerank)
+        times = self.model.quantiser.times
+        return Reranked(recommender, self._encoded, scorer, n_codes, self.settings.rerank, times)
 
     def keys(self, queries):
         """What queries look up: codes and their weights (U, C), or codes and item keys with theirs (U, C + H)."""
@@ -103,7 +104,8 @@ class Matcher:
 
     def codes_in_use(self, training, rng: np.random.Generator) -> np.ndarray:
         """The codes of one epoch of training histories, or of READ items of them, int64, the most used first."""
-        queries = training.queries(rng, self.settings.positions_per_user, READ // self.model.seq_len)
+        length = self.model.seq_len
+        queries = training.queries(rng, self.settings.positions_per_user, length, READ // length)
         codes, uses = np.unique(self.query_side.codes(queries), return_counts=True)
         return codes[np.argsort(-uses, kind="stable")]
 
@@ -186,7 +188,7 @@ class Matcher:
         matcher = Matcher(model, wide, settings)
         index = index if isinstance(index, SparseInvertedIndex) else index.decode()
         tokens = index.only(index.codes[index.codes < self.item_keys.first])
-        index = matcher.with_items(tokens.add_items(_NewItems(model.scorer(), old), n_items - old))
+        index = matcher.with_items(tokens.add_items(model.scorer().of(slice(old, None)), n_items - old))
         if settings.max_bytes is not None:
             index = index.prune(max_bytes=settings.max_bytes, format=settings.index_format or "uint8")
         return matcher, index
@@ -199,7 +201,8 @@ class Matcher:
 
         Args:
             judges: `Queries`; of many, CAP_USERS at even distances are asked.
-            n_codes: of the index; as many lists of the length chosen hold POSTINGS at most.
+            n_codes: of the index; as many lists of the length chosen, or of those that the judges ask for, if they are
+                more, hold POSTINGS at most.
             form: the format, where it is not to be chosen.
 
         Returns:
@@ -207,6 +210,9 @@ class Matcher:
         """
         s, n_items = self.settings, self.model.items.n_items
         judges = judges.at_most(CAP_USERS)
+        asked = self.keys(judges)  # codes and weights (U, C), or of items as well (U, C + H)
+        codes = np.unique(asked[0][:, : self.model.codes_per_user])
+        n_codes = max(n_codes, len(codes))
         caps = sorted({cap for cap in (*CAPS, n_items) if cap <= n_items and cap * n_codes <= POSTINGS}) or [CAPS[0]]
         if n_items in caps:  # a dense row takes the same room however many items it holds
             rows = dense_lists(caps, n_items, form or "uint8")
@@ -215,7 +221,6 @@ class Matcher:
             caps = [s.max_postings]
         k = max(s.topk)
         whole = evaluate(self.exhaustive(), judges, s.topk, s.exclude_seen)
-        codes, asked = np.unique(self.query_side.codes(judges)), self.keys(judges)
         pruning = Pruning(relu=s.score_bias is not None, max_postings=caps[-1])
         longest = build_pruned(self.model.scorer(), codes, n_items, pruning)
         tried = []
@@ -247,14 +252,3 @@ class Matcher:
             judged = (form for form in rounded if loses_nothing(cap, form, measured(cap, form), exact[cap]))
             form = next(judged, "float32")
         return cap, form, tried
-
-
-class _NewItems:
-    """Scores of the items behind the first `old` alone, as `SparseInvertedIndex.add_items` asks for them."""
-
-    def __init__(self, scorer, old: int):
-        self.scorer, self.old = scorer, old
-
-    def scores(self, codes: np.ndarray) -> np.ndarray:
-        """(c,) int64 -> (c, new) float32."""
-        return self.scorer.scores(codes)[:, self.old :]

@@ -27,7 +27,7 @@ class Exhaustive:
         """The k best items of each query; see `recommender.Recommender`.
 
         An item that every ReLU has silenced has no score. Of the scores, one block stands in memory at a time:
-        `recommender.SCORES_PER_BLOCK`; of the tokens, those of all queries.
+        `recommender.SCORES_PER_BLOCK`; of the tokens, those of all queries, but not of the codewords they look up.
         """
         above = -np.inf if self.model.score_bias is None else 0.0
         ids, best = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
@@ -43,12 +43,14 @@ class Exhaustive:
 
     def _blocks(self, queries: Queries):
         """Blocks of users: their rows, scores (R, n_items), and which of them add up to a user's (u, K)."""
-        tokens, scorer = self.query_side.tokens(queries), self.model.scorer()  # (U, K, D)
-        if scorer.linear:
-            tokens = tokens.sum(1, keepdims=True)  # one score in place of K
-        _, n_tokens, width = tokens.shape
+        tokens, scorer = self.query_side.raw_tokens(queries), self.model.scorer()  # (U, K, D)
+        found = self.model.quantiser.keys(tokens) if self.model.is_quantised else None  # (U, C, M) and (U, C)
+        n_tokens = 1 if scorer.linear else (tokens if found is None else found[1]).shape[1]
         for users in blocks(len(tokens), (n_tokens + 1) * self.model.items.n_items):
-            block = tokens[users].reshape(-1, width)
+            block = tokens[users] if found is None else self.query_side.looked_up(*(each[users] for each in found))
+            if scorer.linear:
+                block = block.sum(1, keepdims=True)  # one score in place of K
+            block = block.reshape(-1, block.shape[2])
             place = np.arange(len(block))
             if self.model.is_quantised and not scorer.linear:  # tokens repeat, and each different one is scored once
                 block, place = np.unique(block, axis=0, return_inverse=True)

@@ -23,10 +23,12 @@ class QuerySide:
     def tokens(self, queries):
         """Tokens as the score sees them, U queries -> (U, K_u, D) float32; of a quantised model all it looks up, (U, C,
         D)."""
-        if self.model.is_quantised:
-            indices, weights = self.model.quantiser.keys(self.raw_tokens(queries))  # (U, C, M) and (U, C)
-            return self.model.quantiser.look_up(indices) * weights[..., None]
-        return self.raw_tokens(queries)
+        tokens = self.raw_tokens(queries)
+        return self.looked_up(*self.model.quantiser.keys(tokens)) if self.model.is_quantised else tokens
+
+    def looked_up(self, indices, weights):
+        """The weighted codewords of a quantiser's keys, (U, C, M) and (U, C) -> (U, C, D) float32."""
+        return self.model.quantiser.look_up(indices) * weights[..., None]
 
     def keys(self, queries):
         """What a quantised model looks up of U queries: codes (U, C) int64 and their weights (U, C) float32."""

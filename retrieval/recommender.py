@@ -18,8 +18,8 @@ from retrieval.search import EMPTY_SLOT
 class IndexRecommender:
     """recommend() over an index of any format.
 
-    Codes that the index lacks are scored once and kept in `extra`, an index of their own. Queries with such codes are
-    answered from a copy of the lists that they need, and not of the whole index.
+    Codes that the index lacks are scored once and kept in `extra`, an index of their own. Queries of a call with such
+    codes are answered from a copy of the lists that they need together, and not of the whole index.
 
     Args:
         index: a SparseInvertedIndex or CompactIndex, or what recommends alike if it never lacks a code.

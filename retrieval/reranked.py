@@ -26,10 +26,20 @@ class Reranked:
         scorer: scores tokens that have no codes.
         n_codes: C, keys that stand for the tokens; what the others add, which are items, is what the index holds.
         n_best: items of the index that are put in order; no more can be asked for.
+        times: how often the index adds up a token, see `models.vq.Quantiser`; its other keys are weighed for that.
     """
 
-    def __init__(self, index: IndexRecommender, encode: Callable, scorer: CodeScorer, n_codes: int, n_best: int):
+    def __init__(
+        self,
+        index: IndexRecommender,
+        encode: Callable,
+        scorer: CodeScorer,
+        n_codes: int,
+        n_best: int,
+        times: int = 1,
+    ):
         self.index, self.encode, self.scorer, self.n_codes, self.n_best = index, encode, scorer, n_codes, n_best
+        self.times = np.float32(times)
 
     def recommend(self, queries: object, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The best k items of each query, as `IndexRecommender.recommend`.
@@ -42,7 +52,7 @@ class Reranked:
         (tokens, keys), seen = self.encode(queries), queries.histories if exclude_seen else None
         most = max(k, min(self.n_best, self.index.index.n_items)) if k >= 1 else k  # the index refuses a wrong k
         items, _ = self.index.search(keys, most, seen)
-        scores = self.scorer.pair_scores(tokens, np.maximum(items, 1))  # (U, most)
+        scores = self._scores(tokens, items)  # (U, most)
         codes, weights = (each[:, self.n_codes :] for each in keys)  # (U, H)
         size = max(1, SHARES // max(most * codes.shape[1], 1))  # of a block of queries
         for first in range(0, len(items) if codes.shape[1] else 0, size):
@@ -53,5 +63,15 @@ class Reranked:
         return np.take_along_axis(items, best, 1), np.take_along_axis(scores, best, 1)
 
     def explain(self, queries: object, items: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Why the index found these items, as `IndexRecommender.explain`."""
-        return self.index.explain(queries, items)
+        """What makes up these scores, as `IndexRecommender.explain`: a token's part stands with a code of its own."""
+        tokens, _ = self.encode(queries)  # (U, K, D)
+        codes, shares = self.index.explain(queries, items)  # (U, C + H), (U, k, C + H)
+        shares[..., : self.n_codes] = 0
+        for number in range(tokens.shape[1]):
+            place = number * self.n_codes // tokens.shape[1]
+            shares[..., place] += self._scores(tokens[:, [number]], np.asarray(items))
+        return codes, shares
+
+    def _scores(self, tokens: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Of tokens without codes and items, or 0, which has any: (U, K, D) and (U, most) -> float32 (U, most)."""
+        return self.times * self.scorer.pair_scores(tokens, np.maximum(items, 1))

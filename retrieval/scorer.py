@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import math
+import threading
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,11 @@ class CodeScorer:
         """This scorer on an array library; its scores are equal to float32 rounding."""
         parts = {"codewords": self.codewords, "score_bias": self.score_bias}
         return CodeScorer(self.name, self.settings, self.weights, self.items, library=library, **parts)
+
+    def of(self, rows: slice) -> CodeScorer:
+        """This scorer of some of its items, which are numbered from 1 anew."""
+        parts = {"codewords": self.codewords, "score_bias": self.score_bias, "threads": self.threads}
+        return CodeScorer(self.name, self.settings, self.weights, self.items[rows], **parts)
 
     @property
     def linear(self) -> bool:
@@ -172,9 +178,12 @@ class CodeScorer:
         return found if self.score_bias is None else self._xp.relu(found + self.score_bias)
 
     def _blocks(self, n_tokens: int) -> list[tuple]:
-        """Rows and columns of the scores that are computed at once: as many pairs as fit, and work for every thread."""
+        """Rows and columns of the scores that are computed at once: as many pairs as fit, and work for every thread.
+
+        Where rows alone are work enough, blocks are the same for any number of threads, and so is every digit."""
         rows = max(min(n_tokens, max(self._pairs // self.n_items, min(TOKENS, math.isqrt(self._pairs)))), 1)
-        columns = min(self._pairs // rows, -(-self.n_items // self.threads))
+        threads_per_row = -(-self.threads // max(-(-n_tokens // rows), 1))
+        columns = min(self._pairs // rows, -(-self.n_items // threads_per_row))
         return [
             (slice(token, token + rows), slice(item, item + columns))
             for token in range(0, n_tokens, rows)
@@ -217,15 +226,33 @@ def load_scorer(path, threads: int | None = None) -> CodeScorer:
         raise ValueError(f"{path} is not a saved scorer, or damaged; export it anew. {error}") from error
 
 
-@contextlib.contextmanager
-def _one_blas_thread(wanted: bool):
-    """Hold the BLAS to one thread per call where that is wanted; yields whether it is."""
-    blas = _blas() if wanted else None
-    if blas is None:
-        yield False
-        return
-    with blas.limit(limits=1):
-        yield True
+class _OneBlasThread:
+    """Holds the BLAS to one thread per call while anyone wants that: calls may overlap, in threads of a server."""
+
+    def __init__(self):
+        self._lock, self._users, self._limit = threading.Lock(), 0, None
+
+    @contextlib.contextmanager
+    def __call__(self, wanted: bool):
+        """Yields whether it is held."""
+        blas = _blas() if wanted else None
+        if blas is None:
+            yield False
+            return
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._limit = blas.limit(limits=1)
+        try:
+            yield True
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
 
 
 @functools.cache

@@ -22,7 +22,9 @@ class ManifestError(ValueError):
     """Files that do not belong together, or are not what was written."""
 
 
-def write_manifest(folder: str | Path, names: list[str], item_keys: ItemKeys | None = None, rerank: int = 0) -> None:
+def write_manifest(
+    folder: str | Path, names: list[str], item_keys: ItemKeys | None = None, rerank: int = 0, times: int = 1
+) -> None:
     """Tie files of a folder together.
 
     Args:
@@ -30,11 +32,12 @@ def write_manifest(folder: str | Path, names: list[str], item_keys: ItemKeys | N
         names: of the files, relative to the folder.
         item_keys: the item keys of the index, or None where it has codes alone.
         rerank: so many of the best items of the index are put in order by scores without codes.
+        times: that these are multiplied by, see `Reranked`.
     """
     folder = Path(folder)
     keys = None if item_keys is None else {"first": item_keys.first, "weights": list(item_keys.weights)}
     files = {name: digest(folder / name) for name in names}
-    manifest = {"version": VERSION, "item_keys": keys, "rerank": rerank, "files": files}
+    manifest = {"version": VERSION, "item_keys": keys, "rerank": rerank, "times": times, "files": files}
     with fresh(folder / MANIFEST, "w") as file:
         json.dump(manifest | {"sha256": content_digest(manifest)}, file, indent=2)
         file.write("\n")
@@ -101,4 +104,5 @@ def open_served(folder: str | Path, threads: int | None = None) -> IndexRecommen
     recommender = IndexRecommender(index, lambda queries: encode(queries)[1], scorer, threads=threads)
     if not (rerank := manifest.get("rerank", 0)):
         return recommender
-    return Reranked(recommender, encode, load_scorer(folder / RERANKER, threads), query.codes_per_user, rerank)
+    scorer, times = load_scorer(folder / RERANKER, threads), manifest.get("times", 1)
+    return Reranked(recommender, encode, scorer, query.codes_per_user, rerank, times)

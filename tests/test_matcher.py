@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import matcher as matcher_module
 import models
 from data.queries import Queries
 from data.ragged import Ragged
@@ -105,6 +106,37 @@ def test_the_best_items_of_the_index_are_put_in_the_order_of_scores_without_code
             exactly.recommend(few, k)
 
 
+@pytest.mark.parametrize(("quantiser", "lookups"), [("pursuit", 4), ("residual", 3)])
+def test_reranked_scores_weigh_the_table_as_the_index_does_and_say_what_they_are_made_of(quantiser, lookups):
+    """With codes that lose little, as many codewords as histories, scores stay nearly what they were."""
+    settings = replace(SMALL, quantiser=quantiser, token_lookups=lookups, K_c=N_ITEMS)
+    matcher = matcher_of(settings)
+    matcher = Matcher(matcher.model, matcher.wide.scaled(0.01), settings)  # so that codes count
+    asked = Queries.without_targets(walks(300, length=8))
+    tokens = matcher.query_side.raw_tokens(asked)  # of the forty different histories
+    matcher.model.start_quantiser(tokens, 300, 0)
+    index = matcher.build(np.unique(matcher.query_side.codes(asked)), None)[0]
+    exact = Matcher(matcher.model, matcher.wide, replace(settings, rerank=20)).through(index)
+    (items, scores), (_, by_codes) = exact.recommend(asked, 10), matcher.through(index).recommend(asked, 10)
+    spread = by_codes.std(1).mean()
+    assert np.abs(scores - by_codes).mean() < 0.2 * spread
+    made = exact.explain(asked, items)[1].sum(2)
+    np.testing.assert_allclose(made, scores, rtol=1e-3, atol=1e-3 * spread)
+
+
+def test_limits_are_chosen_in_no_more_memory_than_the_index_may_take(matcher, monkeypatch):
+    """What the judges ask for counts, too, where the index holds few codes."""
+    monkeypatch.setattr("matcher.POSTINGS", 30 * 16)
+    monkeypatch.setattr("matcher.CAPS", (10, 30))
+    built, build = [], matcher_module.build_pruned
+    watched = lambda *given: built.append(build(*given)) or built[-1]  # noqa: E731
+    monkeypatch.setattr(matcher_module, "build_pruned", watched)
+    matcher.settings = replace(SMALL, index_loss=0.9)
+    judges = Queries(walks(60), Ragged(np.arange(61), np.arange(60) % N_ITEMS + 1))
+    matcher.build(np.arange(1), judges)
+    assert len(built[0]) > 1 and built[0].lengths().sum() <= 30 * 16
+
+
 def test_a_cap_that_saves_nothing_is_not_tried(matcher):
     """In uint8, lists of more than a third of the items are rows of the catalogue, whatever they hold."""
     held = Ragged(np.arange(61), np.arange(60) % N_ITEMS + 1)
@@ -119,9 +151,9 @@ def test_a_cap_that_saves_nothing_is_not_tried(matcher):
 def test_lists_are_shortened_until_they_lose_something(rank, matcher, monkeypatch):
     monkeypatch.setattr("matcher.CAPS", tuple(range(1, N_ITEMS)))
     matcher.wide = matcher.item_keys = None  # the codes alone
-    ring = walks(60)
+    ring = walks(120)
     best = matcher.exhaustive().recommend(Queries.without_targets(ring), 5)[0]
-    judges = Queries(ring, Ragged(np.arange(61), best[:, rank]))
+    judges = Queries(ring, Ragged(np.arange(121), best[:, rank]))
     matcher.settings = replace(SMALL, index_loss=0.05, index_format="float32")
     index, tried = matcher.build(np.arange(16), judges)
     cap = index.lengths().max()
@@ -131,6 +163,7 @@ def test_lists_are_shortened_until_they_lose_something(rank, matcher, monkeypatc
 
 
 def test_a_loss_that_the_judges_can_neither_see_nor_exclude_is_not_taken(matcher, monkeypatch):
+    monkeypatch.setattr("metric.SURE_USERS", 2)
     monkeypatch.setattr("matcher.CAPS", tuple(range(1, N_ITEMS)))
     matcher.wide = matcher.item_keys = None
     matcher.settings = replace(SMALL, index_loss=0.05, index_format="float32")

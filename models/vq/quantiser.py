@@ -13,11 +13,13 @@ class Quantiser(nn.Cell):
 
     Attributes:
         lookups: P, codes of what has codes of its own: a token, or a user.
+        times: how many tokens those codes make together: one, whose parts they are, or P, each being all of it.
 
     Raises:
         ValueError: codes do not fit in 63 bits.
     """
 
+    times = 1
     trains = True  # whether it may take part in training, by `construct`
 
     def __init__(self, num_codebooks, K_c):

@@ -57,6 +57,10 @@ class TokenQuantiser(Quantiser):
             [VectorQuantiser(K_c, width, ema_decay, restart_below, rng) for _ in range(num_codebooks)]
         )
 
+    @property
+    def times(self):
+        return self.lookups
+
     @staticmethod
     def codeword_width(token_embedding_size, num_codebooks):
         """Width of the codewords of one codebook."""

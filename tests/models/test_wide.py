@@ -259,10 +259,10 @@ def test_new_items_without_order_join_their_group(rng):
 
 
 def test_file_holds_everything(rng, tmp_path):
-    table = WideTable.fit(random_sequences(rng, 50, 20), 20, WHOLE)
+    table = WideTable.fit(random_sequences(rng, 50, 20), 20, WHOLE).scaled(7.0)
     table.save(tmp_path / "wide.npz")
     again = WideTable.load(tmp_path / "wide.npz")
-    assert again.settings == table.settings
+    assert (again.settings, again.scale) == (table.settings, 7.0)
     for name in ("offsets", "items", "values", "occurrences"):
         np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
 

@@ -8,7 +8,7 @@ import pytest
 from retrieval import CodeScorer, load_scorer, save_scorer
 from retrieval.interactions import interaction
 from retrieval.kernels import _add_output, _add_relu
-from retrieval.scorer import _blas
+from retrieval.scorer import _blas, _one_blas_thread
 
 N_ITEMS, BOOKS, CODEWORDS, E, D = 37, 2, 5, 7, 6
 
@@ -81,6 +81,30 @@ def test_blocks_of_items_and_of_tokens(rng, monkeypatch):
         for threads in (1, 2):  # of two, each gets half of the items at most
             check(given, [0, 24, 17, 3, 9], threads=threads)
             check(parts(rng, "bilinear"), [0, 24, 17, 3, 9], threads=threads)
+
+
+def test_many_tokens_are_scored_in_the_same_blocks_by_any_number_of_threads(rng, monkeypatch):
+    monkeypatch.setattr("retrieval.scorer.CACHE_BYTES", 20000)
+    given = parts(rng, hidden=(7, 9))
+    alone, together = (CodeScorer(**given, threads=threads) for threads in (1, 3))
+    assert alone._blocks(600) == together._blocks(600)
+    assert len(together._blocks(1)) == 3  # and of one token each thread has a part
+
+
+def test_some_items_are_scored_as_among_all(rng):
+    scorer = CodeScorer(**parts(rng, "MoL", (5,)))
+    np.testing.assert_allclose(scorer.of(slice(30, None)).scores([3, 9]), scorer.scores([3, 9])[:, 30:], rtol=1e-5)
+
+
+def test_overlapping_calls_leave_the_threads_of_the_blas_as_they_were():
+    blas = _blas()
+    before = [each["num_threads"] for each in blas.info()]
+    first, second = (_one_blas_thread(True) for _ in range(2))
+    for call in (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None)):
+        call()
+        assert all(each["num_threads"] == 1 for each in blas.info())
+    second.__exit__(None, None, None)
+    assert [each["num_threads"] for each in blas.info()] == before
 
 
 @pytest.mark.parametrize("threads", [1, 3])
