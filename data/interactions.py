@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,36 +81,45 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
         UserError: the file cannot be read as this, with line and column.
     """
     file.places(COLUMNS)
-    header = file.header([*COLUMNS, "rating"])
-    names = [name if name not in header[:place] else f"{name} {place}" for place, name in enumerate(header)]
-    ids = {name: "category" for name in names if name != "timestamp"}
+    header, kept = file.header([*COLUMNS, "rating"]), [*COLUMNS, "rating"]
+    if {"date", "time"} <= {*file.header()} and "timestamp" not in file.header():
+        raise file.refusal("columns date and time; put them together in one, such as 2000-12-31 22:12:40", 1)
+    names = [name if name in kept and name not in header[:n] else str(n) for n, name in enumerate(header)]
+    kept = [name for name in names if name in kept]
     form = {"sep": file.delimiter, "quoting": file.quoting, "encoding": "utf-8"}
+    form |= {"usecols": kept} if len(kept) < len(names) else {}
+    ids = {name: "category" for name in kept if name != "timestamp"}
     frame = read_table(file, _explain, names=names, header=0, dtype=ids, **form)
     return arrange(file, frame, range(2, 2 + len(frame)), sort_rows)
 
 
 def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
     """pandas.read_csv of user_id, item_id, timestamp and others, made to refuse what it would bend: rows with too many
-    or too few fields, times that are no finite numbers, empty ids.
+    or too few fields, broken quotes, times that are no finite numbers, empty ids.
 
     Args:
         file: what to read.
         explain: finds the line at fault and raises UserError.
         **options: of read_csv.
     """
-    with file.open() as stream:
+    with file.open() as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # of times that are not alike, refused below
         try:
             frame = pd.read_csv(
                 stream,
                 keep_default_na=False,  # "NA" and "null" are ids like any other
                 skip_blank_lines=False,  # so that row and line numbers stay in step
-                low_memory=False,
                 **options,
             )
+            quoted = options["quoting"] != csv.QUOTE_NONE and stream.raw.quoted
         except pd.errors.EmptyDataError:
-            frame = pd.DataFrame()
+            frame, quoted = pd.DataFrame(), False
         except pd.errors.ParserError:
             explain(file)
+    unrated = "rating" in frame and frame["rating"].dtype == "category" and "" in frame["rating"].cat.categories
+    if quoted or unrated or "usecols" in options:
+        for _ in file.body():  # pandas reads a broken quote to the next one, rows between them included, takes a field
+            pass  # that is missing for an empty one, and counts none where it leaves some unread
     if not len(frame):
         raise file.refusal("no rows; at least one interaction is needed")
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus first fields for labels

@@ -358,11 +358,12 @@ def _write_users(path: Path, user_ids: list[str], users: Users) -> None:
 
 def _write_csv(path: Path, header: Sequence[str], *columns: Iterable) -> None:
     with writing(path), open(path, "w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
+        writer, quoting = (csv.writer(out, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
         writer.writerow(header)
         with progress(f"writing {path.name}", None, " rows") as reached:
             for number, row in enumerate(zip(*columns, strict=True), start=1):
-                writer.writerow(row)
+                bare = any(isinstance(cell, str) and "\r" in cell for cell in row)  # which csv leaves unquoted
+                (quoting if bare else writer).writerow(row)
                 reached(number)
 
 

@@ -242,11 +242,11 @@ class _NulError(Exception):
 
 class _Guarded(io.RawIOBase):
     """Passes bytes on while they look like a text of a believable size; drops a byte order mark, and line ends at the
-    end of the file, so that an empty last line is no row."""
+    end of the file, so that an empty last line is no row. `quoted` tells whether a quote was among them."""
 
     def __init__(self, stream: BinaryIO, packed: BinaryIO, file: SourceFile, tick: Callable[[], None]):
         self._stream, self._packed, self._file, self._tick = stream, packed, file, tick
-        self._passed = 0
+        self._passed, self.quoted = 0, False
         head = stream.read(3)
         self._head = b"" if head == b"\xef\xbb\xbf" else head
         self._ends = b""  # line ends that nothing followed yet
@@ -259,6 +259,7 @@ class _Guarded(io.RawIOBase):
         if b"\0" in block:
             raise _NulError
         self._passed += len(block)
+        self.quoted = self.quoted or b'"' in block
         if self._passed > max(ALWAYS_UNPACKED, MOST_UNPACKED * self._packed.tell()):
             what = f"unpacks to more than {MOST_UNPACKED} times its size, which no table of interactions does"
             raise self._file.refusal(f"{what}; if it is one, unpack it yourself")

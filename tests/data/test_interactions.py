@@ -1,5 +1,6 @@
 import gzip
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -60,8 +61,17 @@ def test_columns_may_have_the_names_of_published_data(tmp_path, header):
 
 
 def test_columns_that_are_not_read_may_share_a_name(tmp_path):
-    text = "x,user_id,x,item_id,timestamp\n1,b,2,y,1\n"
+    text = "x,user_id,x,item_id,timestamp,x 2\n1,b,2,y,1,5\n"
     assert histories(read(tmp_path, text)) == {"b": ["y"]}
+
+
+def test_columns_that_are_not_read_take_no_memory(tmp_path):
+    path = tmp_path / "interactions.csv"
+    path.write_text(HEADER[:-1] + ",review\n" + "".join(f"{user},7,1,{user:0700}\n" for user in range(20000)))
+    tracemalloc.start()
+    read_interactions(SourceFile(path))
+    assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 2
+    tracemalloc.stop()
 
 
 def test_byte_order_mark_rating_and_column_order(tmp_path):
@@ -156,6 +166,10 @@ def test_timestamps_may_be_dates(tmp_path, far_from_greenwich):
         (HEADER + "1,2,3\n1,3,inf\n", ["line 3", "timestamp"]),
         (HEADER + "1,2,3\n1,3,\n", ["line 3", "timestamp"]),
         (HEADER + '1,2,3\n1,"3,4\n', ["line 3", "quotes"]),
+        (HEADER[:-1] + ',t\n1,2,3,"ab\n2,2,3,ab\n3,2,3,c"d\n4,2,3,x\n', ["line 2", "quotes"]),
+        (HEADER[:-1] + ",t\n1,2,3,x\n1,3,4\n", ["line 3", "3 fields"]),  # that t is not read changes nothing
+        (HEADER[:-1] + ",rating\n1,2,3,5\n1,3,4\n", ["line 3", "3 fields"]),
+        ("user_id,item_id,date,time\n1,2,2020-01-31,09:00\n", ["line 1", "date and time", "together"]),
         (HEADER + "1,2,5\n2,9,1\n1,3,4\n", ["line 4", "timestamp", "--sort_rows 1"]),
         (HEADER + "1,2,3\n1,3,4\n2,3 ,1\n", ["line 4", "item_id", "'3 '", "'3'"]),
         (HEADER + "1,2,3\n1.0,3,4\n", ["line 3", "user_id", "'1.0'", "'1'"]),

@@ -361,6 +361,16 @@ def test_folder_as_found_that_lacks_a_file(tmp_path, missing, cure):
         prepare("mine", None, tmp_path / "out")
 
 
+def test_text_may_hold_any_line_end(tmp_path):
+    lines = [f'u{user},"i\r{(user + step) % 9}",{step}\n' for user in range(20) for step in range(8)]
+    (tmp_path / "odd.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines), newline="")
+    (tmp_path / "titles.csv").write_text('item_id,title\n"i\r1","One\rtwo\nthree"\n', newline="")
+    found = prepare("odd", tmp_path / "odd.csv", tmp_path / "out", item_file=tmp_path / "titles.csv")
+    catalogue = load_catalogue(found.folder)
+    assert catalogue.original_ids[1:] == [f"i\r{item}" for item in range(9)]
+    assert catalogue.titles[2] == "One\rtwo\nthree"
+
+
 def test_download_then_use_without_network(tmp_path, server, small_release):
     out = tmp_path / "out"
     prepared = prepare("ml-1m", None, out, base_url=server.url)
