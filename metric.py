@@ -138,6 +138,7 @@ def compare(a: Metrics, b: Metrics, name: str, k: int) -> PairedTest:
 
 
 ALPHA = 0.05  # a loss with a lower p is significant
+SURE_USERS = 100  # of fewer often none changes, which a t-test takes for certainty
 
 
 def cost(found: Metrics, before: Metrics, k: int, share: float, sure: bool = False) -> tuple[dict, bool]:
@@ -147,7 +148,8 @@ def cost(found: Metrics, before: Metrics, k: int, share: float, sure: bool = Fal
         found: of the cheaper way. before: of the other, on the same users.
         share: a loss of up to this share of the mean is nothing, unless it is significant.
         sure: ask for more: not that no larger loss is seen, but that none is left in the 95 % interval of the change (a
-            test of non-inferiority). Few users see little, so they save little.
+            test of non-inferiority), of SURE_USERS at least. By the interval alone 2 to 20 validation users of Toys cut
+            the table until 500 others lost 1.5 % of NDCG@50, and up to 3.8 %.
 
     Returns:
         The values, their changes and p in words, for a table; and whether neither loses more than that.
@@ -158,7 +160,7 @@ def cost(found: Metrics, before: Metrics, k: int, share: float, sure: bool = Fal
         row |= {f"{name}@{k}": found.mean(name, k), f"{name} change": change.difference, f"{name} p": change.p}
         least = -share * before.mean(name, k)
         unseen = change.difference >= least and (change.difference >= 0 or change.p >= ALPHA)
-        nothing &= change.low >= least if sure else unseen
+        nothing &= change.users >= SURE_USERS and change.low >= least if sure else unseen
     return row | {"loses nothing": nothing}, nothing
 
 

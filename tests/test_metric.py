@@ -259,11 +259,12 @@ def test_paired_test_is_the_paired_t_test(rng):
 @pytest.mark.parametrize(
     ("changes", "unseen", "sure"),
     [
-        ([0.0] * 50, True, True),
-        ([0.1, -0.1] * 25, True, False),  # nothing on average, but fifty users cannot tell
+        ([0.0] * 100, True, True),
+        ([0.0] * 99, True, False),  # too few to be sure by, whatever they say
+        ([0.1, -0.1] * 50, True, False),  # nothing on average, but a hundred users cannot tell
         ([0.1, -0.1] * 5000, True, True),
-        ([-0.001] * 49 + [-0.0011], False, True),  # certain, and small
-        ([-0.01] * 50, False, False),
+        ([-0.001] * 99 + [-0.0011], False, True),  # certain, and small
+        ([-0.01] * 100, False, False),
     ],
 )
 def test_a_loss_may_be_unseen_or_surely_small(changes, unseen, sure):
