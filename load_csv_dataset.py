@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from data.batches import Batch, TrainingRows, TrainingSequences
 from data.features import Features, FeatureTable, feature_table
@@ -172,8 +173,7 @@ def _item_table(folder: Path, names: tuple[str, ...]) -> FeatureTable:
     columns = {"categories": catalogue.categories[1:], "year": catalogue.years[1:]}
     for name in names:
         _require_column(folder, "--item_features", name, ITEM_FEATURES)
-        if not any(columns[name]):
-            raise UserError(f"{folder}: no item has a {name}; leave {name} out of --item_features.")
+        _require_values(folder, "--item_features", "item", name, columns[name])
     return feature_table({name: columns[name] for name in names})
 
 
@@ -191,6 +191,8 @@ def _user_table(folder: Path, names: tuple[str, ...]) -> tuple[FeatureTable, dic
     place = training.places([USER_COLUMN])[0]
     known = (rows.get(fields[place], 0) - 1 for _, fields in training.body())
     cells = {name: [row[users.columns.index(name)] for row in users.rows.values()] for name in names}
+    for name in names:
+        _require_values(folder, "--user_features", "user", name, cells[name])
     return feature_table(cells, sorted({row for row in known if row >= 0})), rows
 
 
@@ -198,6 +200,11 @@ def _require_column(folder: Path, flag: str, name: str, columns: Sequence[str]) 
     if name not in columns:
         has = f"choose from {shown(', '.join(columns))}" if columns else "this data knows none; give a --user_file"
         raise UserError(f"{flag}: {folder} has no {shown(name)}; {has}.")
+
+
+def _require_values(folder: Path, flag: str, whose: str, name: str, cells: Sequence[str]) -> None:
+    if not any(cells):
+        raise UserError(f"{folder}: no {whose} has a {name}; leave {name} out of {flag}.")
 
 
 def load_queries(csv_path: str | Path, n_items: int, features: Features | None = None) -> Queries:
@@ -230,7 +237,9 @@ def load_queries(csv_path: str | Path, n_items: int, features: Features | None =
 
 def _askers(users: list[list[str]]) -> np.ndarray | None:
     """A number per user of the rows, None where none has two of them."""
-    names, numbers = np.unique(np.array(users[0]), return_inverse=True) if users else ([], [])
+    if not users:
+        return None
+    numbers, names = pd.factorize(np.array(users[0], dtype=object), sort=True)  # one long id costs no other's memory
     return numbers if len(names) < len(numbers) else None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import hashlib
 import json
 import logging
@@ -88,7 +89,7 @@ class Trainer:
         self.step = TrainStep(model, self.optimizer)
         self.progress = Progress()
 
-    @property
+    @functools.cached_property
     def steps(self):
         """How many steps an epoch has."""
         return self.training_data.steps(*self._cut())
@@ -288,7 +289,7 @@ def starting_queries(training_data, settings, coded):
     """The training positions whose tokens, `coded` of each, start the quantiser: QUANTISER_TOKENS, or what an epoch
     has, evenly over users."""
     rng = np.random.default_rng([settings.seed, 3])
-    return training_data.queries(rng, settings.positions_per_user, QUANTISER_TOKENS // coded)
+    return training_data.queries(rng, settings.positions_per_user, settings.seq_len, QUANTISER_TOKENS // coded)
 
 
 def save_checkpoint(path, parameters, progress):

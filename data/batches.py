@@ -123,8 +123,10 @@ class TrainingSequences:
             return self._windows(rng, batch_size, seq_len, positions_per_user, targets, sampler)
         return self._targets(rng, steps, batch_size, seq_len, positions_per_user, targets, sampler)
 
-    def queries(self, rng: np.random.Generator, positions_per_user: int, most: int | None = None) -> Queries:
-        """The targets of one epoch (one per row) and the whole histories before them, unshuffled.
+    def queries(
+        self, rng: np.random.Generator, positions_per_user: int, seq_len: int, most: int | None = None
+    ) -> Queries:
+        """The targets of one epoch (one per row) and the last seq_len items before them, unshuffled.
 
         At most `most` of them, evenly over users: fewer are drawn of each, and of what is left over a part at random.
         """
@@ -134,6 +136,7 @@ class TrainingSequences:
         if most is not None and len(target) > most:
             kept = _some(rng, len(target), most)
             start, target = start[kept], target[kept]
+        start = np.maximum(start, target - seq_len)
         histories = self.sequences.slices(self.sequences.row_of_value()[target], start, target)
         return _queries(histories, self.sequences.values[target], self._users_at(target))
 
@@ -295,9 +298,13 @@ class TrainingRows:
         steps = self.steps(batch_size, positions_per_user)
         return self._batches(rng, steps, batch_size, seq_len, neg_num, all_positions)
 
-    def queries(self, rng: np.random.Generator, positions_per_user: int, most: int | None = None) -> Queries:
-        """All rows, or `most` of them at random: what stood before each target."""
-        found = _queries(self._histories, self.positives, self.users)
+    def queries(
+        self, rng: np.random.Generator, positions_per_user: int, seq_len: int, most: int | None = None
+    ) -> Queries:
+        """All rows, or `most` of them at random: the last seq_len items before each target."""
+        rows, ends = np.arange(len(self.positives)), self._histories.offsets
+        starts = np.maximum(ends[:-1], ends[1:] - seq_len)
+        found = _queries(self._histories.slices(rows, starts, ends[1:]), self.positives, self.users)
         return found if most is None or len(found) <= most else found.take(_some(rng, len(found), most))
 
     def _batches(self, rng, steps, batch_size, seq_len, neg_num, all_positions) -> Iterator[Batch]:

@@ -185,7 +185,7 @@ def test_all_positions_needs_a_length_and_a_target(sequences):
 
 def test_queries_are_those_of_the_batches_uncut(sequences):
     sequences.users = np.arange(200, dtype=np.int32)[:, None]
-    whole = sequences.queries(np.random.default_rng(0), 4)
+    whole = sequences.queries(np.random.default_rng(0), 4, 100)
     _, history, targets = epoch(sequences, batch_size=1)
     found = np.column_stack([whole.histories.tail(5), whole.targets.tail(1)])
     assert sorted(map(tuple, found.tolist())) == sorted((*h, t) for h, t in zip(history.tolist(), targets, strict=True))
@@ -196,11 +196,17 @@ def test_queries_are_those_of_the_batches_uncut(sequences):
 @pytest.mark.parametrize("most", [1, 37, 200, 700])
 def test_fewer_queries_are_of_as_many_users(sequences, most):
     users = (sequences.sequences.lengths() > 1).sum()
-    some = sequences.queries(np.random.default_rng(0), 4, most)
-    every = len(sequences.queries(np.random.default_rng(0), 4))
+    some = sequences.queries(np.random.default_rng(0), 4, 100, most)
+    every = len(sequences.queries(np.random.default_rng(0), 4, 100))
     assert 0.8 * min(most, every) <= len(some) <= min(most, every)  # some users have fewer than their share
     owners = np.unique((some.targets.values - 1) // 30)
     assert len(owners) > 0.9 * min(most, users)
+
+
+def test_queries_hold_the_items_that_are_read(sequences):
+    whole, cut = (sequences.queries(np.random.default_rng(0), 4, length) for length in (100, 3))
+    np.testing.assert_array_equal(cut.histories.tail(9)[:, -3:], whole.histories.tail(3))
+    assert cut.histories.lengths().max() == 3 and np.array_equal(cut.targets.values, whole.targets.values)
 
 
 def test_positions_are_drawn_without_replacement_all_if_few(sequences):
@@ -270,12 +276,12 @@ def release_rows(tmp_path) -> TrainingRows:
 
 
 def test_release_rows_lose_their_padding(release_rows):
-    assert [row.tolist() for row in release_rows.queries(None, 1).histories] == [
+    assert [row.tolist() for row in release_rows.queries(None, 1, 100).histories] == [
         [1, 2],
         [5, 4],
         [1, 2, 3, 4],
     ]
-    assert len(release_rows.queries(np.random.default_rng(0), 1, 2)) == 2
+    assert len(release_rows.queries(np.random.default_rng(0), 1, 100, 2)) == 2
     assert release_rows.positives.tolist() == [3, 1, 5]
     assert release_rows.negatives.tolist() == [[4, 5], [2, 3], [6, 6]]
     assert release_rows.positives.dtype == release_rows.negatives.dtype == np.int32
@@ -545,6 +551,9 @@ def test_missing_users_and_values_are_refused(with_users):
     write(with_users, "id,original_id,title,categories\n1,x,A,\n", "items.csv")
     with pytest.raises(UserError, match="no item has a year"):
         load_features(with_users, (), ("year",))
+    (with_users / "users.csv").write_text("user_id,age\na,\n")
+    with pytest.raises(UserError, match="no user has a age; leave age out of --user_features"):
+        load_features(with_users, ("age",), ())
     (with_users / "users.csv").write_text("user_id\na\n")
     with pytest.raises(UserError, match="this data knows none; give a --user_file"):
         load_features(with_users, ("sex",), ())
