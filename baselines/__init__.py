@@ -32,9 +32,12 @@ BASELINES = {
 }
 
 
-def missing(name: str) -> str:
-    """What must be installed before the baseline of that name can be fitted, as a sentence; "" where nothing is."""
-    return BASELINES[name].missing() if hasattr(BASELINES[name], "missing") else ""
+def missing(name: str, n_items: int = 0) -> str:
+    """What this machine lacks to fit the baseline of that name to so many items, as a sentence; "" where nothing."""
+    kind = BASELINES[name]
+    if hasattr(kind, "missing"):
+        return kind.missing()
+    return kind.too_large(n_items) if hasattr(kind, "too_large") else ""
 
 
 def arguments(name: str, settings: dict) -> dict:

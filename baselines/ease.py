@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 from scipy import sparse
 
 from baselines.item_to_item import ItemToItem
 from baselines.similarity import incidence
 from data.ragged import Ragged
+from errors import UserError
 from retrieval.lists import best_of_rows
+
+BYTES = 3 * 8  # of a pair of items while it is fitted
 
 
 class EASE(ItemToItem):
@@ -30,8 +36,23 @@ class EASE(ItemToItem):
             raise ValueError(f"regularisation is {regularisation}; EASE needs a positive one to be defined.")
         self.regularisation = regularisation
 
+    @classmethod
+    def too_large(cls, n_items: int) -> str:
+        """Why so many items are too many for this machine, as a sentence; "" where they are not."""
+        needed, there = BYTES * n_items**2, _free_memory()
+        if needed <= there:
+            return ""
+        sizes = f"{needed / 2**30:.0f} GiB, and {there / 2**30:.0f} are free"
+        return f"{cls.__name__} of {n_items:,} items takes {sizes}; Linear and ItemKNN take less."
+
     def similarity(self, sequences: Ragged, n_items: int) -> sparse.csr_matrix:
-        """B; its rows are the items of the history, its columns the items predicted."""
+        """B; its rows are the items of the history, its columns the items predicted.
+
+        Raises:
+            UserError: the machine has not the memory.
+        """
+        if why := self.too_large(n_items):
+            raise UserError(why)
         taken = incidence(sequences, n_items)
         gram = (taken.T @ taken).toarray().astype(np.float64)
         gram[np.diag_indices(n_items)] += self.regularisation
@@ -50,3 +71,12 @@ class WholeEASE(EASE):
 
     def __init__(self, regularisation: float = 300.0, neighbours: int | None = None):
         super().__init__(regularisation, neighbours, last_items=None)
+
+
+def _free_memory() -> float:
+    """Bytes that may be taken without the machine running out, as Linux tells; infinity elsewhere."""
+    try:
+        told = Path("/proc/meminfo").read_text()
+    except OSError:
+        return float("inf")
+    return 1024 * int(re.search(r"MemAvailable:\s+(\d+) kB", told)[1])

@@ -50,7 +50,10 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
     rows = {label: dict(varied) for label, varied in experiment.rows.items()}
     for varied in rows.values() if quick else ():
         varied |= {"epoch": QUICK["epoch"]} if "epoch" in varied else {}
-    left_out = {label: why for label in labels if (why := _missing(rows[label]))}
+    settings, command, _ = work.parse(store.arguments_of(given))
+    prepared, _ = store.prepared_data(settings, command)
+    n_items = prepared.description.get("statistics", {}).get("items", 0)
+    left_out = {label: why for label in labels if (why := _missing(rows[label], n_items))}
     for label, why in left_out.items():
         print(f"left out: {label}. {why}")
     labels = [label for label in labels if label not in left_out]
@@ -62,8 +65,6 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
         for label in labels:
             before.append(store.finished({**given, "seed": seed}, rows[label], before))
             found[label].append(before[-1])
-    settings, command, _ = work.parse(store.arguments_of(given))
-    prepared, _ = store.prepared_data(settings, command)
     command = ["python work.py --experiment", name, "--seeds", ",".join(map(str, seeds)), *["--quick", "1"] * quick]
     command += [text for flag, value in _pairs(flags).items() for text in (f"--{flag}", _shown(flag, value))]
     stem = _stem(name, seeds, _pairs(flags), quick)
@@ -75,10 +76,10 @@ def _shown(flag: str, value: str) -> str:
     return Path(value).name if flag in PATHS else value
 
 
-def _missing(flags: Flags) -> str:
-    """What the model of a row needs and this machine has not; "" where it has all."""
+def _missing(flags: Flags, n_items: int) -> str:
+    """What the model of a row needs for so many items and this machine has not; "" where it has all."""
     name = flags.get("model")
-    return baselines.missing(name) if name in baselines.BASELINES else ""
+    return baselines.missing(name, n_items) if name in baselines.BASELINES else ""
 
 
 def _stem(name: str, seeds: Sequence[int], flags: Mapping[str, str], quick: bool) -> str:

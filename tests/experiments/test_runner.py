@@ -17,6 +17,7 @@ import models
 import work
 from baselines import BASELINES
 from data.prepare import Prepared
+from data.ragged import Ragged
 from errors import UserError
 from experiments import runner, store
 from experiments.experiment import Experiment
@@ -421,6 +422,17 @@ def test_a_row_that_needs_what_is_not_installed_is_left_out_and_the_table_says_s
     experiments.run("some", [0], False, ["--dataset", "films"])
     assert [call["--model"] for call in trains.calls] == ["GlobalHot"]
     assert "Left out: factors. ALS needs a library." in Path("results/films/some.md").read_text()
+
+
+def test_a_row_that_needs_more_memory_than_there_is_is_left_out_and_the_table_says_so(trains, monkeypatch):
+    monkeypatch.setattr("baselines.ease._free_memory", lambda: -1.0)
+    rows = {"popular": {"model": "GlobalHot"}, "EASE": {"model": "EASE"}}
+    monkeypatch.setitem(experiments.EXPERIMENTS, "some", Experiment("What is here?", rows))
+    experiments.run("some", [0], False, ["--dataset", "films"])
+    assert [call["--model"] for call in trains.calls] == ["GlobalHot"]
+    assert "items takes 0 GiB" in Path("results/films/some.md").read_text()
+    with pytest.raises(UserError, match="EASE of 9 items takes"):
+        BASELINES["EASE"]().fit(Ragged.from_rows([[1, 2], [2, 9]]), 9)
 
 
 def test_the_flags_of_an_experiment_are_those_of_every_row_and_no_path_is_told(trains, monkeypatch, tmp_path):
