@@ -6,6 +6,7 @@ import math
 import models
 from defaults import starting_tokens, trains_on_sequences
 from errors import UserError
+from load_csv_dataset import TrainingRows
 from metric import NAMES
 from retrieval.sizes import bytes_of
 from runs import uses_wide
@@ -60,9 +61,11 @@ def _refuse_unused_quantiser(h, given):
         )
 
 
-def unread(h, model, given):
-    """Names of the given settings that neither the model nor its training nor its index reads."""
-    names = models.readable() - model.read | UNREAD.get(h.negatives, set())
+def unread(h, model, given, training):
+    """Names of the given settings that neither the model nor its `training` data nor its index reads."""
+    names = models.readable() - model.read | UNREAD.get(h.negatives, set()) | unread_by_split(h)
+    if isinstance(training, TrainingRows):
+        names |= {"positions_per_user", "neg_power"}
     if "dropout" not in given:
         names -= {"history_dropout"}  # which that of a causal encoder is, see `settled`
     if not uses_wide(h):
@@ -70,6 +73,11 @@ def unread(h, model, given):
     if not model.has_quantiser:
         names |= group("index") - ({"index_loss"} if uses_wide(h) else set())
     return given & names
+
+
+def unread_by_split(h):
+    """Names of the settings that the cut of the data does not read."""
+    return set() if h.split == "user" else {"split_seed"}
 
 
 def group(*names):

@@ -171,30 +171,18 @@ def results(found, prepared, h, folder):
     encoder = "" if h.model in BASELINES else h.encoder
     name = f"{h.model}, {encoder} encoder," if encoder else h.model
     print(f"\n{name} on {prepared.label}; full ranking, {seen}")
-    labels = {"data": prepared.label} | {
-        name: getattr(h, name)
-        for name in (
-            "split",
-            "split_seed",
-            "model",
-            "encoder",
-            "seed",
-            "exclude_seen",
-            "max_codes",
-            "max_postings",
-            "keep_share",
-            "max_bytes",
-            "index_format",
-        )
-    }
+    labels = {"data": prepared.label}
+    labels |= {name: getattr(h, name) for name in ("split", "split_seed", "model", "encoder", "seed", "exclude_seen")}
     labels["encoder"] = encoder
+    limits = ("max_codes", "max_postings", "keep_share", "max_bytes", "index_format")
     rows = []
     for path, metrics in found.items():
         how = {"index": "through the index", "exhaustive": "exhaustive scoring"}.get(
             path, f"{path}, exhaustive scoring"
         )
         print(metrics.table(f"test users, {how}"))
-        rows += metrics.rows(**labels, path=path)
+        of_index = {name: getattr(h, name) if path == "index" else "" for name in limits}
+        rows += metrics.rows(**labels, **of_index, path=path)
     with fresh(folder / "metrics.csv", "w") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import functools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class Data:
         valid, test: `Queries`.
 
     Raises:
-        UserError: the data can't be had or read, or are too few for the settings.
+        UserError: the data can't be had or read.
     """
 
     def __init__(self, settings, source=None, item_file=None, user_file=None, sort_rows=False):
@@ -94,11 +95,19 @@ class Data:
         self.training = load_training(folder / "data.csv", n_items, self.features)
         self.valid = load_queries(folder / "valid.csv", n_items, self.features)
         self.test = load_queries(folder / "test.csv", n_items, self.features)
-        if max(settings.topk) > n_items:
-            raise UserError(
-                f"--topk {max(settings.topk)} is more than there are items, {n_items}; give fewer, such as "
-                "--topk 1,5,10."
-            )
+
+
+def cut_offs(h, n_items, given):
+    """The settings with cut-offs of the metrics that there are items for: of the default ones those up to n_items.
+
+    Raises:
+        UserError: more was given.
+    """
+    if max(h.topk) <= n_items:
+        return h
+    if "topk" in given:
+        raise UserError(f"--topk {max(h.topk)} is more than there are items, {n_items}; leave it out, or give fewer.")
+    return dataclasses.replace(h, topk=tuple(k for k in h.topk if k <= n_items))
 
 
 class Run:
@@ -123,6 +132,7 @@ class Run:
         checkpoint = self.folder / BEST
         self.settings = settings_of(checkpoint, Hyperparameters(**changes), set(changes))
         self.data = data or Data(self.settings, source)
+        self.settings = cut_offs(self.settings, self.data.catalogue.n_items, changes)
         self.matcher = load_matcher(self.settings, self.data, checkpoint)
         self.model, self.query_side = self.matcher.model, self.matcher.query_side
 
@@ -177,12 +187,15 @@ class RunFolder:
 
         Args:
             name: of the folder. named: whether a user chose it; if not, the next free one is taken.
-            resume: whether to go on with the run in it.
+            resume: whether to go on with the run in it; where no user chose the name, with the latest that has not
+                ended of all that would have it.
 
         Raises:
             UserError: there is nothing to resume, the name is taken, or another process trains there.
         """
         path, number = RUNS / name, 2
+        if resume and not named:
+            path = _latest(path)
         if resume and not path.is_dir():
             raise UserError(f"there is no run {path} to resume; leave out --resume, or name the run.")
         while True:
@@ -229,6 +242,19 @@ class RunFolder:
         if changed or not _same_data(before["data"], data.prepared.description):
             what = ", ".join(changed) or "data"
             raise UserError(f"{self.path} was begun with other {what}; use the same, or another --name.")
+
+
+def _latest(path):
+    """Of a folder of runs/ and those that are numbered after it, NAME-2 and on, the last with a run that has not ended;
+    if all have, the last with one."""
+    numbered = [
+        (int(other.name[len(path.name) + 1 :] or 1), other)
+        for other in path.parent.glob(f"{path.name}*")
+        if re.fullmatch(r"(-[0-9]+)?", other.name[len(path.name) :])
+    ]
+    begun = [other for _, other in sorted(numbered) if any((other / name).exists() for name in (BEST, LAST))]
+    running = [other for other in begun if not (other / "metrics.csv").exists()]
+    return (running or begun or [path])[-1]
 
 
 def first_phase(h):
@@ -424,4 +450,6 @@ def load_matcher(h, data, checkpoint):
 
 def tie(folder, matcher, names, rerank=0):
     """Writes the manifest of those of the named files that the folder of a run holds by now; see `write_manifest`."""
-    write_manifest(folder, [name for name in names if (Path(folder) / name).exists()], matcher.item_keys, rerank)
+    times = matcher.model.quantiser.times if matcher.model.has_quantiser else 1
+    there = [name for name in names if (Path(folder) / name).exists()]
+    write_manifest(folder, there, matcher.item_keys, rerank, times)

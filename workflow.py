@@ -17,7 +17,7 @@ import baselines
 import models
 import report
 from baselines import BASELINES
-from checks import check_sizes, group, refuse_unused, unread
+from checks import check_sizes, group, refuse_unused, unread, unread_by_split
 from data.progress import progress
 from data.queries import Queries
 from data.ragged import Ragged
@@ -38,6 +38,7 @@ from runs import (
     WIDE,
     Data,
     RunFolder,
+    cut_offs,
     load_matcher,
     require_same_first_phase,
     saved_index,
@@ -64,6 +65,7 @@ def run(h, command, given=()):
         index_library(h, command)  # a missing GPU is said before any long work
         data = Data(h, command.source, command.item_file, command.user_file, command.sort_rows)
         report.data(data.prepared, data.catalogue, data.valid, data.test)
+        h = cut_offs(h, data.catalogue.n_items, given)
         modes[command.mode](h, command, data, set(given))
 
 
@@ -110,7 +112,8 @@ def index_library(h, command):
 def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
     if h.model not in BASELINES:
-        h = settled(h, data)
+        asked, h = h.neg_num, settled(h, data)
+        report.part_of("negatives, of which a training row holds no more", h.neg_num, asked)
         refuse_unused(h, given)
         check_sizes(h, data)
     if command.trained is not None:
@@ -118,7 +121,7 @@ def train(h, command, data, given):
     if h.model in BASELINES:
         return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue, data.features)
-    report.unused(unread(h, model, given), f"{h.model} with {h.encoder}")
+    report.unused(unread(h, model, given, data.training), f"{h.model} with {h.encoder}")
     with _claimed(command, f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}") as folder:
         if folder.begun:
             folder.require_same(h, data)
@@ -157,7 +160,8 @@ def fit_baseline(h, command, data, given):
     if not isinstance(data.training, TrainingSequences):
         raise UserError(f"{h.model} needs whole training sequences (user_id,items), not ready rows.")
     read = baselines.arguments(h.model, dataclasses.asdict(h)).keys() | {"model", "dataset", "split", "split_seed"}
-    report.unused(given & group("model", "wide", "quantiser", "training", "data", "index") - read, h.model)
+    read |= {"topk", "exclude_seen"}
+    report.unused(given - (read - unread_by_split(h)), h.model)
     with _claimed(command, f"{h.model}-{data.prepared.dataset}") as folder:
         write_config(folder.path, h, data, command.preset, given)
         recommender = _fitted(h, data)
@@ -179,6 +183,7 @@ def _fitted(h, data):
 def test(h, command, data, given):
     """Evaluates a checkpoint on the test users; its run stays as it is. Writes runs/<name>-test/, or the next free."""
     matcher = load_matcher(h, data, command.checkpoint)
+    report.unused(unread(h, matcher.model, given, data.training), h.model)
     with _claimed(command, f"{Path(command.checkpoint).parent.name}-test") as folder:
         write_config(folder.path, h, data, command.preset, given)
         _test(matcher, h, data, folder.path, index_library(h, command))
@@ -196,6 +201,7 @@ def recommend(h, command, data, given):
         history = Ragged.from_rows([data.catalogue.find(command.history.split("|"))])
         users = data.features.user and np.zeros((1, data.features.user.values.shape[1]), np.int32)  # of unknown values
         queries = Queries.without_targets(history, users)
+    report.unused(given & {"topk"}, "--mode recommend, which shows ten items")
     recommender, reasons = _recommender(queries, h, command, data, given)
     items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
     report.recommendations(data.catalogue, queries, items, scores, reasons and reasons(queries, items))

@@ -52,9 +52,26 @@ class Tokeniser(nn.Cell):
 
 
 class Whole(Tokeniser):
-    """One token, the user vector: what a two-tower model has."""
+    """One token, the user vector: what a two-tower model has.
+
+    Args:
+        encoder: see `Tokeniser`.
+        embedding_size: E, of a user vector.
+        token_embedding_size: D, of a token.
+
+    Raises:
+        ValueError: the two differ.
+    """
 
     K_u = 1
+
+    def __init__(self, encoder, embedding_size, token_embedding_size):
+        super().__init__(encoder)
+        if embedding_size != token_embedding_size:
+            raise ValueError(
+                f"the user vector is the one token, so token_embedding_size {token_embedding_size} and embedding_size "
+                f"{embedding_size} must be equal; make them so, or choose the tokeniser heads"
+            )
 
     def construct(self, embeddings, mask, noise, every=False):
         return self.user_vectors(embeddings, mask, noise, every).expand_dims(1)  # (B, 1, E)

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import models
 import workflow
+from checks import unread
 from data.queries import Queries
 from data.ragged import Ragged
 from defaults import settled
@@ -16,7 +18,7 @@ from files import content_digest
 from load_csv_dataset import TrainingRows, TrainingSequences
 from retrieval.ranking import top_k
 from retrieval.served import QUERY, SCORER, read_manifest
-from runs import BEST, MEANT, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
+from runs import BEST, LAST, MEANT, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
 from work import Hyperparameters, check, main
 from workflow import judge_of_codes
 
@@ -63,10 +65,52 @@ def test_a_new_run_neither_keeps_nor_signs_what_another_exported(tmp_path, monke
         assert [path.name for path in folder.iterdir()] == [".lock"]
     for name in (BEST, QUERY):  # exported of an epoch before the last
         (folder / name).touch()
-    tie(folder, SimpleNamespace(item_keys=None), TRAINED)
+    tie(folder, SimpleNamespace(item_keys=None, model=models.TwoTower), TRAINED)
     read_manifest(folder, [BEST])
     with pytest.raises(ValueError, match=QUERY):
         read_manifest(folder, [QUERY])
+
+
+def test_the_latest_run_that_has_not_ended_is_resumed_where_nobody_named_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def resumed():
+        with RunFolder.claim("usual", False, True) as folder:
+            return folder.path.name
+
+    for name in ("usual", "usual-2", "usual-10", "usual-test", "usual-11"):
+        (RUNS / name).mkdir(parents=True)
+    for name in ("usual", "usual-2", "usual-10", "usual-test"):
+        (RUNS / name / LAST).touch()
+    assert resumed() == "usual-10"
+    (RUNS / "usual-10" / "metrics.csv").touch()
+    assert resumed() == "usual-2"
+    for name in ("usual", "usual-2"):
+        (RUNS / name / "metrics.csv").touch()
+    assert resumed() == "usual-10"
+    with RunFolder.claim("usual", True, True) as folder:
+        assert folder.path == RUNS / "usual"
+
+
+def test_ready_rows_have_as_many_negatives_as_they_hold_and_no_table():
+    rows = Ragged.from_rows([[1, 2]] * 900)
+    few = data(300, 9, 9)
+    few.training = TrainingRows(rows, np.full(900, 3, np.int32), np.full((900, 10), 4, np.int32))
+    found = settled(Hyperparameters(), few)
+    assert (found.neg_num, found.wide) == (10, False)
+    assert settled(Hyperparameters(neg_num=3), few).neg_num == 3
+    given = {"neg_power", "positions_per_user", "lr"}
+    model = models.build(found, few.catalogue)
+    assert unread(found, model, given, few.training) == {"neg_power", "positions_per_user"}
+    assert not unread(found, model, given, data(300, 9, 9).training)
+
+
+@pytest.mark.parametrize("flags", [{}, {"interaction": "bilinear"}, {"interaction": "MoL", "model": "AllToAll"}])
+def test_a_user_vector_that_cannot_be_a_token_is_refused(flags):
+    settings = settled(Hyperparameters(embedding_size=16, **flags), data(300, 150, 10))
+    with pytest.raises(UserError, match="must be equal"):
+        models.build(settings, SimpleNamespace(n_items=300))
+    models.build(dataclasses.replace(settings, tokeniser="heads", interaction="bilinear"), SimpleNamespace(n_items=300))
 
 
 def data(n_items, n_users, each):
@@ -178,8 +222,10 @@ def test_a_baseline_needs_no_batch_and_leaves_no_checkpoint(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     lines = [f"u{user},i{(user + step) % 9},{step}\n" for user in range(20) for step in range(8)]
     (tmp_path / "few.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
-    flags = "--model GlobalHot --dataset few --source few.csv --topk 1,5"
+    flags = "--model GlobalHot --dataset few --source few.csv"
+    assert main([*flags.split(), "--topk", "1,50"]) == 2 and "--topk 50 is more than" in capsys.readouterr().err
     assert main(flags.split()) == 0
+    assert saved_metrics(RUNS / "GlobalHot-few").topk == (1, 5)  # of nine items
     before = (tmp_path / "runs" / "GlobalHot-few" / "metrics.csv").read_text()
     assert main([*flags.split(), "--exclude_seen", "0"]) == 0  # without a name it takes a folder of its own
     assert (tmp_path / "runs" / "GlobalHot-few" / "metrics.csv").read_text() == before

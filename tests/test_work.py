@@ -168,6 +168,15 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     assert main([*SMALL, "--name", "small"]) == 2 and "runs/small exists" in capsys.readouterr().err
 
 
+def test_flags_of_an_index_are_said_and_not_recorded_where_there_is_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "--model", "TwoTower", "--epoch", "1", "--name", "two"]) == 0
+    assert main(["--mode", "test", "--checkpoint", "runs/two/best.ckpt", "--max_postings", "5"]) == 0
+    assert "note: --max_postings: not read by TwoTower" in capsys.readouterr().out
+    with open("runs/two-test/metrics.csv", encoding="utf-8") as file:
+        assert {row["max_postings"] for row in csv.DictReader(file)} == {""}
+
+
 def test_look_ups_that_are_chosen_stay_with_the_run(tmp_path, monkeypatch, capsys):
     """Not by the settings: the checkpoint holds them."""
     monkeypatch.chdir(tmp_path)

@@ -21,7 +21,8 @@ class Dot(Interaction):
         if embedding_size != token_embedding_size:
             raise ValueError(
                 f"a dot product needs tokens as wide as item embeddings, not token_embedding_size "
-                f"{token_embedding_size} and embedding_size {embedding_size}; make them equal or use bilinear"
+                f"{token_embedding_size} and embedding_size {embedding_size}; make them equal, or use bilinear and the "
+                "tokeniser heads"
             )
 
     def pairs(self, xp, w, tokens, items):
