@@ -245,13 +245,10 @@ class RunFolder:
 
 
 def _latest(path):
-    """Of a folder of runs/ and those that are numbered after it, NAME-2 and on, the last with a run that has not ended;
+    """Of a folder of RUNS and those that are numbered after it, NAME-2 and on, the last with a run that has not ended;
     if all have, the last with one."""
-    numbered = [
-        (int(other.name[len(path.name) + 1 :] or 1), other)
-        for other in path.parent.glob(f"{path.name}*")
-        if re.fullmatch(r"(-[0-9]+)?", other.name[len(path.name) :])
-    ]
+    usual = re.compile(re.escape(path.name) + "(?:-([0-9]+))?")
+    numbered = [(int(name[1] or 1), other) for other in RUNS.glob("*") if (name := usual.fullmatch(other.name))]
     begun = [other for _, other in sorted(numbered) if any((other / name).exists() for name in (BEST, LAST))]
     running = [other for other in begun if not (other / "metrics.csv").exists()]
     return (running or begun or [path])[-1]
