@@ -39,7 +39,10 @@ class Hyperparameters:
         choices="models.tokenisers:TOKENISERS",
     )
     interaction: str = _parameter(
-        "dot", "model", "token x item scorer of AllToAll and DQMatch", choices="retrieval.interactions:INTERACTIONS"
+        "dot",
+        "model",
+        "scorer of token and item; of TwoTower one that is a product of two vectors",
+        choices="retrieval.interactions:INTERACTIONS",
     )
     interaction_dot: bool = _parameter(True, "model", "1: a dot product stands beside the interaction")
     interaction_hidden: tuple = _parameter((16,), "model", "hidden layers of the interaction", least=1)
@@ -190,7 +193,7 @@ class Hyperparameters:
         "histories whole, from 20 to 100",
         least=1,
     )
-    dataset: str = _parameter("ml-1m", "data", "ml-1m, ml-10m, sample, or a name for --source")
+    dataset: str = _parameter("ml-1m", "data", "ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, sample, or a name for --source")
     split: str = _parameter("user", "data", "how users or their histories are cut", choices="data.split:SPLITS")
     split_seed: int = _parameter(0, "data", "of the shuffle that splits the users", least=0, below=2**32)
     user_features: tuple = _parameter(
@@ -489,7 +492,7 @@ def _limits(f):
         return f"{'some' if isinstance(f.default, tuple) else 'one'} of {', '.join(_choices(f))}"
     words = {"least": "at least", "above": "above", "below": "below", "most": "at most"}
     said = [f"{words[name]} {limits[name]:g}" for name in words if name in limits]
-    each = "whole numbers from 1 on, as in 1,5,10, each " if isinstance(f.default, tuple) else ""
+    each = "whole numbers, as in 1,5,10, each " if isinstance(f.default, tuple) else ""
     return each + " and ".join(said) if said else ""
 
 

@@ -30,6 +30,7 @@ from models import blend
 from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
+from retrieval.engines.export import decoded
 from retrieval.served import RERANKER, SCORER
 from runs import (
     BEST,
@@ -201,9 +202,9 @@ def recommend(h, command, data, given):
         history = Ragged.from_rows([data.catalogue.find(command.history.split("|"))])
         users = data.features.user and np.zeros((1, data.features.user.values.shape[1]), np.int32)  # of unknown values
         queries = Queries.without_targets(history, users)
-    report.unused(given & {"topk"}, "--mode recommend, which shows ten items")
+    report.unused(given & {"topk"}, "--mode recommend, which shows ten items at most")
     recommender, reasons = _recommender(queries, h, command, data, given)
-    items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items), h.exclude_seen)
+    items, scores = recommender.recommend(queries, min(10, data.catalogue.n_items, h.rerank or 10), h.exclude_seen)
     report.recommendations(data.catalogue, queries, items, scores, reasons and reasons(queries, items))
 
 
@@ -228,7 +229,8 @@ def _index_for(queries, matcher, h, command, data, given, library):
     checkpoint = Path(command.checkpoint)
     if checkpoint.name == BEST and not given & (group("index") - {"rerank"}) and checkpoint.with_name("index").exists():
         try:
-            return saved_index(checkpoint.parent)
+            index = saved_index(checkpoint.parent)
+            return index if library is None else decoded(index)  # which searches float32
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
     return matcher.build(np.unique(matcher.query_side.codes(queries)), data.valid, library)[0]

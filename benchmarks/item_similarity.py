@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from baselines.item_knn import ItemKNN  # noqa: E402
 from baselines.similarity import incidence  # noqa: E402
+from benchmarks.measuring import sentences  # noqa: E402
 from data.prepare import prepare  # noqa: E402
 from load_csv_dataset import load_catalogue, load_training  # noqa: E402
 
@@ -36,9 +37,10 @@ def main(arguments=None) -> int:
         from implicit.nearest_neighbours import CosineRecommender
     except ImportError:
         sys.exit("This compares with implicit; `pip install implicit`.")
-    folder = prepare(args.dataset, out=args.out, split=args.split).folder
-    n_items = load_catalogue(folder).n_items
-    sequences = load_training(folder / "data.csv", n_items).sequences
+    with sentences():
+        folder = prepare(args.dataset, out=args.out, split=args.split).folder
+        n_items = load_catalogue(folder).n_items
+        sequences = load_training(folder / "data.csv", n_items).sequences
 
     def ours() -> ItemKNN:
         return ItemKNN(args.neighbours).fit(sequences, n_items)

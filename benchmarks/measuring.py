@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.ragged import Ragged
+from errors import UserError
 from metric import Metrics
+
+
+@contextlib.contextmanager
+def sentences():
+    """A UserError of the body ends the program with its sentence."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 @dataclass(frozen=True)

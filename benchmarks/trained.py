@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 
 import numpy as np
 
 import workflow
-from benchmarks.measuring import Asked
+from benchmarks.measuring import Asked, sentences
 from errors import UserError
 from models import Exhaustive
 from retrieval import SparseInvertedIndex, load_index
@@ -24,11 +23,8 @@ from runs import Run
 def on_cpu():
     """MindSpore on the CPU, for as long as models are asked; a UserError ends the program with its sentence."""
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
-    with workflow.mindspore_on("CPU"):
-        try:
-            yield
-        except UserError as error:
-            sys.exit(f"error: {error}")
+    with workflow.mindspore_on("CPU"), sentences():
+        yield
 
 
 class Trained(Run):

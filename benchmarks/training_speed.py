@@ -76,7 +76,7 @@ def histories():
     lengths = rng.integers(20, 300, USERS)
     items = rng.choice(N_ITEMS, lengths.sum(), p=popularity / popularity.sum()).astype(np.int32) + 1
     training = TrainingSequences(Ragged.from_lengths(lengths, items), N_ITEMS)
-    return SimpleNamespace(training=training, catalogue=SimpleNamespace(n_items=N_ITEMS))
+    return SimpleNamespace(training=training, valid=(), catalogue=SimpleNamespace(n_items=N_ITEMS))
 
 
 def batches_of(h, data, count):

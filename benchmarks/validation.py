@@ -19,15 +19,15 @@ import work
 import workflow
 from benchmarks.trained import on_cpu
 from defaults import settled
-from runs import Data
+from runs import Data, cut_offs
 from training import Trainer
 
 
 def main(arguments: list[str]) -> None:
-    h, command, _ = work.parse(["--epoch", "2", "--pretrain_epoch", "1", *arguments])
     with on_cpu(), tempfile.TemporaryDirectory() as folder:
+        h, command, given = work.parse(["--epoch", "2", "--pretrain_epoch", "1", *arguments])
         data = Data(h, command.source, command.item_file, command.user_file, command.sort_rows)
-        h = settled(h, data)
+        h = settled(cut_offs(h, data.catalogue.n_items, given), data)
         model = models.build(h, data.catalogue, data.features)
         validation, times, rows = workflow.Validation(model, data.valid, h), [now()], []
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     for epoch, (training, validating) in enumerate(zip(spent[::2], spent[1::2], strict=True)):
         print(
             f"epoch {epoch + 1}: training {training[0]:.2f} s ({training[1]:.2f} s of processors), validation of "
-            f"{len(data.valid):,} users {validating[0]:.2f} s ({validating[1]:.2f}): "
+            f"{len(validation.queries):,} users {validating[0]:.2f} s ({validating[1]:.2f}): "
             f"{validating[0] / training[0]:.1%} ({validating[1] / training[1]:.1%})"
         )
         print("  " + ", ".join(f"{name} {value!r}" for name, value in rows[epoch].items()))

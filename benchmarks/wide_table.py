@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from baselines.ease import EASE  # noqa: E402
 from benchmarks.item_similarity import seconds  # noqa: E402
+from benchmarks.measuring import sentences  # noqa: E402
 from data.prepare import prepare  # noqa: E402
 from load_csv_dataset import load_catalogue, load_training  # noqa: E402
 from models.wide import ORDERLESS, WideSettings, WideTable  # noqa: E402
@@ -30,9 +31,10 @@ def main(arguments=None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder of the prepared data")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each; the best counts")
     args = parser.parse_args(arguments)
-    folder = prepare(args.dataset, args.source, out=args.out, split=args.split).folder
-    n_items = load_catalogue(folder).n_items
-    sequences = load_training(folder / "data.csv", n_items).sequences
+    with sentences():
+        folder = prepare(args.dataset, args.source, out=args.out, split=args.split).folder
+        n_items = load_catalogue(folder).n_items
+        sequences = load_training(folder / "data.csv", n_items).sequences
     ways = {
         "in order": lambda: WideTable.fit(sequences, n_items),
         "without order": lambda: WideTable.fit(sequences, n_items, WideSettings(**ORDERLESS)),

@@ -32,7 +32,8 @@ except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
 try:
     history = SimpleNamespace(offsets=[0, len(args.history)], values=args.history)
     users = None if args.user is None else OnnxQuery(args.run / "query.onnx").user(args.user)
-    items, scores = open_served(args.run).recommend(SimpleNamespace(histories=history, users=users), 10)
+    served = open_served(args.run)
+    items, scores = served.recommend(SimpleNamespace(histories=history, users=users), min(10, served.most))
 except (ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
 for item, score in zip(items[items > 0], scores[items > 0], strict=True):

@@ -24,7 +24,7 @@ QUICK = {  # flags that show in a minute whether an experiment runs to its end; 
 }
 QUICK_ROWS = 4
 PATHS = ("source", "item_file", "user_file")
-WHERE = ("dataset", "source", "item_file", "sort_rows")  # flags that the folder of the results stands for
+WHERE = ("dataset", "source", "item_file", "user_file", "sort_rows")  # flags that the folder of the results stands for
 
 
 def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> None:

@@ -44,8 +44,13 @@ class IndexRecommender:
         self.extra: SparseInvertedIndex | None = None
         self.encode = encode
         self._scorer = scorer
-        self._pruning = pruning or index.pruning
+        self._pruning = pruning or (index.pruning if scorer is not None else None)
         self._threads = threads
+
+    @property
+    def most(self) -> int:
+        """The most items that can be asked for."""
+        return self.index.n_items
 
     @property
     def scored_codes(self) -> int:

@@ -41,6 +41,11 @@ class Reranked:
         self.index, self.encode, self.scorer, self.n_codes, self.n_best = index, encode, scorer, n_codes, n_best
         self.times = np.float32(times)
 
+    @property
+    def most(self) -> int:
+        """The most items that can be asked for."""
+        return min(self.n_best, self.index.most)
+
     def recommend(self, queries: object, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The best k items of each query, as `IndexRecommender.recommend`.
 
@@ -50,7 +55,7 @@ class Reranked:
         if k > self.n_best:
             raise ValueError(f"{k} items are asked for, and the best {self.n_best} are put in order; raise rerank.")
         (tokens, keys), seen = self.encode(queries), queries.histories if exclude_seen else None
-        most = max(k, min(self.n_best, self.index.index.n_items)) if k >= 1 else k  # the index refuses a wrong k
+        most = max(k, self.most) if k >= 1 else k  # the index refuses a wrong k
         items, _ = self.index.search(keys, most, seen)
         scores = self._scores(tokens, items)  # (U, most)
         codes, weights = (each[:, self.n_codes :] for each in keys)  # (U, H)

@@ -18,6 +18,13 @@ def test_a_missing_torch_is_told_with_the_command_that_installs_it(monkeypatch):
 
 
 @pytest.mark.parametrize("name", training_speed.MODELS)
+def test_batches_are_made_by_the_settings_of_a_run(name):
+    data = training_speed.histories()
+    (batch,) = training_speed.batches_of(settled(Hyperparameters(**training_speed.MODELS[name][0]), data), data, 1)
+    assert batch.history.any() and batch.positive.any()
+
+
+@pytest.mark.parametrize("name", training_speed.MODELS)
 def test_the_model_in_torch_has_as_many_weights_as_ours_and_learns(name, graph_mode):
     pytest.importorskip("torch", reason="torch is not installed: pip install torch")
     from benchmarks.torch_models import TorchModel

@@ -16,7 +16,7 @@ from errors import UserError
 from metric import evaluate
 from models.items import ItemTable
 from retrieval import ArrayLibrary
-from runs import Run, settings_of
+from runs import Run, saved_index, settings_of
 from work import Hyperparameters, check, main, parse
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
@@ -159,6 +159,11 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
         recommend = ["--mode", "recommend", "--checkpoint", str(folder / "best.ckpt"), "--users", "1"]
         assert main(recommend) == 0 and " 10. " in (by_codes := capsys.readouterr().out)
         assert main([*recommend, "--rerank", "50"]) == 0 and " 10. " in (reranked := capsys.readouterr().out)
+        assert main([*recommend, "--rerank", "7", "--topk", "5"]) == 0
+        assert "  7. " in (fewer := capsys.readouterr().out) and "  8. " not in fewer
+        patched.setattr("workflow.gpu_library", lambda: ArrayLibrary("numpy"))
+        patched.setattr("workflow.saved_index", lambda place: saved_index(place).compact("uint8"))
+        assert main([*recommend, "--index_device", "gpu"]) == 0 and " 10. " in capsys.readouterr().out
     assert by_codes != reranked
     assert main(["--mode", "export", "--checkpoint", str(folder / "best.ckpt")]) == 0
     assert (folder / "query.onnx").exists() and f"serve.py {folder}" in capsys.readouterr().out

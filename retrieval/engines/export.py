@@ -85,7 +85,7 @@ def import_index(path: str | Path) -> SparseInvertedIndex:
         if version != VERSION:
             raise ValueError(f"Its version is {version}, and this program reads {VERSION}.")
         return _index(codes, floors, offsets, columns, scores)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise storage.IndexFileError(f"{path} is not an exported index, or damaged; export it anew. {error}") from error
 
 
@@ -93,12 +93,13 @@ def item_vectors(index: SparseInvertedIndex) -> tuple[np.ndarray, np.ndarray, np
     """The postings by item.
 
     Args:
-        index: an exact index.
+        index: of any format.
 
     Returns:
         Offsets int64 (n_items + 1,), entry i - 1 being item i; rows of index.codes uint32 (nnz,), ascending within an
         item; scores float32 (nnz,).
     """
+    index = decoded(index)
     offsets = offsets_of(np.bincount(index.items, minlength=index.n_items + 1)[1:])
     rows = np.empty(len(index.items), np.uint32)
     scores = np.empty(len(index.items), np.float32)

@@ -267,6 +267,10 @@ def test_shards_answer_together_what_the_whole_answers(rng, pruning, n_shards):
     seen = rows([rng.integers(0, 61, rng.integers(0, 30)) for _ in range(70)])
     for k in (1, 10, 60):
         assert same_answers(sharded, index, codes, k, seen=seen)
+    asked = SimpleNamespace(histories=seen)
+    through = [IndexRecommender(each, lambda _: codes) for each in (sharded, index)]
+    for one, other in zip(*(each.recommend(asked, 10) for each in through), strict=True):
+        np.testing.assert_array_equal(one, other)
     assert same(shards[0].merge(*shards[1:]), index)
     shuffled = [shards[at] for at in rng.permutation(n_shards)]
     assert same(shuffled[0].merge(*shuffled[1:]), index)

@@ -81,6 +81,23 @@ def test_scipy_reads_the_scores_of_each_item(index, tmp_path):
         np.testing.assert_array_equal(matrix[:, [row]].toarray()[:, 0], column[1:])
 
 
+def test_vectors_of_items_are_those_of_the_scores_whatever_the_format(index):
+    small = index.compact("uint8")
+    for one, other in zip(item_vectors(small), item_vectors(small.decode()), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_table_without_the_row_of_codes_is_refused(index, tmp_path):
+    export_index(index, tmp_path / "index.parquet")
+    whole = pa.parquet.read_table(tmp_path / "index.parquet")
+    rows = whole.to_pylist()
+    rows[0] |= {"codes": [], "scores": []}
+    for wrong in (whole[:0], pa.Table.from_pylist(rows, whole.schema)):
+        pa.parquet.write_table(wrong, tmp_path / "wrong.parquet")
+        with pytest.raises(ValueError, match="not an exported index, or damaged"):
+            import_index(tmp_path / "wrong.parquet")
+
+
 def test_parquet_rows_are_items_and_row_0_the_floors(rng, tmp_path, monkeypatch):
     monkeypatch.setattr("retrieval.engines.export.ITEMS_PER_GROUP", 7)  # several groups, the last one short
     index = built(rng)
