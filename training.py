@@ -266,6 +266,8 @@ class Trainer:
 
     def _refuse_stuck_loss(self):
         rows = self.progress.rows
+        if self.model.is_quantised and self.progress.second_from:
+            return  # codes that came since epoch 1 may have brought the loss back to where it was
         if len(rows) == STUCK_EPOCHS + 1 and rows[-1]["softmax"] > 0.99 * rows[0]["softmax"]:
             raise UserError(
                 f"the loss stands still: {rows[0]['softmax']:.4f} in epoch 1, {rows[-1]['softmax']:.4f} in epoch "

@@ -249,6 +249,16 @@ def test_a_loss_that_stands_still_stops_with_the_reason(tmp_path):
         trainer(tmp_path, epoch=9, model="AllToAll", score_bias=-1e6).run()
 
 
+def test_a_loss_that_codes_bring_back_to_where_it_began_does_not_stop(tmp_path):
+    run = trainer(tmp_path)
+    run.progress = training.Progress(rows=[{"softmax": loss} for loss in (3, 2, 1, 3, 3, 3)], second_from=3)
+    run.model = SimpleNamespace(is_quantised=True)
+    run._refuse_stuck_loss()
+    run.model.is_quantised = False
+    with pytest.raises(UserError, match="stands still"):
+        run._refuse_stuck_loss()
+
+
 @pytest.mark.parametrize("encoder", ["DNN", "SASRec"])
 def test_rows_with_their_own_negatives_train(encoder, tmp_path):
     """The release's format: every row brings its negatives."""
