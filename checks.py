@@ -108,10 +108,10 @@ def check_sizes(h, data):
 def _check_users(data):
     """Refuses too few users to see what a table or an index costs: a paired test takes two."""
     for name, queries in (("validation", data.valid), ("test", data.test)):
-        if len(queries) < 2:
+        if queries.n_users < 2:
             raise UserError(
-                f"there is {len(queries)} {name} user, and two are needed to see what an index costs; give more data, "
-                "cut it otherwise (--split leave-one-out), or choose --model TwoTower."
+                f"there is {queries.n_users} {name} user, and two are needed to see what an index costs; give more "
+                "data, cut it otherwise (--split leave-one-out), or choose --model TwoTower."
             )
 
 

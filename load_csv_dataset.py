@@ -81,8 +81,9 @@ class Catalogue:
 
     def _found(self, text: str) -> int:
         for names in (self.original_ids, self.titles):
-            if text and names.count(text) == 1:
-                return names.index(text)
+            bare = [name.strip() for name in names]
+            if bare.count(text) == 1:
+                return bare.index(text)
         alike = [item for item, title in enumerate(self.titles) if item and text.casefold() in title.casefold()]
         if len(alike) == 1:
             return alike[0]

@@ -26,11 +26,12 @@ class Metrics:
     """Per-user values: values[name] is float64 [U, len(topk)], users in the order of queries.
 
     A user with several queries counts once, by their sum over the mean number of queries of a user: so the mean is that
-    over the queries, and tests over users see no user twice.
+    over the queries, and tests over users see no user twice. `queries` then has how many each asked, [U].
     """
 
     topk: tuple[int, ...]
     values: dict[str, np.ndarray]
+    queries: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values[NAMES[0]])
@@ -48,14 +49,21 @@ class Metrics:
         return {f"{name}@{k}": self.mean(name, k) for name in self.values for k in self.topk}
 
     def interval(self, name: str, k: int) -> tuple[float, float]:
-        """95% interval of the mean (Student's t over users), within 0..1; NaN for a single user."""
+        """95% interval of the mean (Student's t over users), within 0..1; NaN for a single user.
+
+        Of users with unequal numbers of queries the mean is a ratio of two sums, hits and queries; what varies is how
+        far a user's hits are from the mean times his queries (Cochran, "Sampling Techniques", 1977, section 2.11).
+        """
         values = self.per_user(name, k)
         if len(values) < 2:
             return float("nan"), float("nan")
         from scipy.special import stdtrit
 
-        half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
-        return float(max(values.mean() - half, 0.0)), float(min(values.mean() + half, 1.0))
+        mean, off = values.mean(), values
+        if self.queries is not None:
+            off = values - mean * self.queries / self.queries.mean()
+        half = stdtrit(len(values) - 1, 0.975) * off.std(ddof=1) / np.sqrt(len(values))
+        return float(max(mean - half, 0.0)), float(min(mean + half, 1.0))
 
     def rows(self, **labels) -> list[dict]:
         """A csv row per metric and cut-off: the labels, metric, k, mean, low, high, users."""
@@ -178,7 +186,8 @@ def averaged(runs: Sequence[Metrics]) -> Metrics:
     first = runs[0]
     if any(len(run) != len(first) or run.topk != first.topk for run in runs):
         raise ValueError("Runs can only be averaged over the same users and cut-offs.")
-    return Metrics(first.topk, {name: np.mean([run.values[name] for run in runs], axis=0) for name in first.values})
+    values = {name: np.mean([run.values[name] for run in runs], axis=0) for name in first.values}
+    return Metrics(first.topk, values, first.queries)
 
 
 def evaluate(
@@ -223,9 +232,10 @@ def evaluate(
         parts.append(measure(ranked, part.targets, topk))
     values = {name: np.concatenate([part.values[name] for part in parts]) for name in NAMES}
     askers = getattr(queries, "askers", None)
-    if askers is not None:
-        values = {name: _by_user(each, np.unique(askers, return_inverse=True)[1]) for name, each in values.items()}
-    return Metrics(topk, values)
+    if askers is None:
+        return Metrics(topk, values)
+    _, users, counts = np.unique(askers, return_inverse=True, return_counts=True)
+    return Metrics(topk, {name: _by_user(each, users) for name, each in values.items()}, counts)
 
 
 def _by_user(values: np.ndarray, users: np.ndarray) -> np.ndarray:

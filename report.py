@@ -9,7 +9,7 @@ import numpy as np
 from baselines import BASELINES
 from data.interactions import MIN_COUNT
 from files import fresh
-from metric import compare, file_of
+from metric import SURE_USERS, compare, file_of
 
 LEFT_OUT = {  # of the data as found
     "repeated_interactions": "interactions of users with an item that they had already",
@@ -112,6 +112,14 @@ def _changes(row, k):
     )
 
 
+def left_whole(n_users):
+    """Why no list of the index is shortened or rounded."""
+    print(
+        f"  {n_users} validation users cannot show that shorter lists cost nothing, which takes {SURE_USERS}: they "
+        "stay whole, in float32; --index_format uint8, --max_postings or --max_bytes make the index smaller"
+    )
+
+
 def index(about, asked, missing, recommender, queries, k, exclude_seen, folder):
     """Size, shape and speed of the index; also runs/<name>/index.json.
 
@@ -141,7 +149,7 @@ def codebooks(model, codes, data, folder):
             f"codebook {number}: {book['used']} of {model.quantiser.n_codewords} codewords used by the test users, "
             f"perplexity {book['perplexity']:.0f}"
         )
-    print(f"  {health['tuples']:,} different codes in {len(codes):,} look-ups of {len(data.test):,} users")
+    print(f"  {health['tuples']:,} different codes in {len(codes):,} look-ups of {len(data.test):,} queries")
     write_json(folder / "codebooks.json", {"data": data.prepared.label} | health)
 
 
@@ -253,7 +261,8 @@ def _because(catalogue, parts):
 
 def _save_per_user(path, metrics):
     with fresh(path) as file:
-        np.savez_compressed(file, topk=np.array(metrics.topk), **metrics.values)
+        asked = {} if metrics.queries is None else {"queries": metrics.queries}
+        np.savez_compressed(file, topk=np.array(metrics.topk), **metrics.values, **asked)
 
 
 def write_json(path, content):

@@ -209,8 +209,8 @@ class RunFolder:
             if folder is not None:
                 folder.release()
             if named or resume:
-                what = "exists; continue it with --resume 1" if folder else "is being trained by another process"
-                raise UserError(f"{path} {what}; give another --name, or delete it.")
+                what = "exists" if folder else "is being trained by another process"
+                raise UserError(f"{path} {what}; give another --name. A stopped training goes on with --resume 1.")
             path, number = RUNS / f"{name}-{number}", number + 1
 
     def clear(self):
@@ -305,7 +305,9 @@ def saved_metrics(folder, path=None):
     folder = Path(folder)
     path = path or ("index" if (folder / "per_user_index.npz").exists() else "exhaustive")
     with np.load(folder / file_of(path)) as stored:
-        return Metrics(tuple(stored["topk"].tolist()), {name: stored[name] for name in stored if name != "topk"})
+        values = dict(stored)
+        topk, queries = values.pop("topk"), values.pop("queries", None)
+        return Metrics(tuple(topk.tolist()), values, queries)
 
 
 def settings_of(checkpoint, h, given):

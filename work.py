@@ -303,8 +303,8 @@ class Command:
     history: str | None = _parameter(
         None,
         "run",
-        "whom to recommend to in place of test users: ids or titles, oldest first, as in 'ID|ID|Title'; "
-        "nothing else is known of this user",
+        "whom to recommend to in place of test users: ids or titles, oldest first, as in 'ID|ID|Title' (what has a | "
+        "is named by a part of its title); nothing else is known of this user",
     )
     experiment: str | None = _parameter(
         None,
@@ -348,7 +348,7 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; a training run goes on from its last whole epoch with --resume 1", file=sys.stderr)
+        print("\nstopped; a training that had begun goes on from its last whole epoch with --resume 1", file=sys.stderr)
         return 130
     except Exception as error:  # none of the failures above: without this, a traceback
         print(f"error: {_unforeseen(error)}", file=sys.stderr)

@@ -25,7 +25,7 @@ from defaults import settled, taken
 from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
-from metric import cost, evaluate
+from metric import SURE_USERS, cost, evaluate
 from models import blend
 from models.onnx_export import export_query_side
 from models.wide import WideSettings, WideTable, choose
@@ -364,7 +364,7 @@ def _test(matcher, h, data, folder, library):
     def of(recommender):
         return evaluate(recommender, data.test, h.topk, h.exclude_seen)
 
-    report.doing(f"evaluating {len(data.test):,} test users by exhaustive scoring")
+    report.doing(f"evaluating {len(data.test):,} test queries by exhaustive scoring")
     results = {"exhaustive": of(exhaustive)}
     if wide is not None:
         results["deep alone"] = of(models.Exhaustive(model, h.inference_batch_size))
@@ -377,6 +377,8 @@ def _test(matcher, h, data, folder, library):
             codes = np.append(codes, np.setdiff1d(np.arange(model.quantiser.n_codes), codes))
         index, tried = matcher.build(codes[: h.max_codes], data.valid, library)
         seconds = time.perf_counter() - started
+        if tried and data.valid.n_users < SURE_USERS:
+            report.left_whole(data.valid.n_users)
         try:
             index.save(folder / "index")
         except ValueError as error:

@@ -279,6 +279,8 @@ def _write(parent: Path, wanted: dict, source: Source) -> Path:
     histories = kept.histories()
     split = SPLITS[wanted["split"]](histories, wanted["seed"], kept.ratings)
     items, users = source.items(), source.users()
+    _require_known(source, "item", everything.item_ids, items)
+    _require_known(source, "user", everything.user_ids, users.rows)
 
     with being_prepared(folder) as new:
         _write_csv(new / "data.csv", ["user_id", "items"], _names(kept, split.users), _json_lists(split.sequences))
@@ -294,6 +296,16 @@ def _write(parent: Path, wanted: dict, source: Source) -> Path:
         }
         write_text(new / ABOUT, [json.dumps(about, indent=2, ensure_ascii=False), "\n"])
     return folder
+
+
+def _require_known(source: Source, what: str, ids: list[str], known: dict) -> None:
+    """Refuses what is told of items or users that none of the interactions has: of other data, or by other ids."""
+    if known and not known.keys() & set(ids):
+        raise UserError(
+            f"{source.label}: of no {what} in it is anything told by the file of {what}s, which knows "
+            f"{shown(next(iter(known)))} and the like, where the interactions have {shown(ids[0])}; write the ids "
+            "alike, or take that file away."
+        )
 
 
 def _statistics(everything: Interactions, kept: Interactions, histories: Ragged, split: Split) -> dict:

@@ -33,6 +33,11 @@ class Queries:
     def __len__(self) -> int:
         return len(self.histories)
 
+    @property
+    def n_users(self) -> int:
+        """How many users ask: metrics and tests count each once."""
+        return len(self) if self.askers is None else len(np.unique(self.askers))
+
     def take(self, rows: Sequence[int] | np.ndarray) -> Queries:
         """The given rows (indices or a boolean mask), in the given order."""
         users, askers = (None if each is None else each[rows] for each in (self.users, self.askers))

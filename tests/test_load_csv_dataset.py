@@ -417,6 +417,8 @@ def test_catalogue(tmp_path):
     assert catalogue.categories == ["", "Drama|War", ""]
     assert catalogue.years == ["", "", ""]
     assert catalogue.find(["50", "7", "a, b", ""]) == [2, 1]  # an item named twice stays in its last place
+    catalogue.original_ids[2] = " x 1 "  # ids may be any text
+    assert catalogue.find(["x 1", " x 1 ", "50 "]) == [2, 1]
 
 
 @pytest.mark.parametrize(

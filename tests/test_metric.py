@@ -10,7 +10,7 @@ from sklearn.metrics import ndcg_score
 import metric
 from data.queries import Queries as QueriesOfUsers
 from data.ragged import Ragged
-from metric import Metrics, compare, evaluate, measure
+from metric import Metrics, averaged, compare, evaluate, measure
 
 TOPK = (1, 5, 10, 20, 50)
 
@@ -339,6 +339,21 @@ def test_a_user_with_several_queries_counts_once():
     found = evaluate(Fixed([[1, 9], [2, 9], [9, 8], [9, 8]]), asked, [1])
     assert len(found) == 2 and found.mean("hit", 1) == 2 / 4
     np.testing.assert_allclose(found.per_user("hit", 1), [0, 1])  # 2 hits of 4 queries / 2 users
+
+
+def test_numbers_of_queries_that_differ_widen_no_interval():
+    users = np.repeat(np.arange(9), np.arange(9) % 3 + 1)
+    asked = users_of([[1]] * len(users))
+    asked.askers = users
+    found = evaluate(Fixed([[1]] * len(users)), asked, [1])
+    assert found.mean("hit", 1) == 1 and found.interval("hit", 1) == (1, 1)  # every query hits: nothing varies
+    hits = evaluate(Fixed([[1 if user < 5 else 2] for user in users]), asked, [1])
+    share, counts = hits.mean("hit", 1), np.bincount(users)
+    off = (counts * (np.arange(9) < 5) - share * counts) / counts.mean()
+    low, high = hits.interval("hit", 1)
+    assert share == 9 / 18 and high - low == pytest.approx(2 * 2.306004 * off.std(ddof=1) / 3)
+    twice = averaged([hits, found])
+    assert twice.queries.tolist() == counts.tolist()
 
 
 def test_queries_keep_their_users_when_some_are_taken():

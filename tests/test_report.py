@@ -20,6 +20,16 @@ def test_codebook_health_of_known_codes():
     assert [book["perplexity"] for book in health["codebooks"]] == pytest.approx([4, 1])
 
 
+def test_an_index_that_few_users_leave_whole_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("workflow.SURE_USERS", 201)  # the sample has 200
+    small = ["--dataset", "sample", "--encoder", "DNN", "--epoch", "1", "--K_c", "16", "--wide", "0", "--name"]
+    said = "stay whole, in float32; --index_format uint8"
+    assert main([*small, "open"]) == 0 and said in capsys.readouterr().out
+    assert main([*small, "small", "--index_format", "uint8", "--max_postings", "50"]) == 0
+    assert said not in capsys.readouterr().out
+
+
 def test_a_result_below_popularity_is_said_with_both_numbers(capsys):
     def measured(recall):
         return Metrics((5,), {"recall": np.array([[recall], [recall]]), "ndcg": np.array([[0.3], [0.3]])})

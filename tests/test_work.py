@@ -317,6 +317,15 @@ def test_too_few_users_to_compare_are_said_before_a_run_folder_is_made(flags, tm
     assert "there is 1 validation user" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
+def test_a_user_with_several_queries_is_one_of_too_few(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lengths = {user: 15 if user == 7 else 6 for user in range(60)}  # whose three last are asked for: of user 7 alone
+    rows = [f"{user},{(7 * user + item) % 30},{item}" for user, length in lengths.items() for item in range(length)]
+    (tmp_path / "one.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    assert main(["--dataset", "one", "--source", "one.csv", "--split", "last-3", "--topk", "5"]) == 2
+    assert "there is 1 validation user" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("model", ["DQMatch", "TwoTower", "AllToAll"])
 def test_too_few_samples_are_said_before_a_run_folder_is_made(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 
@@ -12,6 +14,10 @@ def fit_means(vectors: np.ndarray, number: int, seed: int):
     rest; so it gets a start that was computed in float64.
     """
     from sklearn.cluster import KMeans, kmeans_plusplus  # here, as it takes two seconds to import
+    from sklearn.exceptions import ConvergenceWarning
 
     start, _ = kmeans_plusplus(vectors.astype(np.float64), number, random_state=seed)
-    return KMeans(number, init=start.astype(np.float32), n_init=1, max_iter=25, random_state=seed).fit(vectors)
+    means = KMeans(number, init=start.astype(np.float32), n_init=1, max_iter=25, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of many users alike: fewer different vectors than centres
+        return means.fit(vectors)

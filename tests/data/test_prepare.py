@@ -152,6 +152,15 @@ def test_item_file_beside_the_source_or_named(tmp_path, interactions):
     assert load_catalogue(again.folder).titles == catalogue.titles
 
 
+@pytest.mark.parametrize(("name", "text"), [("items.csv", "item_id,title\n3,A\n"), ("users.csv", "user_id,age\n3,7\n")])
+def test_what_is_told_of_others_only_is_refused(name, text, tmp_path, interactions):
+    """Such as ids that another program wrote otherwise: all titles would be gone without a word."""
+    (interactions.parent / name).write_text(text)
+    with pytest.raises(UserError, match=f"no {name[:4]} in it .* '3' .* '{name[0]}0'; write the ids alike"):
+        prepare("mine", interactions.parent, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.csv"))
+
+
 def test_statistics_say_what_was_left_out(tmp_path, interactions):
     with open(interactions, "a") as out:
         out.write("u0,i0,99\n")  # a repeat
