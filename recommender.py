@@ -46,7 +46,12 @@ def recommend_by_scores(
 
     Returns:
         item ids int32 (U, k) and scores float32 (U, k).
+
+    Raises:
+        ValueError: k is not within 1..n_items.
     """
+    if not 1 <= k <= n_items:
+        raise ValueError(f"k must be from 1 to the {n_items} items, not {k}.")
     ids, best = np.zeros((len(queries), k), np.int32), np.full((len(queries), k), -np.inf, np.float32)
     for rows in blocks(len(queries), n_items):
         block = queries.take(rows)

@@ -15,6 +15,7 @@ from baselines.spark_als import SparkALS
 from baselines.swing import Swing
 from data.ragged import Ragged
 from errors import UserError
+from retrieval.queries import item_ids
 
 __all__ = ["BASELINES", "arguments", "fit", "missing"]
 
@@ -60,6 +61,7 @@ def fit(name: str, sequences: Ragged, n_items: int, **settings):
 
     Raises:
         UserError: an unknown name, or a setting that the baseline refuses.
+        ValueError: an item of the sequences is outside 1..n_items.
     """
     if name not in BASELINES:
         raise UserError(f"unknown baseline {name!r}; choose one of {', '.join(BASELINES)}.")
@@ -67,4 +69,5 @@ def fit(name: str, sequences: Ragged, n_items: int, **settings):
         baseline = BASELINES[name](**arguments(name, settings))
     except ValueError as error:
         raise UserError(f"{name} cannot be fitted: {error}") from error
+    item_ids(sequences.values, n_items)
     return baseline.fit(sequences, n_items)

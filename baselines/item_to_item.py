@@ -10,6 +10,7 @@ from data.queries import Queries
 from data.ragged import Ragged
 from recommender import largest, recommend_by_scores
 from retrieval import IndexRecommender, Pruning, SparseInvertedIndex, SparseRows, index_of_rows
+from retrieval.queries import item_ids
 
 
 class ItemToItem:
@@ -77,7 +78,11 @@ class ItemToItem:
         Returns:
             int64 (U, K) rows, -1 an empty slot, and float32 (U, K) weights, 0 there. K is last_items, or the length of
             the longest history.
+
+        Raises:
+            ValueError: an item is outside the catalogue.
         """
+        known_items(histories, self.lists.shape[0])
         width = self.last_items or max(int(histories.lengths().max(initial=0)), 1)
         keys = histories.tail(width).astype(np.int64) - 1  # (U, K)
         return keys, (keys >= 0).astype(np.float32)
@@ -87,6 +92,15 @@ class ItemToItem:
         scores = np.full((len(queries), self.lists.shape[1]), -np.inf, np.float32)
         _add_lists(*self.query_keys(queries.histories), self.lists.indptr, self.lists.indices, self.lists.data, scores)
         return scores
+
+
+def known_items(histories: Ragged, n_items: int) -> None:
+    """Refuses item ids outside 0..n_items, at which lists would be read and written out of bounds; 0 is an empty slot.
+
+    Raises:
+        ValueError: with the id.
+    """
+    item_ids(histories.values[histories.values != 0], n_items)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from baselines.item_to_item import ItemToItem
+from baselines.item_to_item import ItemToItem, known_items
 from data.ragged import Ragged
 
 
@@ -42,5 +42,6 @@ class Linear(ItemToItem):
 
     def query_keys(self, histories: Ragged) -> tuple[np.ndarray, np.ndarray]:
         """As of `ItemToItem`; the weights decay with the age of an item."""
+        known_items(histories, self.lists.shape[0])
         items, weights = self._table.keys(histories)
         return items - 1, weights

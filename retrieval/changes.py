@@ -54,9 +54,11 @@ def _grown_list(index: Postings, row: int, new: np.ndarray) -> tuple:
     n_old = len(stored) - len(new)
     if cap is not None:
         cap = max(cap, n_old)  # a list that is longer already is of another kind
-    if gap < 0:  # it left nothing out until now: cut as in a build
+    # It left nothing out until now: cut as in a build. One of ReLU scores then has every item, and the floor 0.
+    whole = index.pruning.relu and floor == 0 and n_old == index.n_items - len(index.removed)
+    if gap < 0 or whole:
         threshold = None if np.isneginf(gap) else float(gap)
-        _, shift, gap, kept, stored = Pruning(False, threshold, cap).compact(stored[None])
+        _, shift, gap, kept, stored = Pruning(whole, threshold, cap).compact(stored[None])
         return floor + shift[0], gap[0], items[kept - 1], stored
     kept = stored > gap
     kept[:n_old] = True  # rounding may have brought one down to the gap

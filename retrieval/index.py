@@ -200,11 +200,14 @@ class SparseInvertedIndex(Postings):
             The pruned index.
 
         Raises:
-            ValueError: a limit can't be met.
+            ValueError: a limit can't be met, or leaves no posting.
         """
         threshold = changes.common_threshold(self, threshold, keep_share, max_bytes, format)
         pruning = self.pruning.tightened(threshold, max_postings)
-        return self._with(**changes.prune(self, threshold, max_postings), pruning=pruning)
+        pruned = self._with(**changes.prune(self, threshold, max_postings), pruning=pruning)
+        if len(self.items) and not len(pruned.items):
+            raise ValueError("These limits leave no posting, so the index would be empty; loosen them.")
+        return pruned
 
     def compact(self, format: str) -> Postings:
         """The same lists in less memory; see overlap for what that costs.

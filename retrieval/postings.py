@@ -287,7 +287,7 @@ class Postings:
 
 def about(n_items: int, pruning: Pruning, format: str) -> dict:
     """How an index describes itself on disk."""
-    return {"n_items": n_items, "pruning": pruning.as_dict(), "format": format}
+    return {"n_items": int(n_items), "pruning": pruning.as_dict(), "format": format}
 
 
 def load_index(folder: str | Path, mmap: bool = True) -> Postings:

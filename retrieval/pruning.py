@@ -24,7 +24,7 @@ class Pruning:
             cut are cut with it.
 
     Raises:
-        ValueError: the threshold is not finite, or max_postings is below 1.
+        ValueError: the threshold is not finite, or max_postings is not a whole number from 1 on.
     """
 
     relu: bool = True
@@ -34,12 +34,14 @@ class Pruning:
     def __post_init__(self):
         if self.threshold is not None and not np.isfinite(self.threshold):
             raise ValueError(f"The pruning threshold must be a finite number, not {self.threshold}.")
-        if self.max_postings is not None and self.max_postings < 1:
+        whole = isinstance(self.max_postings, (int, np.integer)) and not isinstance(self.max_postings, bool)
+        if self.max_postings is not None and not (whole and self.max_postings >= 1):
             raise ValueError(f"max_postings must be at least 1 (or None for no cap), not {self.max_postings}.")
 
     def as_dict(self) -> dict:
-        """The arguments, as json takes them."""
-        return asdict(self)
+        """The arguments, as json takes them: it knows no numbers of NumPy's."""
+        kinds = {"relu": bool, "threshold": float, "max_postings": int}
+        return {name: None if value is None else kinds[name](value) for name, value in asdict(self).items()}
 
     def cuts(self, scores: np.ndarray) -> np.ndarray:
         """The score above which each row is kept: float32 (c, n_items) -> float32 (c,)."""

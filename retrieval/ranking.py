@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
+from retrieval.queries import histories
 from retrieval.search import LAST_ID, _keep_best, _rank, _score, available_cores
 
 QUERIES_PER_TASK = 16  # a query walks the whole catalogue: a few are long against their hand-over
@@ -42,10 +43,7 @@ def top_k(
     if rows.ndim != 2 or rows.shape[1] < 1 or (rows.size and not 0 <= rows.min() <= rows.max() < len(scores)):
         raise ValueError(f"Rows of a ranking must be (queries, terms) within the {len(scores)} rows of scores.")
     n_queries = len(rows)
-    offsets = np.zeros(n_queries + 1, np.int64) if seen is None else np.asarray(seen.offsets, np.int64)
-    values = np.empty(0, np.int32) if seen is None else np.asarray(seen.values, np.int32)
-    if offsets.shape != (n_queries + 1,):
-        raise ValueError(f"There are {n_queries} queries and {len(offsets) - 1} histories to leave out.")
+    offsets, values = histories(seen, n_queries)
     ids = np.empty((n_queries, k), np.int32)
     best = np.empty((n_queries, k), np.float32)
 

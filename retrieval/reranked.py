@@ -74,7 +74,7 @@ class Reranked:
         shares[..., : self.n_codes] = 0
         for number in range(tokens.shape[1]):
             place = number * self.n_codes // tokens.shape[1]
-            shares[..., place] += self._scores(tokens[:, [number]], np.asarray(items))
+            shares[..., place] += np.where(np.asarray(items) > 0, self._scores(tokens[:, [number]], items), 0)
         return codes, shares
 
     def _scores(self, tokens: np.ndarray, items: np.ndarray) -> np.ndarray:

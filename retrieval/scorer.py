@@ -17,6 +17,7 @@ from files import fresh
 from retrieval.gpu.library import ArrayLibrary
 from retrieval.interactions import Operations, interaction, settings_of
 from retrieval.kernels import KERNELS
+from retrieval.queries import item_ids
 from retrieval.search import available_cores
 
 VERSION = 2  # of the file format
@@ -131,7 +132,11 @@ class CodeScorer:
 
         Returns:
             float32 (U, C).
+
+        Raises:
+            ValueError: an item is outside the catalogue.
         """
+        item_ids(items, self.n_items)
         (n_queries, n_tokens, width), rows = tokens.shape, np.asarray(items) - 1
         scores = np.empty(rows.shape, np.float32)
         with self._shared() as each:

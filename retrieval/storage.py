@@ -161,13 +161,21 @@ def load(folder: str | Path, names: Iterable[str], mmap: bool) -> tuple[dict, di
         FileNotFoundError: there is no index.
         IndexFileError: the folder is anything but what `save` wrote.
     """
-    folder = Path(folder)
+    folder, names = Path(folder), set(names)
     header = _read_header(folder)
-    described = header["arrays"]
-    if not isinstance(described, dict) or described.keys() != set(names):
+    while True:
+        try:
+            return header["about"], _read_arrays(folder, header["arrays"], names, mmap)
+        except IndexFileError:
+            before, header = header, _read_header(folder)
+            if header == before:
+                raise  # else another index took its place meanwhile
+
+
+def _read_arrays(folder: Path, described, names: set[str], mmap: bool) -> dict[str, np.ndarray]:
+    if not isinstance(described, dict) or described.keys() != names:
         raise IndexFileError(f"{folder / HEADER} does not describe the arrays of an index; build it anew.")
-    arrays = {name: _read_array(folder / f"{name}.npy", described[name], mmap) for name in names}
-    return header["about"], arrays
+    return {name: _read_array(folder / f"{name}.npy", described[name], mmap) for name in names}
 
 
 def about(folder: str | Path) -> dict:
@@ -231,12 +239,14 @@ def put_in_place(fresh: Path, folder: Path) -> None:
         os.rename(fresh, folder)
         return
     aside = Path(tempfile.mkdtemp(prefix=files.unfinished(folder), dir=folder.parent))
-    os.rename(folder, aside / "index")
     try:
+        os.rename(folder, aside / "index")
         os.rename(fresh, folder)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.rename(aside / "index", folder)
-            os.rmdir(aside)
+    except BaseException:  # Ctrl-C between the two, too
+        if not folder.exists():
+            with contextlib.suppress(OSError):
+                os.rename(aside / "index", folder)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)

@@ -8,10 +8,12 @@ any moment costs at most the blocks since the last entry.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +65,39 @@ def build_to_disk(
         The index, memory-mapped.
 
     Raises:
-        ValueError: without restart, `folder` has an interrupted build with other arguments or another scorer; else as
-            build_index and save.
+        ValueError: without restart, `folder` has an interrupted build with other arguments or another scorer; another
+            process builds there; else as build_index and save.
         OSError: the disk refuses.
     """
     codes = blocks.checked_codes(codes)
     folder = storage.place_for(folder)
     work = folder.parent / f".{folder.name}.building"
+    with files.writing(folder), _alone(work):
+        return _build(
+            scorer, codes, n_items, folder, work, relu, max_postings, keep_share, block_bytes, progress, restart
+        )
+
+
+@contextlib.contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keep `work` to this process until the block ends or the process does, however it ends."""
+    path = work.with_name(work.name + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process builds in {work}; wait for it, or name another folder.") from None
+        except OSError:  # a file system without locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _build(scorer, codes, n_items, folder, work, relu, max_postings, keep_share, block_bytes, progress, restart):
     if restart and work.exists():
         if not (work / JOB).is_file():
             _read_job(work)  # what is not a build is not thrown away
@@ -82,24 +110,23 @@ def build_to_disk(
         "max_postings": None if max_postings is None else int(max_postings),
         "keep_share": None if keep_share is None else float(keep_share),
     }
-    with files.writing(folder):
-        job = _resumable(work, wanted, scorer, codes)
-        if job is None:
-            pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share)
-            job = {**wanted, "threshold": pruning.threshold, "probe": _probe(scorer, codes, n_items, relu)}
-            (work / "index").mkdir(parents=True)
-            _write(work / JOB, job)
-        pruning = Pruning(relu=relu, threshold=job["threshold"], max_postings=max_postings)
-        _score(scorer, codes, n_items, pruning, work, block_bytes, progress)
-        lengths = np.load(work / "lengths.npy")
-        if not lengths.any():
-            shutil.rmtree(work)
-            raise ValueError(why_empty(len(codes), pruning))
-        arrays = {"codes": codes, "offsets": offsets_of(lengths), "removed": np.zeros(0, np.uint32)}
-        described = about(n_items, pruning, SparseInvertedIndex.format)
-        storage.complete(work / "index", described, arrays, DTYPES)
-        storage.put_in_place(work / "index", folder)
-        shutil.rmtree(work, ignore_errors=True)
+    job = _resumable(work, wanted, scorer, codes)
+    if job is None:
+        pruning = choose_pruning(scorer, codes, n_items, relu, max_postings, keep_share)
+        job = {**wanted, "threshold": pruning.threshold, "probe": _probe(scorer, codes, n_items, relu)}
+        (work / "index").mkdir(parents=True)
+        _write(work / JOB, job)
+    pruning = Pruning(relu=relu, threshold=job["threshold"], max_postings=max_postings)
+    _score(scorer, codes, n_items, pruning, work, block_bytes, progress)
+    lengths = np.load(work / "lengths.npy")
+    if not lengths.any():
+        shutil.rmtree(work)
+        raise ValueError(why_empty(len(codes), pruning))
+    arrays = {"codes": codes, "offsets": offsets_of(lengths), "removed": np.zeros(0, np.uint32)}
+    described = about(n_items, pruning, SparseInvertedIndex.format)
+    storage.complete(work / "index", described, arrays, DTYPES)
+    storage.put_in_place(work / "index", folder)
+    shutil.rmtree(work, ignore_errors=True)
     return SparseInvertedIndex.load(folder)
 
 
@@ -191,7 +218,7 @@ def _read_job(work: Path) -> dict | None:
     if (work / JOB).is_file():
         return _read(work / JOB)
     names = {path.name for path in work.iterdir()} if work.is_dir() else {"a file"}
-    if any(name != "index" and not name.startswith(f".{JOB}.") for name in names):
+    if any(name not in ("index", JOURNAL) and not name.startswith(f".{JOB}.") for name in names):
         raise ValueError(f"{work} is not an interrupted build; remove it or name another folder.")
     return None
 

@@ -45,6 +45,18 @@ def test_popularity_needs_no_history(fitted, sequences, n_items):
     assert 29 not in ids[0] and 29 in ids[1]
 
 
+@pytest.mark.parametrize("item", [-1, 31, 10**8])
+@pytest.mark.parametrize("name", BY_LISTS)
+def test_items_outside_the_catalogue_are_refused(fitted, n_items, name, item):
+    """Their lists would be read out of bounds."""
+    queries = Queries.without_targets(Ragged.from_rows([[1, item, 2]]))
+    for exclude_seen in (True, False):
+        with pytest.raises(ValueError, match=f"{item} is outside the items 1..{n_items}"):
+            fitted(name).recommend(queries, 2, exclude_seen)
+    with pytest.raises(ValueError, match=f"{item} is outside the items 1..{n_items}"):
+        baselines.fit(name, Ragged.from_rows([[1, 2, item]]), n_items)
+
+
 @pytest.mark.parametrize("exclude_seen", [True, False])
 @pytest.mark.parametrize("name", BY_LISTS)
 def test_the_inverted_index_serves_the_same(fitted, queries, n_items, name, exclude_seen):

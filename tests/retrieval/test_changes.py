@@ -130,6 +130,15 @@ def test_lists_that_left_nothing_out_get_their_floor_as_in_a_build(rng):
     np.testing.assert_allclose(dense(capped)[0][0], [1, 6, 7, 8, 1, 9], atol=1e-5)  # (5 - 3) / 2
 
 
+def test_a_relu_list_that_held_every_item_gets_its_floor_as_in_a_build(rng):
+    table = np.array([[1, 2, 3, 4, 5, 0.5, 6], [1, 2, 3, 4, 5, 7, 6]], np.float32)
+    pruning = Pruning(max_postings=5)
+    grown, built = pruned(table[:, :5], pruning).add_items(Table(table, 5), 2), pruned(table, pruning)
+    np.testing.assert_allclose(grown.floors, built.floors)
+    np.testing.assert_allclose(dense(grown)[0], dense(built)[0])
+    assert (built.floors > 0).all()
+
+
 def test_ties_at_the_cap_are_cut_whole_whenever_they_arrive(rng):
     """Equal scores of old and new items; floors that no float32 holds exactly."""
     for _ in range(30):
@@ -318,6 +327,15 @@ def test_indexes_that_are_not_parts_of_one_are_not_merged(rng):
         a.shard(2)[0].merge(b.shard(2)[1])
 
 
+def test_shards_that_grew_apart_keep_the_higher_cut(rng):
+    """What a shard has cut for room of its own stays out of the whole, whichever shard stands first."""
+    table = scores_of(rng, True, (3, 20))
+    low, high = pruned(table, Pruning(max_postings=9)).shard(2)
+    high = high._with(cuts=high.cuts + np.arange(3, dtype=np.float32))  # as where its new items were better
+    for one, other in ((low, high), (high, low)):
+        np.testing.assert_array_equal(one.merge(other).cuts, np.maximum(low.cuts, high.cuts))
+
+
 @pytest.mark.parametrize("n_shards", [0, -1, 61, True])
 def test_bad_numbers_of_shards_are_refused(rng, n_shards):
     with pytest.raises(ValueError, match="There can be 1..60 shards of it"):
@@ -349,6 +367,27 @@ def test_a_pruned_index_is_the_one_built_with_these_limits(rng, pruning, before)
     np.testing.assert_allclose(dense(cut)[0], dense(built)[0], atol=1e-5)
     np.testing.assert_allclose(cut.floors, built.floors, atol=1e-5)
     np.testing.assert_allclose(cut.cuts, built.cuts, atol=1e-5)
+
+
+def test_a_floor_after_items_went_is_the_mean_of_those_that_are_there(rng):
+    table = scores_of(rng, True, (6, 12))
+    index = pruned(table, Pruning()).remove_items([2, 7])
+    short = index.prune(max_postings=3)
+    left = np.delete(table, [1, 6], axis=1)
+    worst = np.sort(left, axis=1)[:, :-3]
+    np.testing.assert_allclose(short.floors, worst.mean(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("limits", [{"threshold": 1e9}, {"keep_share": 1e-9}])
+def test_limits_that_leave_nothing_are_refused(rng, limits):
+    with pytest.raises(ValueError, match="would be empty|no posting"):
+        pruned(scores_of(rng, True), Pruning()).prune(**limits)
+
+
+@pytest.mark.parametrize("cap", [0, 2.5, True, float("nan")])
+def test_a_cap_is_a_whole_number(cap):
+    with pytest.raises(ValueError, match="max_postings must be at least 1"):
+        Pruning(max_postings=cap)
 
 
 # --- all of them, in any order

@@ -60,6 +60,11 @@ def test_padding_in_a_history_is_skipped():
     np.testing.assert_array_equal(top_k(np.array([[1.0, 3, 2]]), 3, histories([[0, 2]]))[0], [[3, 1, 0]])
 
 
+class Seen(SimpleNamespace):
+    def __init__(self, offsets, values):
+        super().__init__(offsets=np.array(offsets), values=values)
+
+
 @pytest.mark.parametrize(
     ("scores", "k", "options", "message"),
     [
@@ -69,7 +74,10 @@ def test_padding_in_a_history_is_skipped():
         ([[1.0, np.nan]], 1, {}, "Query 0 scores item 2 with NaN"),
         ([[1.0, 2.0]], 1, {"seen": histories([[3]])}, "Query 0 has seen item 3"),
         ([[1.0, 2.0]], 1, {"seen": histories([[-1]])}, "Query 0 has seen item -1"),
-        ([[1.0, 2.0]], 1, {"seen": histories([[1], [2]])}, "1 queries and 2 histories"),
+        ([[1.0, 2.0]], 1, {"seen": histories([[1], [2]])}, "1 queries need 2 offsets of seen items"),
+        ([[1.0, 2.0]], 1, {"seen": Seen([0, 1], np.array([2**32 + 1]))}, "has seen item 2147483647"),
+        ([[1.0, 2.0]], 1, {"seen": Seen([0, 1], np.array([1.7]))}, "must be integers"),
+        ([[1.0, 2.0]], 1, {"seen": Seen([0, 9], np.array([1]))}, "must rise within 0..1"),
         ([[1.0, 2.0]], 1, {"rows": np.array([[0, 1]])}, "within the 1 rows"),
     ],
 )

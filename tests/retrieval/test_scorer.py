@@ -116,6 +116,9 @@ def test_scores_of_pairs_are_those_of_all_items(rng, name, bias, threads):
     every = scorer.token_scores(tokens.reshape(-1, D)).reshape(6, 3, N_ITEMS).sum(1)
     expected = np.take_along_axis(every, items - 1, 1)
     np.testing.assert_allclose(scorer.pair_scores(tokens, items), expected, rtol=1e-5, atol=1e-5)
+    for wrong in (0, -2, N_ITEMS + 1):
+        with pytest.raises(ValueError, match=f"Item {wrong} is outside"):
+            scorer.pair_scores(tokens[:1], np.array([[1, wrong]]))
 
 
 def test_the_first_codebook_is_the_highest_digit(rng):

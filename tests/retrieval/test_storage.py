@@ -1,15 +1,17 @@
 """What comes back from disk is the index that went there, or an error; never another index."""
 
+import contextlib
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 
 import numpy as np
 import pytest
 
-from retrieval import IndexFileError, SparseInvertedIndex, build_index
+from retrieval import IndexFileError, SparseInvertedIndex, build_index, storage
 
 NAMES = ("codes", "offsets", "items", "scores", "floors", "cuts", "removed")
 
@@ -46,6 +48,52 @@ def test_roundtrip(tmp_path, index, mmap):
         np.testing.assert_array_equal(got, expected)
     assert not index.missing(loaded.codes).size
     assert same(loaded.extend(index.only([])), index)
+
+
+def test_numbers_of_numpy_are_saved_like_those_of_python(tmp_path, rng):
+    table = np.maximum(rng.normal(size=(3, 9)), 0).astype(np.float32)
+    one, other = (
+        build_index(Table(table), range(3), number(9), relu=kind(True), max_postings=number(4), progress=False).prune(
+            threshold=share(0.25)
+        )
+        for number, kind, share in ((int, bool, float), (np.int64, np.bool_, np.float32))
+    )
+    for index in (one, other):
+        index.save(tmp_path / "index")
+        assert same(SparseInvertedIndex.load(tmp_path / "index"), one)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_an_interruption_while_an_index_is_replaced_leaves_one(tmp_path, index, monkeypatch, at):
+    index.save(tmp_path / "index")
+    calls, rename = [], os.rename
+
+    def interrupted(*paths):
+        calls.append(paths)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        rename(*paths)
+
+    monkeypatch.setattr("retrieval.storage.os.rename", interrupted)
+    with pytest.raises(KeyboardInterrupt) if at < 3 else contextlib.nullcontext():
+        index.prune(max_postings=2).save(tmp_path / "index")
+    assert os.listdir(tmp_path) == ["index"]
+    expected = index if at < 3 else index.prune(max_postings=2)
+    assert same(SparseInvertedIndex.load(tmp_path / "index"), expected)
+
+
+def test_an_index_that_is_replaced_while_it_is_read_is_not_told_as_damaged(tmp_path, index, monkeypatch):
+    index.save(tmp_path / "index")
+    read, replaced = storage._read_array, []
+
+    def replacing(path, *rest):
+        if not replaced:
+            replaced.append(index.prune(max_postings=2))
+            replaced[0].save(tmp_path / "index")
+        return read(path, *rest)
+
+    monkeypatch.setattr(storage, "_read_array", replacing)
+    assert same(SparseInvertedIndex.load(tmp_path / "index"), replaced[0])
 
 
 def test_mmap_leaves_the_arrays_on_disk(tmp_path, index):

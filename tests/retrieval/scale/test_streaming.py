@@ -242,6 +242,27 @@ def test_what_is_no_build_is_left_alone(table, tmp_path):
         to_disk(table, tmp_path / "other")
 
 
+def test_one_process_builds_at_a_time(table, tmp_path):
+    refused = []
+
+    def second(codes):
+        if not refused:
+            refused.append(True)
+            for restart in (False, True):
+                with pytest.raises(ValueError, match="another process builds in"):
+                    to_disk(table, tmp_path / "index", restart=restart)
+
+    assert same(to_disk(table, tmp_path / "index", before=second), in_memory(table))
+    assert refused and os.listdir(tmp_path) == ["index"]
+
+
+def test_a_journal_alone_is_what_is_left_of_a_build(table, tmp_path):
+    work = tmp_path / ".index.building"
+    work.mkdir()
+    (work / JOURNAL).write_text("{}")
+    assert same(to_disk(table, tmp_path / "index"), in_memory(table))
+
+
 @pytest.mark.parametrize("name", [JOB, JOURNAL])
 def test_a_damaged_journal_is_refused(table, tmp_path, name):
     with pytest.raises(RuntimeError):
