@@ -49,6 +49,8 @@ class ItemToItem:
 
     def reasons(self, queries: Queries, items: np.ndarray) -> list:
         """What gave each recommended item (U, k) its score: its largest parts, as of `recommender.largest`."""
+        if not len(queries):
+            return []
         keys, weights = self.query_keys(queries.histories)  # (U, K)
         asked = (
             self.lists[np.maximum(key, 0)][:, np.maximum(row - 1, 0)] for key, row in zip(keys, items, strict=True)

@@ -77,6 +77,8 @@ def choose_pruning(
     scorer: Scorer, codes: ArrayLike, n_items: int, relu: bool, max_postings: int | None, keep_share: float | None
 ) -> Pruning:
     """The options of build_index as a Pruning; scores a sample of the codes where one is needed."""
+    if n_items < 1:
+        raise ValueError(f"An index needs items, 1..n_items; n_items is {n_items}.")
     threshold = None
     if keep_share is not None:
         if not 0 < keep_share <= 1:

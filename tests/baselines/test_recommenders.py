@@ -78,6 +78,7 @@ def test_reasons_add_up_to_the_score_by_items_of_the_history(fitted, name):
         for item, score, parts in zip(ids[user], scores[user], reasons, strict=True):
             assert not item or sum(share for *_, share in parts) == pytest.approx(score, rel=1e-5)
             assert {key for key, *_ in parts} <= set(queries.histories[user].tolist())
+    assert recommender.reasons(queries.take([]), ids[:0]) == []
 
 
 def test_reasons_name_the_items_that_vote_most_first(fitted):

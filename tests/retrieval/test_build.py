@@ -145,11 +145,12 @@ def test_later_codes_are_cut_alike(rng):
         (np.ones((3, 4)), {"relu": False, "max_postings": 2}, "all items score alike"),
         (np.ones((3, 4)), {"relu": False, "keep_share": 0.5}, "No score is above the threshold 1"),
         (np.ones((0, 4)), {"relu": True}, "There are no codes"),
+        (np.ones((3, 0)), {"relu": True}, "n_items is 0"),
     ],
 )
 def test_an_index_of_nothing_is_refused(table, options, message):
     with pytest.raises(ValueError, match=message):
-        build_index(Table(table.astype(np.float32)), range(len(table)), 4, progress=False, **options)
+        build_index(Table(table.astype(np.float32)), range(len(table)), table.shape[1], progress=False, **options)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
