@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -301,13 +302,21 @@ def saved_metrics(folder, path=None):
     Args:
         folder: runs/NAME.
         path: "index", "exhaustive", "deep alone" or "wide alone"; None is the index where there is one.
+
+    Raises:
+        UserError: the run has no such metrics, or their file is damaged.
     """
     folder = Path(folder)
-    path = path or ("index" if (folder / "per_user_index.npz").exists() else "exhaustive")
-    with np.load(folder / file_of(path)) as stored:
-        values = dict(stored)
+    file = folder / file_of(path or ("index" if (folder / "index.json").exists() else "exhaustive"))
+    if not file.is_file():
+        raise UserError(f"there is no {file}; the run has not ended, or has no such metrics.")
+    try:
+        with np.load(file) as stored:
+            values = dict(stored)
         topk, queries = values.pop("topk"), values.pop("queries", None)
-        return Metrics(tuple(topk.tolist()), values, queries)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged ({error}); run --mode test for metrics anew.") from error
+    return Metrics(tuple(topk.tolist()), values, queries)
 
 
 def settings_of(checkpoint, h, given):

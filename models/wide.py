@@ -183,7 +183,7 @@ class WideTable:
 
         One step of the regression from the old table. A new item's row: what followed it, beyond what the old items
         that stood beside it account for. Its column: how often it followed each old item, against all the occurrences
-        of that item in training.
+        of that item in training, and all of it made so small that old items say no more of it than of each other.
 
         Args:
             sequences: the histories of all who took a new item, whole.
@@ -204,11 +204,24 @@ class WideTable:
         occurrences = np.concatenate([self.occurrences[1:], gram.diagonal()[new]])
         step = sparse.diags(1 / (occurrences + self.settings.l2)).tocsr()
         columns = step[old][:, old] @ cross[old][:, new] * np.float32(self.scale)
+        columns = columns @ sparse.diags(self._shares(columns, occurrences).astype(np.float32))
         table = sparse.hstack([self.matrix, columns], format="csr")  # (old, n_items)
         rows = step[new][:, new] @ (cross[new] * np.float32(self.scale) - gram[new][:, old] @ table)
         table = sparse.vstack([table, rows], format="csr")
         lists = _posting_lists(_shortened(table, self.settings.max_postings))
         return WideTable(*lists, np.append(0, occurrences), self.settings, self.scale)
+
+    def _shares(self, columns: sparse.csr_matrix, occurrences: np.ndarray) -> np.ndarray:
+        """How much of each new item's column (n_old, n_new) to keep, at most 1: (n_new,).
+
+        Each old item alone tells of a new one all that they have in common, and what several of them tell is the same.
+        So much of it is kept that the old items together, as often as they occur, say as much of a new item for each
+        of its own occurrences as they say of each other.
+        """
+        by_old = occurrences[: self.n_items]
+        usual = (by_old @ self.matrix).sum() / by_old.sum()
+        said = by_old @ columns
+        return np.minimum(usual * occurrences[self.n_items :] / np.maximum(said, np.finfo(np.float32).tiny), 1)
 
     def save(self, path: str | Path) -> None:
         """Write an .npz of plain arrays, whole or not at all."""

@@ -263,6 +263,17 @@ def test_a_baseline_in_the_folder_of_a_test_leaves_nothing_of_it(tmp_path, monke
     assert main(["--dataset", "sample", "--model", "GlobalHot", "--name", "old"]) == 0
     assert not list(folder.glob("*index*")) and not (folder / "codebooks.json").exists()
     assert saved_metrics(folder).mean("recall", 50) > 0
+    damaged = folder / "per_user_exhaustive.npz"
+    whole = damaged.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for content in (b"", whole[:middle], b"x" + whole[1:], flipped):
+        damaged.write_bytes(content)
+        with pytest.raises(UserError, match="per_user_exhaustive.npz is damaged"):
+            saved_metrics(folder)
+    (folder / "index.json").write_text("{}")  # a run with an index, whose metrics are gone
+    with pytest.raises(UserError, match="there is no .*per_user_index.npz"):
+        saved_metrics(folder)
 
 
 @pytest.mark.parametrize(("linear", "most", "asked"), [(True, 36, 9), (True, 32, 8), (False, 36, 5)])

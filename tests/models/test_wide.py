@@ -258,6 +258,18 @@ def test_new_items_without_order_join_their_group(rng):
     assert not rows[21, 11:21].any() and not rows[11:21, 21].any() and rows[1:11, 21].all()
 
 
+def test_a_new_item_is_told_no_more_of_than_if_it_had_always_been_there(rng):
+    """Many old items tell of it, and all the same: counted one by one they made it three times too much."""
+    tastes = rng.integers(0, 3, 400)
+    rows = [rng.permutation(np.arange(10 * taste + 1, 10 * taste + 13))[:9] for taste in tastes]  # 12 of 32 items
+    full = WideTable.fit(Ragged.from_rows(rows), 32, replace(WHOLE, l2=50.0))
+    old = WideTable.fit(Ragged.from_rows([row[row < 31] for row in rows]), 30, replace(WHOLE, l2=50.0))
+    added = old.add_items(Ragged.from_rows([row for row in rows if (row > 30).any()]), 32)
+    asked = Ragged.from_rows([row[row < 31] for row in rows])
+    scores, known = added.scores(asked)[:, 30:].mean(0), full.scores(asked)[:, 30:].mean(0)
+    assert (scores > 0.5 * known).all() and (scores < 1.5 * known).all()
+
+
 def test_file_holds_everything(rng, tmp_path):
     table = WideTable.fit(random_sequences(rng, 50, 20), 20, WHOLE).scaled(7.0)
     table.save(tmp_path / "wide.npz")
