@@ -222,3 +222,5 @@ def test_the_same_question_gets_the_same_answer_and_stays_as_it_was(recommends, 
 def test_k_beyond_the_catalogue_is_refused(recommends, queries, k):
     with pytest.raises(ValueError, match="k"):
         recommends.recommend(queries, k)
+    with pytest.raises(ValueError, match="k must be from 1 to the 40 items"):  # before anything is asked for
+        recommend_by_scores(None, queries.take([]), k, True, N_ITEMS)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import report
-from metric import Metrics
+from metric import NAMES, Metrics
 from models.vq import ProductQuantiser
+from runs import saved_metrics
 from work import main
 
 
@@ -18,6 +19,15 @@ def test_codebook_health_of_known_codes():
     assert health["tuples"] == 4
     assert [book["used"] for book in health["codebooks"]] == [4, 1]
     assert [book["perplexity"] for book in health["codebooks"]] == pytest.approx([4, 1])
+
+
+def test_numbers_of_queries_are_saved_with_the_metrics(tmp_path):
+    values = {name: np.array([[0.5], [1.5]]) for name in NAMES}
+    for queries in (None, np.array([1, 3])):
+        report._save_per_user(tmp_path / "per_user_exhaustive.npz", Metrics((5,), values, queries))
+        again = saved_metrics(tmp_path)
+        assert again.topk == (5,) and again.values.keys() == values.keys()
+        np.testing.assert_array_equal(again.queries, queries)
 
 
 def test_an_index_that_few_users_leave_whole_says_why(tmp_path, monkeypatch, capsys):

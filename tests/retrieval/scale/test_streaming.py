@@ -81,6 +81,14 @@ def test_few_codes(table, tmp_path, codes):
     assert same(index, build_index(Table(table), codes, 50, relu=True, progress=False))
 
 
+def test_numbers_of_numpy_are_written_like_those_of_python(table, tmp_path):
+    sizes = np.int64(table.shape[1]), np.int64(4)
+    index = build_to_disk(
+        Table(table), np.arange(20), sizes[0], tmp_path / "i", relu=True, max_postings=sizes[1], progress=False
+    )
+    assert same(index, in_memory(table, max_postings=4))
+
+
 @pytest.mark.parametrize(("codes", "message"), [([], "no codes"), ([3, 4], "silences all items")])
 def test_an_index_of_nothing_is_refused_and_leaves_nothing(table, tmp_path, codes, message):
     with pytest.raises(ValueError, match=message):
