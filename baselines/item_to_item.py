@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import numba
 import numpy as np
 from scipy import sparse
@@ -30,8 +32,8 @@ class ItemToItem:
 
     def __init__(self, neighbours: int | None = None, last_items: int | None = None):
         for name, value in (("neighbours", neighbours), ("last_items", last_items)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; give 1 or more, or None for all.")
+            if value is not None and not (isinstance(value, numbers.Integral) and value >= 1):
+                raise ValueError(f"{name} is {value}; give a whole number of 1 or more, or None for all.")
         self.neighbours, self.last_items = neighbours, last_items
 
     def fit(self, sequences: Ragged, n_items: int) -> ItemToItem:

@@ -15,6 +15,7 @@ inverse and takes no memory that is quadratic in the items. Needs NumPy, SciPy a
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -77,8 +78,9 @@ class WideSettings:
         if not self.l2 > 0:
             raise ValueError(f"l2 is {self.l2}; the regression needs a penalty above 0.")
         for name in ("max_postings", "lookups", "neighbours"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or value < 1:
+                raise ValueError(f"{name} is {value}; it must be a whole number of at least 1.")
 
 
 class WideTable:

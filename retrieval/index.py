@@ -6,6 +6,7 @@ Stands alone: NumPy and numba, no model, no file format of any framework. Follow
 
 from __future__ import annotations
 
+import numbers
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,8 @@ class SparseInvertedIndex(Postings):
         Raises:
             ValueError: n_shards is not in 1..n_items.
         """
-        if isinstance(n_shards, bool) or not 1 <= n_shards <= self.n_items:
+        whole = isinstance(n_shards, numbers.Integral) and not isinstance(n_shards, bool)
+        if not whole or not 1 <= n_shards <= self.n_items:
             raise ValueError(f"There can be 1..{self.n_items} shards of it, not {n_shards}.")
         bounds = changes.even_bounds(self.items, self.n_items, n_shards)
         every = np.arange(1, self.n_items + 1)

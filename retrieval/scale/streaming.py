@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -86,6 +87,8 @@ def _alone(work: Path) -> Iterator[None]:
     with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(lock.fileno()).st_nlink:  # its holder removed it meanwhile: a third may hold a new one
+                raise BlockingIOError
         except BlockingIOError:
             raise ValueError(f"another process builds in {work}; wait for it, or name another folder.") from None
         except OSError:  # a file system without locks

@@ -119,6 +119,7 @@ def test_settings_of_other_baselines_are_left_aside(fitted):
         ("EASE", {"regularisation": 0.0}),
         ("Swing", {"last_items": 0}),
         ("ItemKNN", {"neighbours": 0}),
+        ("ItemKNN", {"neighbours": 2.5}),
         ("ALS", {"factors": 0}),
         ("Nothing", {}),
     ],

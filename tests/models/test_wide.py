@@ -288,6 +288,8 @@ def test_file_holds_everything(rng, tmp_path):
         {"l2": 0.0},
         {"max_postings": 0},
         {"lookups": 0},
+        {"neighbours": None},
+        {"neighbours": 2.5},
     ],
 )
 def test_settings_without_a_table_are_refused(wrong):

@@ -336,7 +336,7 @@ def test_shards_that_grew_apart_keep_the_higher_cut(rng):
         np.testing.assert_array_equal(one.merge(other).cuts, np.maximum(low.cuts, high.cuts))
 
 
-@pytest.mark.parametrize("n_shards", [0, -1, 61, True])
+@pytest.mark.parametrize("n_shards", [0, -1, 61, True, 2.5])
 def test_bad_numbers_of_shards_are_refused(rng, n_shards):
     with pytest.raises(ValueError, match="There can be 1..60 shards of it"):
         pruned(scores_of(rng, True), Pruning()).shard(n_shards)

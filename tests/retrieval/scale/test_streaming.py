@@ -1,6 +1,7 @@
 """A build to disk makes the index that a build in memory makes, however often it is interrupted."""
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -262,6 +263,17 @@ def test_one_process_builds_at_a_time(table, tmp_path):
 
     assert same(to_disk(table, tmp_path / "index", before=second), in_memory(table))
     assert refused and os.listdir(tmp_path) == ["index"]
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_keeps_nobody_out(table, tmp_path, monkeypatch):
+    """So who gets it does not build: a third may hold the lock that stands there by now."""
+
+    def removed_first(lock, operation):
+        Path(lock.name).unlink()
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    with pytest.raises(ValueError, match="another process builds in"):
+        to_disk(table, tmp_path / "index")
 
 
 def test_a_journal_alone_is_what_is_left_of_a_build(table, tmp_path):
