@@ -13,10 +13,11 @@ from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
+from models import blend
 from models.wide import WideSettings, WideTable
 from retrieval import reranked
 from work import Hyperparameters
-from workflow import fit_wide
+from workflow import blended, fit_wide
 
 N_ITEMS = 40
 CATALOGUE = SimpleNamespace(n_items=N_ITEMS)
@@ -176,6 +177,52 @@ def test_a_loss_that_the_judges_can_neither_see_nor_exclude_is_not_taken(matcher
         index, _ = matcher.build(np.arange(16), Queries(ring, Ragged(np.arange(61), best[:, 0])))
         caps.append(index.lengths().max())
     assert caps[0] < caps[1]
+
+
+def test_reasons_are_the_parts_of_a_score(matcher, index):
+    """Of an item of the history, what the table gives by it at its age; of a token, what its codes give."""
+    asked = Queries.without_targets(walks(20, length=8))
+    recommender = matcher.through(index)
+    items, _ = recommender.recommend(asked, 5)
+    votes, tokens = matcher.wide.matrix.toarray(), matcher.query_side.raw_tokens(asked)
+    codes, weights = matcher.query_side.keys_of(tokens)
+    for user, (history, best) in enumerate(zip(asked.histories, items, strict=True)):
+        given = {int(item): 0.8**age * votes[item - 1] for age, item in enumerate(history[::-1][:4])}
+        lists = matcher.model.scorer().scores(codes[user]) * weights[user][:, None]  # (C, n_items)
+        given |= {None: lists.sum(0)}  # the model adds up its tokens before they have codes
+        for item, parts in zip(best, matcher.reasons(recommender, asked, items)[user], strict=True):
+            expected = sorted((float(part[item - 1]) for part in given.values() if part[item - 1] > 0), reverse=True)
+            assert [share for *_, share in parts] == pytest.approx(expected[:3], rel=1e-4)
+            for key, _, share in parts:
+                assert share == pytest.approx(given[key][item - 1], rel=1e-4)
+
+
+def test_the_codes_that_are_kept_are_the_most_used(matcher):
+    training = TrainingSequences(walks(40), N_ITEMS)
+    matcher = Matcher(matcher.model, matcher.wide, replace(SMALL, positions_per_user=6))
+    codes = matcher.codes_in_use(training, np.random.default_rng(0))
+    asked = training.queries(np.random.default_rng(0), 6, SMALL.seq_len, 10**6)
+    uses = np.bincount(matcher.query_side.codes(asked).ravel(), minlength=16)
+    assert set(codes) == set(np.flatnonzero(uses)) and len(set(uses)) > 2
+    assert (np.diff(uses[codes]) <= 0).all()
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("index_loss", [0.02, None])
+def test_the_table_is_weighed_and_cut_as_the_settings_say(matcher, exclude_seen, index_loss):
+    table = WideTable.fit(walks(), N_ITEMS, WideSettings(l2=1.0, lookups=12))
+    users = walks(200, length=10)
+    valid = Queries(Ragged.from_rows([row[:8] for row in users]), Ragged.from_rows([row[8:] for row in users]))
+    settings = replace(SMALL, exclude_seen=exclude_seen, index_loss=index_loss)
+    found = blended(matcher.model, table, settings, SimpleNamespace(valid=valid, catalogue=CATALOGUE))
+    deep = models.Exhaustive(matcher.model, 64).scores(valid)
+    weight, _, _ = blend.choose_weight(deep, table.scores(valid.histories), valid, 5, exclude_seen)
+    expected = table.scaled(weight)
+    if index_loss is not None:
+        expected, _ = blend.cut(deep, expected, valid, 5, exclude_seen, index_loss)
+        assert expected.settings.lookups < 12
+    assert found.settings == expected.settings
+    np.testing.assert_array_equal(found.matrix.toarray(), expected.matrix.toarray())
 
 
 NEWCOMER = Ragged.from_rows([[8, 9, 10, 41, 11, 12]] * 12)  # item 41 stands between 10 and 11

@@ -176,6 +176,12 @@ def test_patience_stops_but_not_before_the_quantiser_had_its_turn(tmp_path):
     assert run.progress.best_epoch == 2
 
 
+def test_of_equal_epochs_the_first_is_kept(tmp_path):
+    run = trainer(tmp_path, values=[0.1, 0.4, 0.4, 0.4], step=Idle(), model="TwoTower", epoch=4, pretrain_epoch=4)
+    run.run()
+    assert run.progress.best_epoch == 2
+
+
 def test_a_model_without_quantiser_keeps_its_best_epoch_and_its_patience(tmp_path):
     values = [0.9, 0.2, 0.1, 0.1, 0.1]
     run = trainer(tmp_path, values=values, step=Idle(), model="TwoTower", epoch=5, patience=2, pretrain_epoch=3)

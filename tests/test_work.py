@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import models
@@ -114,6 +115,17 @@ def test_release_settings_run_by_naming_them():
     assert parse(["--epoch", "10", "--pretrain_epoch", "0"])[0].pretrain_epoch == 0
 
 
+def test_the_preset_of_the_paper_is_what_it_states():
+    """Its section 4 and the release's README and command line; flags override it."""
+    h = parse(["--preset", "paper"])[0]
+    assert (h.encoder, h.tokeniser, h.interaction, h.interaction_dot) == ("DNN", "heads", "DNN", False)
+    assert (h.quantiser, h.num_codebooks, h.K_c, h.token_lookups) == ("product", 2, 256, 1)
+    assert (h.neg_num, h.neg_power, h.loss, h.beta, h.ema_decay) == (10, 0.0, "softmax", 1.0, 0.99)
+    assert (h.lr, h.lr_decay, h.batch_size, h.epoch, h.pretrain_epoch) == (1e-4, False, 64, 10, 0)
+    assert not (h.wide or h.rotation or h.error_feedback or h.encoder_shortcut) and h.next_items == 1
+    assert parse(["--preset", "paper", "--lr", "1e-3"])[0].lr == 1e-3
+
+
 def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys):
     """Train, evaluate the checkpoint again, show titles: same numbers, and every file the README names."""
     monkeypatch.chdir(tmp_path)
@@ -141,6 +153,11 @@ def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys
     about = json.loads((tmp_path / "runs" / "warm" / "index.json").read_text())
     assert about["codes"] == 20 and 0 < about["missing_share"] < 1
     assert recall("warm", "index") == pytest.approx(first, abs=1e-9)
+    with monkeypatch.context() as patched:
+        patched.setattr("matcher.Matcher.codes_in_use", lambda *_: np.array([7, 3]))
+        assert main([*test, "--index_codes", "all", "--name", "every"]) == 0
+    about = json.loads((tmp_path / "runs" / "every" / "index.json").read_text())
+    assert about["codes"] == 16**2 and recall("every", "index") == pytest.approx(first, abs=1e-9)
     budget = 20_000
     assert main([*test, "--max_bytes", str(budget), "--index_format", "uint8", "--name", "compact"]) == 0
     about = json.loads((tmp_path / "runs" / "compact" / "index.json").read_text())

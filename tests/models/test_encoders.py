@@ -48,6 +48,64 @@ def test_the_ranking_loss_reaches_every_weight_and_the_loss_falls(encoder, coded
     assert not [name for name in still if not name.endswith("key.bias")]
 
 
+def attended(weights, name, heads, embeddings):
+    """SASRec, or LiGR where its gates are among the weights, of one history (L, E), written out place by place."""
+    length, width = embeddings.shape
+
+    def dense(part, x):
+        return x @ weights[f"{part}.weight"].T + weights[f"{part}.bias"]
+
+    def norm(part, x):
+        spread = np.sqrt(x.var(-1, keepdims=True) + 1e-7)
+        return (x - x.mean(-1, keepdims=True)) / spread * weights[f"{part}.gamma"] + weights[f"{part}.beta"]
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def attention(block, x):
+        queries, keys, values = (
+            np.split(dense(f"{block}.{part}", x), heads, -1) for part in ("query", "key", "value")
+        )  # heads of (L, E / heads)
+        found = np.zeros((length, heads, width // heads))
+        for place in range(length):
+            for head in range(heads):
+                logits = keys[head][: place + 1] @ queries[head][place] / np.sqrt(width // heads)
+                shares = np.exp(logits - logits.max())
+                found[place, head] = shares @ values[head][: place + 1] / shares.sum()
+        return dense(f"{block}.merge", found.reshape(length, width))
+
+    x = embeddings * np.sqrt(width) + weights[f"{name}.positions"][-length:]
+    for number in range(2):
+        block = f"{name}.blocks.{number}"
+        gated = f"{block}.open.weight" in weights
+        found = attention(block, norm(f"{block}.first_norm", x))
+        x = x + found * (sigmoid(dense(f"{block}.first_gate", x)) if gated else 1)
+        seen = norm(f"{block}.second_norm", x)
+        if gated:
+            opened = dense(f"{block}.open", seen)
+            inner = dense(f"{block}.out", opened * sigmoid(opened) * dense(f"{block}.hidden", seen))
+            x = x + sigmoid(dense(f"{block}.second_gate", x)) * inner
+        else:
+            x = x + dense(f"{block}.out", np.maximum(dense(f"{block}.hidden", seen), 0))
+    return norm(f"{name}.norm", x)
+
+
+@pytest.mark.parametrize("encoder", ["SASRec", "LiGR"])
+def test_self_attention_is_what_its_publications_write(encoder, make_model):
+    """Kang and McAuley with norms before the halves of a block; Borisyuk et al. with gates around them."""
+    model = make_model("TwoTower", encoder=encoder, num_heads=2, att_layer=2)
+    rng = np.random.default_rng(0)
+    for parameter in model.trainable_params():  # biases and norms start as if they were not there
+        parameter.set_data(ms.Tensor(rng.normal(0, 0.5, parameter.shape).astype(np.float32)))
+    model.set_train(False)
+    weights = {parameter.name: parameter.asnumpy() for parameter in model.trainable_params()}
+    name = next(key.removesuffix(".positions") for key in weights if key.endswith(".positions"))
+    history = np.array([[0, 0, 9, 27, 5, 8]], np.int32)
+    embeddings, mask = model.items.history(ms.Tensor(history))
+    found = model.tokeniser.encoder(embeddings, mask, None, True).asnumpy()[0, 2:]
+    np.testing.assert_allclose(found, attended(weights, name, 2, embeddings.asnumpy()[0, 2:]), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("encoder", CAUSAL)
 def test_a_causal_encoder_sees_nothing_behind_a_position(encoder, make_model):
     model = make_model("TwoTower", encoder=encoder)
