@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from baselines.similarity import incidence
 from data.queries import Queries
 from data.ragged import Ragged
 from recommender import recommend_by_scores
@@ -14,7 +15,7 @@ class GlobalHot:
 
     def fit(self, sequences: Ragged, n_items: int) -> GlobalHot:
         """Count the items of the training sequences; returns itself."""
-        self.popularity = np.bincount(sequences.values, minlength=n_items + 1)[1:].astype(np.float32)  # (n_items,)
+        self.popularity = np.asarray(incidence(sequences, n_items).sum(0), np.float32).ravel()  # (n_items,)
         return self
 
     def recommend(self, queries: Queries, k: int, exclude_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:

@@ -65,6 +65,8 @@ def test_users_get_the_factors_of_implicit(sequences, n_items):
     known = sequences.lengths() > 0
     np.testing.assert_allclose(found[known], expected[known], rtol=1e-3, atol=1e-4)
     assert np.isnan(found[~known]).all()
+    first = sequences[int(np.argmax(known))]
+    np.testing.assert_allclose(ours.user_factors(np.repeat(first, 2)), ours.user_factors(first), rtol=1e-6)
 
 
 def test_factors_of_spark_tell_what_a_user_took(sequences, n_items, installed):

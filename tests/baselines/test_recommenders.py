@@ -45,6 +45,11 @@ def test_popularity_needs_no_history(fitted, sequences, n_items):
     assert 29 not in ids[0] and 29 in ids[1]
 
 
+def test_popularity_counts_users(n_items):
+    taken = Ragged.from_rows([[5, 5, 5], [4], [4, 7]])
+    assert baselines.fit("GlobalHot", taken, n_items).popularity[[3, 4, 6]].tolist() == [2, 1, 1]
+
+
 @pytest.mark.parametrize("item", [-1, 31, 10**8])
 @pytest.mark.parametrize("name", BY_LISTS)
 def test_items_outside_the_catalogue_are_refused(fitted, n_items, name, item):
