@@ -71,7 +71,7 @@ class Factors:
         return recommend_by_scores(self._scores, queries, k, exclude_seen, len(self.item_factors))
 
     def user_factors(self, history: np.ndarray) -> np.ndarray:
-        """x of one history, int (L,) item ids, each counted once: float64 (factors,); NaN where training had none of them."""
+        """x of one history, int (L,), each item counted once: float64 (factors,); NaN where training had none."""
         items = self.item_factors[np.unique(history) - 1]  # (L, factors)
         items = items[~np.isnan(items[:, 0])]
         if not len(items):
