@@ -8,7 +8,6 @@ import models
 from data.ragged import Ragged
 from errors import UserError
 from metric import cost, evaluate
-from models.wide import WideTable
 from recommender import largest
 from retrieval import (
     ArrayIndex,
@@ -25,6 +24,7 @@ from retrieval import (
 from retrieval.build import build_pruned
 from retrieval.keys import ItemKeys
 from retrieval.sizes import dense_lists
+from wide import WideTable
 
 # Most postings of a list that are tried.
 CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600, 12800)
@@ -38,7 +38,7 @@ class Matcher:
 
     Args:
         model: a model of `models`.
-        wide: `models.wide.WideTable` on the scale of the model's scores, or None.
+        wide: `wide.WideTable` on the scale of the model's scores, or None.
         settings: `work.Hyperparameters`.
     """
 

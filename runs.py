@@ -19,11 +19,11 @@ from files import content_digest, fresh, sweep
 from load_csv_dataset import load_catalogue, load_features, load_queries, load_training
 from matcher import Matcher
 from metric import Metrics, file_of
-from models.wide import WideTable
 from retrieval import load_index
 from retrieval.engines.onnx_query import CODES, LANDMARKS
 from retrieval.served import INDEX, MANIFEST, QUERY, RERANKER, SCORER, read_manifest, write_manifest
 from training import FIRST_PHASE, load_checkpoint
+from wide import WideTable
 from work import Hyperparameters, check
 
 RUNS = Path("runs")

@@ -26,9 +26,7 @@ from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
 from metric import SURE_USERS, cost, evaluate
-from models import blend
 from models.onnx_export import export_query_side
-from models.wide import WideSettings, WideTable, choose
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
 from retrieval.engines.export import decoded
 from retrieval.served import RERANKER, SCORER
@@ -48,6 +46,7 @@ from runs import (
     write_config,
 )
 from training import Trainer, silenced
+from wide import WideSettings, WideTable, blend, choose
 
 # Of validation user and item, scored at most: after each epoch, and by an interaction that is no matrix product.
 EPOCH_PAIRS, PAIRS = 2**30, 2**24

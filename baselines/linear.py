@@ -7,10 +7,11 @@ from scipy import sparse
 
 from baselines.item_to_item import ItemToItem, known_items
 from data.ragged import Ragged
+from wide import WideSettings, WideTable
 
 
 class Linear(ItemToItem):
-    """The table of `models/wide.py` alone, after SLIST (Choi et al., Session-aware linear item-item models, WWW 2021).
+    """The table of `wide/table.py` alone, after SLIST (Choi et al., Session-aware linear item-item models, WWW 2021).
 
     Args:
         history_decay, target_decay: as in `WideSettings`.
@@ -27,16 +28,12 @@ class Linear(ItemToItem):
         last_items: int = 20,
     ):
         super().__init__(neighbours, last_items)
-        from models.wide import WideSettings  # not above: the package of the models needs MindSpore
-
         self.settings = WideSettings(
             history_decay, target_decay, regularisation, max_postings=neighbours, lookups=last_items
         )
 
     def similarity(self, sequences: Ragged, n_items: int) -> sparse.csr_matrix:
         """The positive part of the table, cut to its best."""
-        from models.wide import WideTable
-
         self._table = WideTable.fit(sequences, n_items, self.settings)
         return self._table.matrix
 

@@ -20,7 +20,7 @@ from benchmarks.item_similarity import seconds  # noqa: E402
 from benchmarks.measuring import sentences  # noqa: E402
 from data.prepare import prepare  # noqa: E402
 from load_csv_dataset import load_catalogue, load_training  # noqa: E402
-from models.wide import ORDERLESS, WideSettings, WideTable  # noqa: E402
+from wide import ORDERLESS, WideSettings, WideTable  # noqa: E402
 
 
 def main(arguments=None) -> int:

@@ -6,9 +6,9 @@ import numpy as np
 
 from data.queries import Queries
 from models.query_side import QuerySide
-from models.wide import WideTable
 from recommender import blocks
 from retrieval.ranking import top_k
+from wide import WideTable
 
 
 class Exhaustive:
@@ -17,7 +17,7 @@ class Exhaustive:
     Args:
         model: TwoTower, AllToAll or DQMatch; its weights are read anew at every call.
         batch_size: histories encoded at once.
-        wide: `models.wide.WideTable` whose scores are added, or None.
+        wide: `wide.WideTable` whose scores are added, or None.
     """
 
     def __init__(self, model, batch_size: int, wide: WideTable | None = None):

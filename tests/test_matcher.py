@@ -13,9 +13,8 @@ from data.ragged import Ragged
 from errors import UserError
 from load_csv_dataset import TrainingSequences
 from matcher import Matcher
-from models import blend
-from models.wide import WideSettings, WideTable
 from retrieval import reranked
+from wide import WideSettings, WideTable, blend
 from work import Hyperparameters
 from workflow import blended, fit_wide
 

@@ -85,7 +85,7 @@ def test_markov(lists, sequences, n_items):
 
 
 def test_linear_scores_as_its_table_does(fitted, sequences, queries, n_items):
-    from models.wide import WideSettings, WideTable
+    from wide import WideSettings, WideTable
 
     recommender = fitted("Linear", history_decay=0.7, target_decay=0.3, regularisation=5.0, last_items=3)
     table = WideTable.fit(sequences, n_items, WideSettings(0.7, 0.3, 5.0, lookups=3))

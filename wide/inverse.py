@@ -43,7 +43,7 @@ def local_inverse(gram: sparse.csr_matrix, l2: float, neighbours: int) -> Callab
         return np.array([item]), 1 / diagonal[[item]]
 
     def rows(items: np.ndarray) -> sparse.csr_matrix:
-        columns, values = zip(*map(row, items))
+        columns, values = zip(*map(row, items), strict=True)
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in columns])])
         shape = (len(items), gram.shape[0])
         return sparse.csr_matrix((np.concatenate(values), np.concatenate(columns), offsets), shape=shape)

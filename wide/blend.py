@@ -8,8 +8,8 @@ import numpy as np
 
 from data.queries import Queries
 from metric import Metrics, cost, measure
-from models.wide import WideTable
 from retrieval.ranking import top_k
+from wide import WideTable
 
 # of the spread of the wide scores to that of the deep ones
 RATIOS = (0.0, 0.0312, 0.0625, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)

@@ -29,11 +29,11 @@ from data.queries import Queries
 from data.ragged import Ragged
 from files import fresh
 from metric import measure
-from models.inverse import local_inverse
-from models.pairs import Pairs, block_cuts
 from recommender import recommend_by_scores
 from retrieval.lists import best_of_product, in_blocks, product
 from retrieval.ranking import top_k
+from wide.inverse import local_inverse
+from wide.pairs import Pairs, block_cuts
 
 LADDERS = {  # what `choose` tries
     "history_decay": (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),

@@ -21,7 +21,7 @@ class Pairs:
     """X'X and X'Y, whose rows are never held.
 
     Both weigh a pair of items by how far they stand apart and by how many positions see them both, so that they are
-    counted pair by pair. See models/wide.py for X and Y.
+    counted pair by pair. See wide/table.py for X and Y.
     """
 
     def __init__(self, sequences: Ragged, n_items: int):

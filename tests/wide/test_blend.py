@@ -6,9 +6,8 @@ import pytest
 from data.queries import Queries
 from data.ragged import Ragged
 from metric import Metrics
-from models import blend
-from models.blend import RATIOS, USUAL, choose_weight, cut, some_of
-from models.wide import WideSettings, WideTable
+from wide import WideSettings, WideTable, blend
+from wide.blend import RATIOS, USUAL, choose_weight, cut, some_of
 
 TARGETS = np.random.default_rng(0).integers(1, 51, 40)
 QUERIES = Queries(Ragged.from_rows([[]] * 40), Ragged.from_rows(TARGETS[:, None]))

@@ -9,10 +9,10 @@ from scipy import sparse
 
 from data.queries import Queries
 from data.ragged import Ragged
-from models import pairs
-from models.inverse import local_inverse
-from models.pairs import Pairs
-from models.wide import ORDER, WideSettings, WideTable, choose, ndcg_of
+from wide import ORDER, WideSettings, WideTable, choose, pairs
+from wide.inverse import local_inverse
+from wide.pairs import Pairs
+from wide.table import ndcg_of
 
 WHOLE = WideSettings(0.5, 0.4, l2=3.0, max_postings=1000, lookups=4, neighbours=1000)  # windows of 4 and 3
 
