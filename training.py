@@ -92,7 +92,7 @@ class Trainer:
     @functools.cached_property
     def steps(self):
         """How many steps an epoch has."""
-        return self.training_data.steps(*self._cut())
+        return self.training_data.steps(**self._cut())
 
     def resume(self):
         """Continues from last.ckpt: what follows equals a run that never stopped.
@@ -227,20 +227,22 @@ class Trainer:
         rng = np.random.default_rng([s.seed, epoch])
         return self.training_data.epoch(
             rng,
-            s.batch_size,
-            s.seq_len,
-            s.neg_num,
-            s.positions_per_user,
-            s.neg_power,
-            s.negatives,
-            self.model.every_position,
-            s.next_items,
+            **self._cut(),
+            neg_num=s.neg_num,
+            neg_power=s.neg_power,
+            negatives=s.negatives,
+            next_items=s.next_items,
         )
 
     def _cut(self):
-        """How an epoch is cut into batches."""
+        """How an epoch is cut into batches: arguments of what `TrainingSequences` says of one."""
         s = self.settings
-        return s.batch_size, s.positions_per_user, self.model.every_position, s.seq_len
+        return {
+            "batch_size": s.batch_size,
+            "positions_per_user": s.positions_per_user,
+            "seq_len": s.seq_len,
+            "all_positions": self.model.every_position,
+        }
 
     def _begin_second_phase(self):
         progress = self.progress
@@ -261,7 +263,7 @@ class Trainer:
     def _start_quantiser(self):
         s = self.settings
         queries = starting_queries(self.training_data, s, self.model.coded_tokens)
-        targets = self.training_data.targets_per_batch(*self._cut())
+        targets = self.training_data.targets_per_batch(**self._cut())
         self.model.start_quantiser(self.query_side.raw_tokens(queries), targets, s.seed, self.judge_of_codes())
 
     def _refuse_stuck_loss(self):

@@ -14,6 +14,8 @@ import tempfile
 import traceback
 from dataclasses import dataclass, field
 
+from errors import UserError
+
 
 def _parameter(default, group, text, **limits):
     """A setting. Limits: `least`, `above`, `below` and `most` bound a number, or each one of a list, which must not be
@@ -326,8 +328,6 @@ class Command:
 def main(arguments=None):
     """Runs one command; returns the exit status. Every failure is one sentence on standard error: 2 is one that a user
     can mend, 1 a fault of the program, whose traceback goes to a file."""
-    from errors import UserError
-
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings
     try:
         h, command, given = parse(arguments)
@@ -411,8 +411,6 @@ def check(h):
     Raises:
         UserError: a value outside its range, with the flag's name.
     """
-    from errors import UserError
-
     _check_fields(h)
     if None not in (h.epoch, h.pretrain_epoch) and h.pretrain_epoch > h.epoch:
         raise UserError(f"--pretrain_epoch {h.pretrain_epoch} is more than the epochs, {h.epoch}; raise --epoch.")
@@ -429,8 +427,6 @@ def check_command(command):
     Raises:
         UserError: a value outside its range, a missing checkpoint, a name that is no plain folder name.
     """
-    from errors import UserError
-
     _check_fields(command)
     if (command.mode == "train") == (command.checkpoint is not None):
         if command.checkpoint:
@@ -452,8 +448,6 @@ def _unused(command):
 
 def _check_fields(settings):
     """Refuses what the metadata of a field rule out."""
-    from errors import UserError
-
     for f in dataclasses.fields(settings):
         value, limits = getattr(settings, f.name), f.metadata
         if value is None and "None" in str(f.type):

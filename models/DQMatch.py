@@ -62,12 +62,15 @@ class DQMatch(AllToAll):
         return bool(self.quantised.asnumpy())
 
     def scorer(self):
+        """The scorer of codes and items, see `BaseModel`. Where the quantiser has score features, codes score by their
+        inner product once there are codewords; until then tokens alone have a score, by the interaction."""
         features = self.quantiser.features
-        if features is not None and self.is_quantised:
-            sizes = dict.fromkeys(("embedding_size", "token_embedding_size"), WIDTH)
-            return CodeScorer("dot", sizes, {}, features.items.asnumpy(), codewords=self.quantiser.tables())
-        codewords = None if features is not None else self.quantiser.tables()
-        return self.interaction.scorer(self.items.vectors(), self.score_bias, codewords)
+        if features is None:
+            return self.interaction.scorer(self.items.vectors(), self.score_bias, self.quantiser.tables())
+        if not self.is_quantised:
+            return self.token_scorer()
+        sizes = {"embedding_size": WIDTH, "token_embedding_size": WIDTH}  # the features are both
+        return CodeScorer("dot", sizes, {}, features.items.asnumpy(), codewords=self.quantiser.tables())
 
     def token_scorer(self):
         """Scores of tokens that have no codes."""
