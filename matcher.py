@@ -212,13 +212,7 @@ class Matcher:
         judges = judges.at_most(CAP_USERS)
         asked = self.keys(judges)  # codes and weights (U, C), or of items as well (U, C + H)
         codes = np.unique(asked[0][:, : self.model.codes_per_user])
-        n_codes = max(n_codes, len(codes))
-        caps = sorted({cap for cap in (*CAPS, n_items) if cap <= n_items and cap * n_codes <= POSTINGS}) or [CAPS[0]]
-        if n_items in caps:  # a dense row takes the same room however many items it holds
-            rows = dense_lists(caps, n_items, form or "uint8")
-            caps = [cap for cap, row in zip(caps, rows, strict=True) if not row or cap == n_items]
-        if s.max_postings is not None:
-            caps = [s.max_postings]
+        caps = self._caps(max(n_codes, len(codes)), form)
         k = max(s.topk)
         whole = evaluate(self.exhaustive(), judges, s.topk, s.exclude_seen)
         pruning = Pruning(relu=s.score_bias is not None, max_postings=caps[-1])
@@ -236,19 +230,27 @@ class Matcher:
             tried.append({"max_postings": cap, "format": form} | row)
             return nothing
 
-        exact = {}
-
-        def long_enough(cap) -> bool:
-            exact[cap] = measured(cap, "float32")
-            return loses_nothing(cap, "float32", exact[cap], whole)
-
-        long_enough(cap := caps[-1])
+        cap, exact = caps[-1], measured(caps[-1], "float32")
+        loses_nothing(cap, "float32", exact, whole)  # nothing is longer, so it stands; what it loses is told
         for shorter in reversed(caps[:-1]):
-            if not long_enough(shorter):
+            found = measured(shorter, "float32")
+            if not loses_nothing(shorter, "float32", found, whole):
                 break
-            cap = shorter
+            cap, exact = shorter, found
         if form is None:  # rounding is judged by what it adds
             rounded = ("uint8", "uint16")
-            judged = (form for form in rounded if loses_nothing(cap, form, measured(cap, form), exact[cap]))
+            judged = (form for form in rounded if loses_nothing(cap, form, measured(cap, form), exact))
             form = next(judged, "float32")
         return cap, form, tried
+
+    def _caps(self, n_codes, form) -> list[int]:
+        """The list lengths that are tried, rising: the one that the settings say, or those of CAPS, and the
+        catalogue's, that n_codes lists may have, but for what takes as much room as a row of every item."""
+        if self.settings.max_postings is not None:
+            return [self.settings.max_postings]
+        n_items = self.model.items.n_items
+        caps = sorted({cap for cap in (*CAPS, n_items) if cap <= n_items and cap * n_codes <= POSTINGS}) or [CAPS[0]]
+        if n_items in caps:  # a dense row takes the same room however many items it holds
+            rows = dense_lists(caps, n_items, form or "uint8")
+            caps = [cap for cap, row in zip(caps, rows, strict=True) if not row or cap == n_items]
+        return caps

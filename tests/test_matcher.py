@@ -164,6 +164,20 @@ def test_lists_are_shortened_until_they_lose_something(rank, matcher, monkeypatc
     assert not passed.pop(cap - 1) and all(passed.values())
 
 
+def test_rounding_is_judged_by_what_it_adds(matcher):
+    """Lists of three lose much; that their scores are rounded, next to nothing."""
+    matcher.wide = matcher.item_keys = None
+    ring = walks(120)
+    judges = Queries(
+        ring, Ragged(np.arange(121), matcher.exhaustive().recommend(Queries.without_targets(ring), 5)[0][:, 4])
+    )
+    matcher.settings = replace(SMALL, index_loss=0.1, max_postings=3)
+    _, (short, rounded) = matcher.build(np.arange(16), judges)
+    assert (short["format"], rounded["format"]) == ("float32", "uint8")
+    assert short["recall change"] < -0.3 and not short["loses nothing"]
+    assert rounded["recall@5"] - rounded["recall change"] == pytest.approx(short["recall@5"])
+
+
 def test_a_loss_that_the_judges_can_neither_see_nor_exclude_is_not_taken(matcher, monkeypatch):
     monkeypatch.setattr("metric.SURE_USERS", 2)
     monkeypatch.setattr("matcher.CAPS", tuple(range(1, N_ITEMS)))
