@@ -29,7 +29,16 @@ class Postings:
     """
 
     format: str
-    dtypes: dict[str, type]  # of all arrays; `offsets`, `items`, `scores` are those of the lists
+    dtypes: dict[str, type]  # of all arrays, which become attributes; of those that every format has:
+    codes: np.ndarray  # (C,), rising
+    offsets: np.ndarray  # (C * n_blocks + 1,), of the lists in items and scores
+    items: np.ndarray  # (P,) of all postings
+    scores: np.ndarray  # (P,)
+    floors: np.ndarray  # float32 (C,)
+    cuts: np.ndarray  # float32 (C,)
+    removed: np.ndarray  # ids of items, rising
+    n_items: int
+    pruning: Pruning
 
     def _adopt(self, arrays: dict, n_items: int, pruning: Pruning | None) -> None:
         self.n_items = int(n_items)

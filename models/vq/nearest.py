@@ -43,7 +43,7 @@ def nearest_codewords(tokens: np.ndarray, tables: np.ndarray, lookups: int, erro
         users = slice(first, first + size)
         products = tokens[users].reshape(-1, width) @ words.T
         products = products.reshape(-1, n_tokens, len(words))
-        _pursue(products, words, gram, half_norm, n_codewords, lookups, error_feedback, indices[users])
+        _pursue_nearest(products, words, gram, half_norm, n_codewords, lookups, error_feedback, indices[users])
 
     with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(fill, range(0, n_users, size)))
@@ -59,7 +59,7 @@ def gram_of(words: np.ndarray, uses: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _pursue(products, words, gram, half_norm, n_codewords, lookups, error_feedback, indices):
+def _pursue_nearest(products, words, gram, half_norm, n_codewords, lookups, error_feedback, indices):
     """Fills indices (B, K * P, M) from products (B, K, M * N)."""
     n_books = indices.shape[2]
     closeness = np.empty(len(words), np.float32)

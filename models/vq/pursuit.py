@@ -163,7 +163,7 @@ def pursue(vectors: np.ndarray, words: np.ndarray, lookups: int) -> tuple[np.nda
 
     def fill(first: int) -> None:
         rows = slice(first, first + size)
-        _pursue(vectors[rows] @ words.T, words, gram, codes[rows], weights[rows])
+        _pursue_weighted(vectors[rows] @ words.T, words, gram, codes[rows], weights[rows])
 
     with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(fill, range(0, len(vectors), size)))
@@ -207,7 +207,7 @@ def follow(vectors: np.ndarray, words: np.ndarray, codes: np.ndarray, weights: n
 
 
 @numba.njit(nogil=True, cache=True)
-def _pursue(products, words, gram, codes, weights):
+def _pursue_weighted(products, words, gram, codes, weights):
     """Fills codes and weights (B, P), which are zeros, from products (B, N), which it uses up."""
     for row in range(len(products)):
         missing = products[row]
