@@ -17,6 +17,8 @@ TRAINED = {
 MODELS = {f"{name}{part}": flags for name, flags in TRAINED.items() for part in ("", " + table")}
 MODELS["the table alone"] = TRAINED["DQMatch"]
 CODES = {label: flags for label, flags in MODELS.items() if "DNN" not in label}  # on one encoder
+EXACT = "DQMatch + table, every item scored"  # the control of the index
+CODES[EXACT] = TRAINED["DQMatch"]
 PARTS = {label: "deep alone" for label in TRAINED} | {"the table alone": "wide alone"}
 FAIR = {
     "TwoTower": ("TwoTower DNN",),
@@ -99,9 +101,12 @@ EXPERIMENTS = {
     "accuracy": Experiment(
         "What the table gains, and what codes and the index cost",
         CODES,
-        {label: tuple(row for row in controls if row in CODES) for label, controls in FAIR.items() if label in CODES},
+        {
+            "DQMatch": ("TwoTower",),
+            "DQMatch + table": tuple(label for label in CODES if label != "DQMatch + table"),
+        },
         facts=("bytes",),
-        paths={label: PARTS[label] for label in CODES if label in PARTS},
+        paths={label: PARTS[label] for label in CODES if label in PARTS} | {EXACT: "exhaustive"},
     ),
     "ladder": Experiment(
         "From what is popular to all-to-all: every rival on the same users",
