@@ -369,24 +369,10 @@ def _test(matcher, h, data, folder, library):
         results["deep alone"] = of(models.Exhaustive(model, h.inference_batch_size))
         results["wide alone"] = of(wide)
     if model.has_quantiser:
-        report.doing("choosing the limits of the index and building it")
-        started = time.perf_counter()
-        codes = matcher.codes_in_use(data.training, np.random.default_rng([h.seed, h.epoch]))
-        if h.index_codes == "all":
-            codes = np.append(codes, np.setdiff1d(np.arange(model.quantiser.n_codes), codes))
-        index, tried = matcher.build(codes[: h.max_codes], data.valid, library)
-        seconds = time.perf_counter() - started
-        if tried and data.valid.n_users < SURE_USERS:
-            report.left_whole(data.valid.n_users)
-        try:
-            index.save(folder / "index")
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        saved, about = _build(matcher, h, data, folder / "index", library)
         report.doing("evaluating through the index")
-        saved = load_index(folder / "index")
         recommender = matcher.through(saved, library)
         results["index"] = of(recommender)
-        about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds, "limits_tried": tried}
         codes, weights = matcher.query_side.keys(data.test)
         codes = codes[weights > 0]
         known = saved.contains(codes)
@@ -397,6 +383,25 @@ def _test(matcher, h, data, folder, library):
     report.below_popularity(results.get("index", results["exhaustive"]), _popular(h, data))
     if model.has_quantiser:
         report.cost(results["index"], results["exhaustive"])
+
+
+def _build(matcher, h, data, folder, library):
+    """Builds the index and saves it; what was saved, and what is told of it."""
+    report.doing("choosing the limits of the index and building it")
+    started = time.perf_counter()
+    codes = matcher.codes_in_use(data.training, np.random.default_rng([h.seed, h.epoch]))
+    if h.index_codes == "all":
+        codes = np.append(codes, np.setdiff1d(np.arange(matcher.model.quantiser.n_codes), codes))
+    index, tried = matcher.build(codes[: h.max_codes], data.valid, library)
+    seconds = time.perf_counter() - started
+    if tried and data.valid.n_users < SURE_USERS:
+        report.left_whole(data.valid.n_users)
+    try:
+        index.save(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    about = index.statistics() | {"data": data.prepared.label, "build_seconds": seconds, "limits_tried": tried}
+    return load_index(folder), about
 
 
 def _popular(h, data):
