@@ -20,8 +20,7 @@ from load_csv_dataset import load_catalogue, load_features, load_queries, load_t
 from matcher import Matcher
 from metric import Metrics, file_of
 from retrieval import load_index
-from retrieval.engines.onnx_query import CODES, LANDMARKS
-from retrieval.served import INDEX, MANIFEST, QUERY, RERANKER, SCORER, read_manifest, write_manifest
+from retrieval.served import EXPORTED, INDEX, MANIFEST, read_manifest, write_manifest
 from training import FIRST_PHASE, load_checkpoint
 from wide import WideTable
 from work import Hyperparameters, check
@@ -29,8 +28,7 @@ from work import Hyperparameters, check
 RUNS = Path("runs")
 WIDE = "wide.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
-# Files of a run that belong together.
-TRAINED, EXPORTED = (BEST, WIDE, INDEX), (QUERY, SCORER, CODES, LANDMARKS, RERANKER)
+TRAINED = BEST, WIDE, INDEX  # files of a run that belong together, beside those EXPORTED
 RESULTS = ("per_user_*.npz", "metrics.csv", "*index.json", "codebooks.json", WIDE, *EXPORTED, MANIFEST)  # beside index/
 VERSION = 7  # of config.json
 FIRST_PHASE_READS = ("model", "training", "data")  # groups of settings
@@ -183,13 +181,15 @@ class RunFolder:
         return cls(path, lock)
 
     @classmethod
-    def claim(cls, name, named, resume):
+    def claim(cls, name, named, resume, asked=None):
         """The folder to train in, locked until the `with` block is left or the process ends.
 
         Args:
             name: of the folder. named: whether a user chose it; if not, the next free one is taken.
             resume: whether to go on with the run in it; where no user chose the name, with the latest that has not
                 ended of all that would have it.
+            asked: settings and data of what comes. A baseline or a test under a chosen name may be repeated; one of
+                other settings or data is kept. None: it may go.
 
         Raises:
             UserError: there is nothing to resume, the name is taken, or another process trains there.
@@ -202,8 +202,10 @@ class RunFolder:
         while True:
             path.mkdir(parents=True, exist_ok=True)
             folder = cls.hold(path)
-            taken = folder is not None and (folder.begun or (folder.has_results and not named))
-            if folder is not None and (resume or not taken):
+            ended = folder is not None and folder.has_results and not folder.begun
+            others = ended and named and asked is not None and bool(folder.changed(*asked))
+            taken = folder is not None and (folder.begun or others or (ended and not named))
+            if folder is not None and (not others if resume else not taken):
                 if not folder.begun:
                     folder.clear()
                 return folder
@@ -237,12 +239,17 @@ class RunFolder:
         Raises:
             UserError: with the names of the settings that differ.
         """
-        before = read_config(self.path / "config.json")
-        now = json.loads(json.dumps(dataclasses.asdict(h)))
-        changed = [name for name, value in now.items() if before["hyperparameters"].get(name) != value]
-        if changed or not _same_data(before["data"], data.prepared.description):
-            what = ", ".join(changed) or "data"
+        if changed := self.changed(h, data):
+            what = ", ".join(changed)
             raise UserError(f"{self.path} was begun with other {what}; use the same, or another --name.")
+
+    def changed(self, h, data):
+        """What differs from the run that stands here: "data", which many settings follow, or settings by name."""
+        before = read_config(self.path / "config.json")
+        if not _same_data(before["data"], data.prepared.description):
+            return ["data"]
+        now = json.loads(json.dumps(dataclasses.asdict(h)))
+        return [name for name, value in now.items() if before["hyperparameters"].get(name) != value]
 
 
 def _latest(path):
@@ -407,18 +414,25 @@ def _same_data(one, other):
     return not one or all(one.get(key) == other.get(key) for key in keys)
 
 
+def require_same_data(checkpoint, data):
+    """Refuses other data than a checkpoint, or the config.json of a baseline, is of.
+
+    Raises:
+        UserError: with both.
+    """
+    stored = read_config(Path(checkpoint).parent / "config.json")["data"]
+    if not _same_data(stored, data.prepared.description):
+        what = f"{checkpoint} is of {stored.get('source') or stored.get('dataset')}"
+        raise UserError(f"{what}, and this is {data.prepared.label} or another version of it; name the same data.")
+
+
 def load_model(h, data, checkpoint):
     """The model of a checkpoint, on the data it was trained for.
 
     Raises:
         UserError: the data are others, the checkpoint is damaged, or its quantiser has not started.
     """
-    stored = read_config(Path(checkpoint).parent / "config.json")["data"]
-    if not _same_data(stored, data.prepared.description):
-        raise UserError(
-            f"{checkpoint} was trained on {stored.get('source')}, and this is {data.prepared.label} or another "
-            "version of it; name the same --source."
-        )
+    require_same_data(checkpoint, data)
     model = models.build(h, data.catalogue, data.features)
     load_checkpoint(checkpoint, list(model.get_parameters()))
     if model.has_quantiser and not model.is_quantised:

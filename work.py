@@ -348,12 +348,19 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; a training that had begun goes on from its last whole epoch with --resume 1", file=sys.stderr)
+        print(f"\nstopped; {_going_on(sys.argv[1:] if arguments is None else arguments)}", file=sys.stderr)
         return 130
     except Exception as error:  # none of the failures above: without this, a traceback
         print(f"error: {_unforeseen(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _going_on(arguments):
+    """How what was stopped goes on."""
+    if any(flag.split("=")[0] == "--experiment" for flag in arguments):
+        return "the same command goes on from what is finished, and from the last whole epoch of what is not"
+    return "a training that had begun goes on from its last whole epoch with --resume 1"
 
 
 def _unforeseen(error):
@@ -442,6 +449,7 @@ def _unused(command):
     """Names of what was asked for and would change nothing."""
     idle = () if command.mode == "train" else ("preset", "resume", "trained")
     idle += () if command.mode == "recommend" else ("users", "history")
+    idle += ("name",) if command.mode in ("recommend", "export") else ()
     idle += () if command.experiment else ("seeds", "quick")
     return [name for name in idle if getattr(command, name) != getattr(Command, name)]
 

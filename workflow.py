@@ -29,16 +29,16 @@ from metric import SURE_USERS, cost, evaluate
 from models.onnx_export import export_query_side
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
 from retrieval.engines.export import decoded
-from retrieval.served import RERANKER, SCORER
+from retrieval.served import EXPORTED, MANIFEST, RERANKER, SCORER
 from runs import (
     BEST,
-    EXPORTED,
     TRAINED,
     WIDE,
     Data,
     RunFolder,
     cut_offs,
     load_matcher,
+    require_same_data,
     require_same_first_phase,
     saved_index,
     tie,
@@ -122,7 +122,7 @@ def train(h, command, data, given):
         return fit_baseline(h, command, data, given)
     model = models.build(h, data.catalogue, data.features)
     report.unused(unread(h, model, given, data.training), f"{h.model} with {h.encoder}")
-    with _claimed(command, f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}") as folder:
+    with _claimed(command, f"{h.model}-{h.encoder}-{data.prepared.dataset}-seed{h.seed}", h, data) as folder:
         if folder.begun:
             folder.require_same(h, data)
         else:
@@ -151,6 +151,7 @@ def train(h, command, data, given):
         if wide is not None:
             wide.save(folder.path / WIDE)
         matcher = Matcher(model, wide, h)
+        tie(folder.path, matcher, (BEST, WIDE))  # so that --mode test can go on where no index can be built
         _test(matcher, h, data, folder.path, index_library(h, command))
         tie(folder.path, matcher, TRAINED)
 
@@ -162,7 +163,7 @@ def fit_baseline(h, command, data, given):
     read = baselines.arguments(h.model, dataclasses.asdict(h)).keys() | {"model", "dataset", "split", "split_seed"}
     read |= {"topk", "exclude_seen"}
     report.unused(given - (read - unread_by_split(h)), h.model)
-    with _claimed(command, f"{h.model}-{data.prepared.dataset}") as folder:
+    with _claimed(command, f"{h.model}-{data.prepared.dataset}", h, data) as folder:
         write_config(folder.path, h, data, command.preset, given)
         recommender = _fitted(h, data)
         print(f"results in {folder.path}/")
@@ -184,14 +185,14 @@ def test(h, command, data, given):
     """Evaluates a checkpoint on the test users; its run stays as it is. Writes runs/<name>-test/, or the next free."""
     matcher = load_matcher(h, data, command.checkpoint)
     report.unused(unread(h, matcher.model, given, data.training), h.model)
-    with _claimed(command, f"{Path(command.checkpoint).parent.name}-test") as folder:
+    with _claimed(command, f"{Path(command.checkpoint).parent.name}-test", h, data) as folder:
         write_config(folder.path, h, data, command.preset, given)
         _test(matcher, h, data, folder.path, index_library(h, command))
 
 
-def _claimed(command, usual):
+def _claimed(command, usual, h, data):
     """The folder of a run by the name that was asked for, or by its usual one and the first number that is free."""
-    return RunFolder.claim(command.name or usual, command.name is not None, command.resume)
+    return RunFolder.claim(command.name or usual, command.name is not None, command.resume, (h, data))
 
 
 def recommend(h, command, data, given):
@@ -212,6 +213,7 @@ def _recommender(queries, h, command, data, given):
     where scores are no sums."""
     if h.model in BASELINES:
         report.unused(given & group("index"), h.model)
+        require_same_data(command.checkpoint, data)
         fitted = _fitted(h, data)
         return fitted, getattr(fitted, "reasons", None)
     matcher = load_matcher(h, data, command.checkpoint)
@@ -227,12 +229,21 @@ def _index_for(queries, matcher, h, command, data, given, library):
     """The index that the run saved, or, of another checkpoint or by other flags, one of the codes of some queries."""
     checkpoint = Path(command.checkpoint)
     if checkpoint.name == BEST and not given & (group("index") - {"rerank"}) and checkpoint.with_name("index").exists():
-        try:
-            index = saved_index(checkpoint.parent)
-            return index if library is None else decoded(index)  # which searches float32
-        except (ValueError, OSError) as error:
-            raise UserError(str(error)) from error
+        index = own_index(checkpoint.parent)
+        return index if library is None else decoded(index)  # which searches float32
     return matcher.build(np.unique(matcher.query_side.codes(queries)), data.valid, library)[0]
+
+
+def own_index(folder):
+    """The index of a run, mapped.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another run.
+    """
+    try:
+        return saved_index(folder)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
 
 
 def export(h, command, data, given):
@@ -246,6 +257,8 @@ def export(h, command, data, given):
         raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
     path = checkpoint.with_name("query.onnx")
     matcher = load_matcher(h, data, checkpoint)
+    if path.with_name(MANIFEST).exists():  # whose new one would vouch for an index of another run
+        own_index(path.parent)
     model, held = matcher.model, RunFolder.hold(path.parent)
     if held is None:
         raise UserError(f"{path.parent} is being written by another process; wait for it.")

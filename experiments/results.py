@@ -35,7 +35,7 @@ class Row:
     @classmethod
     def of(cls, runs: Sequence[Finished], path: str | None = None) -> Row:
         """Of the answers by `path`; without one, through the index where there is one."""
-        path = path or ("index" if (runs[0].folder / "per_user_index.npz").exists() else "exhaustive")
+        path = path or ("index" if (runs[0].folder / "index.json").exists() else "exhaustive")
         each = [_facts(run, path) for run in runs]
         facts = {name: float(np.mean([one[name] for one in each])) for name in each[0] if all(name in o for o in each)}
         return cls(runs, [saved_metrics(run.folder, path) for run in runs], path, facts)

@@ -27,6 +27,9 @@ PATHS = ("source", "item_file", "user_file")
 WHERE = ("dataset", "source", "item_file", "user_file", "sort_rows")  # flags that the folder of the results stands for
 
 
+SET_HERE = ("seed", "mode", "name", "checkpoint", "resume", "trained")  # by the runner, of every run
+
+
 def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> None:
     """Carries out an experiment and writes results/<dataset>/<name>.csv, .md and .png.
 
@@ -37,13 +40,15 @@ def run(name: str, seeds: Sequence[int], quick: bool, flags: Sequence[str]) -> N
         flags: of work.py as on its command line, for every configuration.
 
     Raises:
-        UserError: an unknown experiment, a flag that it varies itself, a run that fails.
+        UserError: an unknown experiment, a seed twice, a flag that it varies itself, a run that fails.
     """
     if name not in EXPERIMENTS:
         raise UserError(f"--experiment is {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {','.join(map(str, seeds))} names one twice; a run of the same seed is the same run.")
     experiment, given = EXPERIMENTS[name], _pairs(flags)
     for label, varied in experiment.rows.items():
-        if taken := sorted({"seed", "mode", "name", "checkpoint", "resume", *experiment.flags, *varied} & set(given)):
+        if taken := sorted({*SET_HERE, *experiment.flags, *varied} & set(given)):
             raise UserError(f"--{taken[0]} is what the experiment {name} sets itself ({label}); leave it out.")
     labels = _some(list(experiment.rows), QUICK_ROWS) if quick else list(experiment.rows)
     given = dict(experiment.flags) | (QUICK if quick else {}) | given

@@ -22,6 +22,7 @@ from data.prepare import Prepared, prepare
 from errors import UserError
 from experiments.experiment import Flags
 from files import content_digest, digest, fresh
+from metric import file_of
 from retrieval.search import available_cores
 from runs import FREE, first_phase
 from training import FIRST_PHASE
@@ -143,7 +144,9 @@ def _carry_out(folder: Path, key: str, arguments: list[str], alike: Finished | N
     """The record of the run in `folder`; whoever gets the lock first carries it out, after the first phase of alike."""
     with _locked(folder / ".experiment.lock") as lock:
         record = _record(folder)
-        if record.get("key") == key:
+        if record.get("key") == key and _whole(folder):
+            if record["commit"] != commit():
+                print(f"{folder} stays as commit {record['commit']} made it", flush=True)
             return record
         began, begun_at, cores = time.perf_counter(), commit(), available_cores()
         resume = ["--resume", "1"] if (folder / "last.ckpt").exists() else []
@@ -163,6 +166,12 @@ def _carry_out(folder: Path, key: str, arguments: list[str], alike: Finished | N
         with fresh(folder / RECORD, "w") as file:
             json.dump(record, file, indent=2)
         return record
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a finished run still has its results."""
+    paths = ["exhaustive"] + ["index"] * (folder / "index.json").exists()
+    return all((folder / name).exists() for name in ("metrics.csv", *map(file_of, paths)))
 
 
 def _record(folder: Path) -> dict:

@@ -67,7 +67,8 @@ def why_empty(n_codes: int, pruning: Pruning) -> str:
     if n_codes == 0:
         return "There are no codes to build an index of."
     if pruning.threshold is not None:
-        return f"No score is above the threshold {pruning.threshold:g}, so the index would be empty; lower it."
+        above = f"No score is above the threshold {pruning.threshold:g}"
+        return f"{above}, so the index would be empty; lower it, or raise keep_share."
     if pruning.relu:
         return "Every score is 0: the score_bias silences all items, so the index would be empty; raise it."
     return "Under every code all items score alike, so the index would be empty; train the model or drop the cap."

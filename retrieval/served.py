@@ -16,6 +16,8 @@ from retrieval.scorer import load_scorer
 MANIFEST, VERSION = "manifest.json", 2  # version 1 had no checksum of its own
 INDEX, QUERY, SCORER = "index/index.json", "query.onnx", "scorer.npz"  # the first holds the checksums of its arrays
 RERANKER = "reranker.npz"  # scores tokens without codes
+EXPORTED = QUERY, SCORER, CODES, LANDMARKS, RERANKER  # what --mode export makes anew
+OWN = "put back the run's own, or train it anew"
 
 
 class ManifestError(ValueError):
@@ -56,21 +58,22 @@ def read_manifest(folder: str | Path, names: list[str]) -> dict:
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}; finish the run with --resume 1, or export it anew")
+        raise FileNotFoundError(f"there is no {path}; finish the run with --resume 1, or train it anew")
     try:
         manifest = json.loads(path.read_text())
         version, files, checksum = manifest["version"], dict(manifest["files"]), manifest.pop("sha256", None)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ManifestError(f"{path} cannot be read ({error}); export the run anew.") from error
+        raise ManifestError(f"{path} cannot be read ({error}); {OWN}.") from error
     if version not in (1, VERSION):
-        raise ManifestError(f"{path} is of version {version}, not {VERSION}; export the run anew.")
+        raise ManifestError(f"{path} is of version {version}, not {VERSION}; {OWN}.")
     if (version, checksum) != (1, None) and checksum != content_digest(manifest):
-        raise ManifestError(f"{path} is damaged (its checksum is wrong); export the run anew.")
+        raise ManifestError(f"{path} is damaged (its checksum is wrong); {OWN}.")
     for name in names:
+        mend = "export the run with --mode export" if name in EXPORTED else OWN
         if name not in files or not (path.parent / name).is_file():
-            raise ManifestError(f"{path.parent} has no {name}; export the run with --mode export.")
+            raise ManifestError(f"{path.parent} has no {name}; {mend}.")
         if digest(path.parent / name) != files[name]:
-            raise ManifestError(f"{path.parent / name} is damaged or of another run than {path}; export the run anew.")
+            raise ManifestError(f"{path.parent / name} is damaged or of another run than {path}; {mend}.")
     return manifest
 
 

@@ -238,6 +238,25 @@ def test_a_baseline_needs_no_batch_and_leaves_no_checkpoint(tmp_path, monkeypatc
     assert main(["--mode", "recommend", *config]) == 0 and "  1. item i" in capsys.readouterr().out
 
 
+def test_a_named_baseline_is_repeated_and_never_replaced_by_another(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, users in (("few", 20), ("more", 30)):
+        lines = [f"u{user},i{(user + step) % 9},{step}\n" for user in range(users) for step in range(8)]
+        (tmp_path / f"{name}.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
+    flags = ["--model", "GlobalHot", "--dataset", "few", "--source", "few.csv", "--name", "mine"]
+    assert main(flags) == 0 and main(flags) == 0
+    before = (tmp_path / "runs" / "mine" / "metrics.csv").read_bytes()
+    capsys.readouterr()
+    for other in (["--model", "Markov"], ["--source", "more.csv"]):
+        for resume in ([], ["--resume", "1"]):
+            assert main([*flags, *other, *resume]) == 2 and "runs/mine exists" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "mine" / "metrics.csv").read_bytes() == before
+    config = ["--mode", "recommend", "--checkpoint", "runs/mine/config.json"]
+    assert main([*config, "--source", "more.csv"]) == 2 and "name the same data" in capsys.readouterr().err
+    assert main([*config, "--source", "few.csv", "--name", "other"]) == 2
+    assert "--name changes nothing here" in capsys.readouterr().err
+
+
 def test_a_baseline_recommends_by_titles_and_says_why(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lines = [f"u{user},i{(user + step) % 60},{step}\n" for user in range(80) for step in range(8)]

@@ -126,6 +126,24 @@ def test_the_preset_of_the_paper_is_what_it_states():
     assert parse(["--preset", "paper", "--lr", "1e-3"])[0].lr == 1e-3
 
 
+def test_who_stops_is_told_how_it_goes_on(monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.run", stopped)
+    assert main(["--experiment", "bias"]) == 130 and "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr("workflow.run", stopped)
+    assert main([]) == 130 and "with --resume 1" in capsys.readouterr().err
+
+
+def test_where_no_index_can_be_built_the_trained_model_is_tested_by_other_settings(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = ["--epoch", "1", "--token_lookups", "1", "--name", "mine"]
+    assert main([*SMALL, *short, "--keep_share", "1e-9"]) == 2 and "raise keep_share" in capsys.readouterr().err
+    test = ["--mode", "test", "--checkpoint", "runs/mine/best.ckpt"]
+    assert main([*test, "--keep_share", "0.5"]) == 0 and "through the index" in capsys.readouterr().out
+
+
 def test_small_run_from_nothing_to_recommendations(tmp_path, monkeypatch, capsys):
     """Train, evaluate the checkpoint again, show titles: same numbers, and every file the README names."""
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from errors import UserError
 from retrieval.served import open_served
 from runs import Data, Run, load_matcher, read_config, settings_of
 from training import load_checkpoint, save_checkpoint
-from work import Hyperparameters
+from work import Hyperparameters, main
 
 REFUSALS = (UserError, ValueError, OSError)
 FILES = ["config.json", "best.ckpt", "wide.npz", "manifest.json", "query.onnx", "scorer.npz", "index/index.json"]
@@ -95,6 +95,14 @@ def test_a_file_of_another_run_is_refused(name, damaged_run, openers, finished):
     for open_it in openers(name):
         with pytest.raises(REFUSALS):
             open_it(damaged_run)
+
+
+def test_an_export_does_not_vouch_for_the_index_of_another_run(damaged_run, finished, capsys):
+    shutil.copytree(finished[0] / "runs" / "b" / "index", damaged_run / "index", dirs_exist_ok=True)
+    before = (damaged_run / "manifest.json").read_bytes()
+    assert main(["--mode", "export", "--checkpoint", f"{damaged_run}/best.ckpt"]) == 2
+    assert "index.json is damaged or of another run" in capsys.readouterr().err
+    assert (damaged_run / "manifest.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "first_phase.ckpt"])

@@ -19,7 +19,7 @@ from baselines import BASELINES
 from data.prepare import Prepared
 from data.ragged import Ragged
 from errors import UserError
-from experiments import runner, store
+from experiments import results, runner, store
 from experiments.experiment import Experiment
 from metric import NAMES, Metrics, averaged, compare, file_of
 from retrieval.interactions import INTERACTIONS
@@ -50,7 +50,9 @@ class Work:
         values = {name: np.random.default_rng(len(self.calls)).random((USERS, len(TOPK))) for name in NAMES}
         np.savez(folder / file_of("index"), topk=np.array(TOPK), **values)
         halves = {name: value / 2 for name, value in values.items()}
-        np.savez(folder / file_of("wide alone"), topk=np.array(TOPK), **halves)
+        for path in ("wide alone", "exhaustive"):
+            np.savez(folder / file_of(path), topk=np.array(TOPK), **halves)
+        (folder / "metrics.csv").touch()
         return 0
 
 
@@ -179,6 +181,33 @@ def test_a_damaged_record_does_not_count_as_finished(trains):
     assert len(trains.calls) == 3
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", file_of("index"), file_of("exhaustive")])
+def test_a_run_whose_results_are_lost_is_carried_out_again(trains, name):
+    folder = store.finished({}, {}).folder
+    (folder / name).unlink()
+    store.finished({}, {})
+    assert len(trains.calls) == 2 and (folder / name).exists()
+    store.finished({}, {})
+    assert len(trains.calls) == 2
+
+
+def test_no_other_answers_stand_for_those_of_an_index(trains):
+    run = store.finished({}, {})
+    (run.folder / file_of("index")).unlink()
+    with pytest.raises(UserError, match=file_of("index")):
+        results.Row.of([run])
+
+
+def test_a_run_of_another_commit_is_named(trains, monkeypatch, capsys):
+    monkeypatch.setattr(store, "commit", lambda: "0ld+")
+    store.finished({}, {})
+    store.finished({}, {})
+    assert "0ld+" not in capsys.readouterr().out
+    monkeypatch.setattr(store, "commit", lambda: "new")
+    store.finished({}, {})
+    assert "stays as commit 0ld+ made it" in capsys.readouterr().out
+
+
 OUTLIVES = """
 import time
 from pathlib import Path
@@ -188,6 +217,8 @@ until = time.monotonic() + 120
 while not Path("go").exists() and time.monotonic() < until:
     time.sleep(0.05)
 Path("log").open("a").write("end\\n")
+for name in ("metrics.csv", "per_user_exhaustive.npz"):
+    (Path("runs/A") / name).touch()
 """
 
 
@@ -199,6 +230,8 @@ def carry_out(seconds=0, root=None):
             log.write("begin " + " ".join(arguments) + "\n")
         Path("runs/A/last.ckpt").touch()
         time.sleep(seconds)
+        for name in ("metrics.csv", "per_user_exhaustive.npz"):
+            (Path("runs/A") / name).touch()
         with open("log", "a") as log:
             log.write("end\n")
         return 0
@@ -364,6 +397,7 @@ def test_where_the_index_is_built_makes_another_run(trains):
         ("three", [], "choose one of .*accuracy"),
         ("two", ["--K_u", "3"], "--K_u is what the experiment two sets itself"),
         ("two", ["--seed", "3"], "--seed is what"),
+        ("two", ["--trained", "runs/A"], "--trained is what"),
         ("two", ["--epoch"], "name value pairs"),
         ("two", ["epoch", "3"], "name value pairs"),
         ("two", ["--epoch", "0"], "--epoch is 0"),
@@ -373,6 +407,11 @@ def test_what_cannot_be_run_is_refused_before_any_training(trains, two, name, fl
     with pytest.raises(UserError, match=message):
         experiments.run(name, [0], False, flags)
     assert not trains.calls
+
+
+def test_a_seed_that_is_named_twice_is_no_second_run(trains, two):
+    with pytest.raises(UserError, match="--seeds 1,0,1 names one twice"):
+        experiments.run("two", [1, 0, 1], False, [])
 
 
 def test_no_row_has_a_flag_that_its_model_overrules():
