@@ -257,12 +257,12 @@ def export(h, command, data, given):
         raise UserError(f"{checkpoint} is not what a run builds its index of; export the best.ckpt beside it.")
     path = checkpoint.with_name("query.onnx")
     matcher = load_matcher(h, data, checkpoint)
-    if path.with_name(MANIFEST).exists():  # whose new one would vouch for an index of another run
-        own_index(path.parent)
     model, held = matcher.model, RunFolder.hold(path.parent)
     if held is None:
         raise UserError(f"{path.parent} is being written by another process; wait for it.")
     with held:
+        if model.has_quantiser and path.with_name(MANIFEST).exists():  # a new one would vouch for any index
+            own_index(path.parent)
         export_query_side(model, path)
         save_scorer(model.scorer(), path.with_name(SCORER))
         path.with_name(RERANKER).unlink(missing_ok=True)
