@@ -47,7 +47,7 @@ def curves(rows, monitor, label, path):
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
-    left.plot(epochs, [row["softmax"] for row in rows], color="tab:blue")
+    left.plot(epochs, [row["ranking_loss"] for row in rows], color="tab:blue")
     left.set(xlabel="epoch", ylabel="ranking loss", title="training")
     right.plot(epochs, [row[monitor] for row in rows], color="tab:orange")
     right.set(xlabel="epoch", ylabel=monitor, title="validation users")

@@ -23,19 +23,13 @@ from errors import UserError
 
 QUANTISER_TOKENS = 2**15  # that start the quantiser, or those of an epoch
 FIRST_PHASE = "first_phase.ckpt"  # its best epoch
-OLD_NAMES = {  # parts of parameter names, and what version 1 called them
-    "items.table": "item_table",
-    "tokeniser.encoder.": "encoder.",
-    "tokeniser.heads": "user_heads",
-    "tokeniser.bias": "user_bias",
-}
 EXPLOSIVE = ("lr", "embedding_std", "neg_power", "beta", "l2")  # settings that, too large, end in no number
 MINUTE = 60.0  # seconds between two lines of a log about an epoch
 STUCK_EPOCHS = 5  # a loss that has not fallen by 1 % after so many more epochs is stuck
 
 
 class TrainStep(nn.Cell):
-    """One optimiser step as one graph: returns the loss and its softmax part."""
+    """One optimiser step as one graph: returns the loss and its ranking part, what `--loss` names."""
 
     def __init__(self, model, optimizer):
         super().__init__(auto_prefix=False)  # parameters keep the names they have in the model
@@ -44,10 +38,10 @@ class TrainStep(nn.Cell):
 
     def construct(self, history, positive, negative, log_expected, noise, quantised, shapes, user=None):
         """As `BaseModel.construct`."""
-        (loss, softmax), gradients = self.value_and_grad(
+        (loss, ranking), gradients = self.value_and_grad(
             history, positive, negative, log_expected, noise, quantised, shapes, user
         )
-        return ops.depend(loss, self.optimizer(gradients)), softmax
+        return ops.depend(loss, self.optimizer(gradients)), ranking
 
 
 @dataclass
@@ -140,12 +134,12 @@ class Trainer:
                     self._begin_second_phase()
                     continue  # it may have no epoch
                 started = time.perf_counter()
-                loss, softmax, rows = self._epoch(progress.epoch, reached)
+                loss, ranking, rows = self._epoch(progress.epoch, reached)
                 seconds = time.perf_counter() - started
                 reached(self.steps * (progress.epoch + 1), f"epoch {progress.epoch + 1}, validating")
                 values = self.validate()
                 progress.epoch += 1
-                row = {"epoch": progress.epoch, "loss": loss, "softmax": softmax, "samples_per_s": rows / seconds}
+                row = {"epoch": progress.epoch, "loss": loss, "ranking_loss": ranking, "samples_per_s": rows / seconds}
                 progress.rows.append({key: round(value, 6) for key, value in (row | values).items()})
                 self._refuse_stuck_loss()
                 monitored = values[s.monitor]
@@ -193,28 +187,28 @@ class Trainer:
     def _epoch(self, epoch, reached):
         """One pass over the training data, with a learning rate that stays or falls linearly to 0 over the run.
 
-        Returns mean loss, mean softmax part and the number of rows.
+        Returns mean loss, mean ranking part and the number of rows.
         """
         s = self.settings
         self.step.set_train(True)
         self.optimizer.learning_rate.set_data(ms.Tensor(self._learning_rate(), ms.float32))
         # All randomness of an epoch depends on seed and epoch alone, so a resumed run repeats it.
         rng, batches = np.random.default_rng([s.seed, epoch, 1]), self._batches(epoch)
-        losses, softmaxes, rows, quantised = [], [], 0, self.model.is_quantised
+        losses, rankings, rows, quantised = [], [], 0, self.model.is_quantised
         for batch in batches:
             noise = rng.random(self.model.noise_size(batch.shapes), np.float32)
             user = None if batch.user is None else ms.Tensor(batch.user)
             arrays = (ms.Tensor(array) for array in (*batch[:4], noise))
-            loss, softmax = self.step(*arrays, quantised, batch.shapes, user)
+            loss, ranking = self.step(*arrays, quantised, batch.shapes, user)
             losses.append(float(loss.asnumpy()))
-            softmaxes.append(float(softmax.asnumpy()))
+            rankings.append(float(ranking.asnumpy()))
             if not np.isfinite(losses[-1]):
                 raise self._diverged(epoch, f"the loss became {losses[-1]} in batch {len(losses)}")
             rows += len(batch.history)
             reached(self.steps * epoch + len(losses), f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.3f}")
         if not all(np.isfinite(p.asnumpy()).all() for p in self.model.trainable_params()):
             raise self._diverged(epoch, "a weight is no longer a finite number")
-        return float(np.mean(losses)), float(np.mean(softmaxes)), rows
+        return float(np.mean(losses)), float(np.mean(rankings)), rows
 
     def _diverged(self, epoch, what):
         s = self.settings
@@ -270,10 +264,11 @@ class Trainer:
         rows = self.progress.rows
         if self.model.is_quantised and self.progress.second_from:
             return  # codes that came since epoch 1 may have brought the loss back to where it was
-        if len(rows) == STUCK_EPOCHS + 1 and rows[-1]["softmax"] > 0.99 * rows[0]["softmax"]:
+        first, last = rows[0]["ranking_loss"], rows[-1]["ranking_loss"]
+        if len(rows) == STUCK_EPOCHS + 1 and last > 0.99 * first:
             raise UserError(
-                f"the loss stands still: {rows[0]['softmax']:.4f} in epoch 1, {rows[-1]['softmax']:.4f} in epoch "
-                f"{len(rows)}; a score_bias so low that every score is silenced does that, or an lr near 0."
+                f"the loss stands still: {first:.4f} in epoch 1, {last:.4f} in epoch {len(rows)}; a score_bias so low "
+                "that every score is silenced does that, or an lr near 0."
             )
 
     def save(self, name):
@@ -330,34 +325,25 @@ def load_checkpoint(path, parameters):
     try:
         with silenced():
             stored = ms.load_checkpoint(str(path))
-        told, digest = stored.pop("progress"), stored.pop("sha256", None)
+        told, digest = stored.pop("progress"), stored.pop("sha256")
         arrays = {name: parameter.asnumpy() for name, parameter in stored.items()}
-        progress = Progress(**_renamed(json.loads(told)))
+        progress = Progress(**json.loads(told))
     except Exception as error:  # MindSpore raises many kinds for a damaged file
         raise UserError(f"{path} cannot be read as a checkpoint of this program: {error}") from error
-    if digest is None:
-        print(f"{path} is of an older version and has no checksum; damage would go unnoticed.")
-    elif digest != weights_digest(arrays, told):
+    if digest != weights_digest(arrays, told):
         raise UserError(f"{path} is damaged: its checksum does not fit; train anew, or take a copy of it.")
     if progress.run != run_of(path.parent) and progress.run:
         raise UserError(f"{path} is of another run than the config.json beside it; put the right one there.")
     for parameter in parameters:
-        name = parameter.name if parameter.name in arrays else old_name(parameter.name)
+        name = parameter.name
         if name not in arrays or arrays[name].shape != parameter.shape:
             found = arrays[name].shape if name in arrays else "nothing"
             raise UserError(
-                f"{path} does not fit this model: {parameter.name} needs shape {parameter.shape}, found {found}; "
+                f"{path} does not fit this model: {name} needs shape {parameter.shape}, found {found}; "
                 "use the hyper-parameters it was trained with (config.json beside it)."
             )
         parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
     return progress
-
-
-def _renamed(told):
-    """What a checkpoint tells, in the words of this version."""
-    if "quantised_from" in told:
-        told["second_from"] = told.pop("quantised_from")
-    return told
 
 
 @contextlib.contextmanager
@@ -385,10 +371,3 @@ def weights_digest(arrays, progress):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
-
-
-def old_name(name):
-    """What the first version of this program called a parameter, with or without an optimiser's prefix."""
-    for part, older in OLD_NAMES.items():
-        name = name.replace(part, older)
-    return name

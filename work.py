@@ -338,7 +338,7 @@ def main(arguments=None):
             experiments.run(command.experiment, command.seeds, command.quick, flags)
             return 0
         if command.mode != "train":
-            from runs import settings_of
+            from config import settings_of
 
             h = settings_of(command.checkpoint, h, given)
         import workflow

@@ -18,6 +18,7 @@ import models
 import report
 from baselines import BASELINES
 from checks import check_sizes, group, refuse_unused, unread, unread_by_split
+from config import BEST, write_config
 from data.progress import progress
 from data.queries import Queries
 from data.ragged import Ragged
@@ -30,21 +31,8 @@ from models.onnx_export import export_query_side
 from retrieval import NoGpuError, gpu_library, load_index, save_scorer
 from retrieval.engines.export import decoded
 from retrieval.served import EXPORTED, MANIFEST, RERANKER, SCORER
-from runs import (
-    BEST,
-    TRAINED,
-    WIDE,
-    Data,
-    RunFolder,
-    cut_offs,
-    load_matcher,
-    require_same_data,
-    require_same_first_phase,
-    saved_index,
-    tie,
-    uses_wide,
-    write_config,
-)
+from runfolder import TRAINED, WIDE, RunFolder, tie
+from runs import Data, cut_offs, load_matcher, require_same_data, require_same_first_phase, saved_index, uses_wide
 from training import Trainer, silenced
 from wide import WideSettings, WideTable, blend, choose
 

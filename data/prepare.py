@@ -25,7 +25,6 @@ from data.movielens import ARCHIVES, BASE_URL
 from data.prepared import (
     ABOUT,
     FORMAT,
-    OLD_FORMAT,
     WRITTEN,
     being_prepared,
     description,
@@ -127,7 +126,7 @@ def prepare(
         return _as_found(parent, dataset, source)
 
     found = _source(dataset, place, item_file, user_file, sort_rows)
-    ready = _ready(parent, wanted | (found.checksums() if found else {}), user_file)
+    ready = _ready(parent, wanted | (found.checksums() if found else {}))
     if ready:
         return _prepared(ready)
     if found is None and dataset not in ARCHIVES:
@@ -176,7 +175,7 @@ def _copy_at(place: Path, dataset: str, wanted: dict) -> Path | None:
 def _require(folder: Path, wanted: dict) -> None:
     """Refuse a folder that was named as source but prepared otherwise."""
     has = description(folder)
-    if has.get("format") not in (FORMAT, OLD_FORMAT):
+    if has.get("format") != FORMAT:
         raise UserError(f"{folder} was prepared by another version; give the original data as --source.")
     for key, flag in (("split", "--split"), ("seed", "--split_seed")):
         if has.get(key) != wanted[key]:
@@ -186,12 +185,12 @@ def _require(folder: Path, wanted: dict) -> None:
             )
 
 
-def _ready(parent: Path, wanted: dict, user_file: str | Path | None) -> Path | None:
+def _ready(parent: Path, wanted: dict) -> Path | None:
     """The folder of `parent` that fits; without checksums in `wanted`, made from whatever source."""
     if "sha256" in wanted:
         folder = folder_of(parent, wanted)
-        return folder if is_prepared(folder) else _old_copy(parent, wanted, user_file)
-    return _only(folders(parent, wanted["split"], wanted["seed"])) or _old_copy(parent, wanted, user_file)
+        return folder if is_prepared(folder) else None
+    return _only(folders(parent, wanted["split"], wanted["seed"]))
 
 
 def _only(found: list[Path]) -> Path | None:
@@ -201,15 +200,6 @@ def _only(found: list[Path]) -> Path | None:
             f"{names} were prepared from different sources; give --source, the original data or one of them."
         )
     return found[0] if found else None
-
-
-def _old_copy(parent: Path, wanted: dict, user_file: str | Path | None) -> Path | None:
-    """The folder itself, if an older version prepared the same there; it knows no users."""
-    if user_file or not all((parent / name).is_file() for name in WRITTEN if name != "users.csv"):
-        return None
-    due = {key: value for key, value in wanted.items() if key != "users_sha256"} | {"format": OLD_FORMAT}
-    has = description(parent)
-    return parent if all(has.get(key) == value for key, value in due.items()) else None
 
 
 def _source(

@@ -21,7 +21,6 @@ from data.sourcefile import checksum
 from errors import UserError
 
 FORMAT = 2  # of the prepared folder: raise it when older folders must be prepared anew
-OLD_FORMAT = 1  # stood in data/<dataset>/ itself, knew neither users nor years
 ABOUT = "dataset.json"
 WRITTEN = ("data.csv", "valid.csv", "test.csv", "items.csv", "cate_item.txt", "users.csv", ABOUT)
 UNNAMED, UNFINISHED = ".new-", ".preparing-"

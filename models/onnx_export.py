@@ -15,7 +15,7 @@ from models.vq.score_features import WIDTH
 from retrieval import save_scorer
 from retrieval.engines.onnx_query import CODES, LANDMARKS
 
-FORMAT = 2  # of the metadata; `retrieval.engines.onnx_query` reads it
+FORMAT = 3  # of the metadata; `retrieval.engines.onnx_query` reads it
 OPSET, IR_VERSION = 17, 8  # what onnxruntime 1.13 and later run
 FLOATS = ("weights", "tokens", "scores")  # inputs and outputs of numbers that are not whole
 

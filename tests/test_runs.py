@@ -1,7 +1,6 @@
-"""Runs of older versions mean what they meant; settings left to the data follow the data."""
+"""Folders of runs; settings left to the data follow the data."""
 
 import dataclasses
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,49 +9,20 @@ import pytest
 import models
 import workflow
 from checks import unread
+from config import BEST
 from data.queries import Queries
 from data.ragged import Ragged
 from defaults import settled
 from errors import UserError
-from files import content_digest
 from load_csv_dataset import TrainingRows, TrainingSequences
 from retrieval.ranking import top_k
 from retrieval.served import QUERY, SCORER, read_manifest
-from runs import BEST, LAST, MEANT, RUNS, TRAINED, VERSION, WIDE, RunFolder, saved_metrics, settings_of, tie
-from work import Hyperparameters, check, main
+from runfolder import LAST, RUNS, TRAINED, WIDE, RunFolder, tie
+from runs import saved_metrics
+from work import Hyperparameters, main
 from workflow import judge_of_codes
 
 FORMULAS = ({"interaction": "dot"}, {"interaction": "DNN"})
-
-
-def write(folder, version, **changes):
-    settings = dataclasses.asdict(check(Hyperparameters(K_c=256, history_dropout=0.2, num_codebooks=2))) | changes
-    for older in range(version, VERSION):
-        settings = {name: value for name, value in settings.items() if name not in MEANT[older]}
-    config = json.loads(json.dumps({"version": version, "hyperparameters": settings, "data": {}}))
-    (folder / "config.json").write_text(json.dumps(config | {"sha256": content_digest(config)}))
-
-
-@pytest.mark.parametrize(
-    ("model", "tokeniser"), [("DQMatch", "segments"), ("AllToAll", "segments"), ("TwoTower", None)]
-)
-def test_a_run_of_version_2_keeps_its_tokens_and_its_single_look_ups(model, tokeniser, tmp_path):
-    write(tmp_path, 2, model=model)
-    found = settings_of(tmp_path / "best.ckpt", Hyperparameters(), set())
-    assert (found.tokeniser, found.token_lookups, found.K_c, found.num_codebooks) == (tokeniser, 1, 256, 2)
-
-
-def test_a_run_of_version_5_is_answered_by_its_index_alone(tmp_path):
-    write(tmp_path, 5, negatives="in-batch")
-    found = settings_of(tmp_path / "best.ckpt", Hyperparameters(rerank=70), set())
-    assert (found.rerank, found.negatives) == (0, "in-batch")
-    assert settings_of(tmp_path / "best.ckpt", Hyperparameters(rerank=70), {"rerank"}).rerank == 70
-
-
-def test_a_run_of_this_version_keeps_what_it_says(tmp_path):
-    write(tmp_path, VERSION)
-    found = settings_of(tmp_path / "best.ckpt", Hyperparameters(), set())
-    assert (found.tokeniser, found.token_lookups) == (None, Hyperparameters().token_lookups)
 
 
 def test_a_new_run_neither_keeps_nor_signs_what_another_exported(tmp_path, monkeypatch):

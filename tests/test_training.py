@@ -18,7 +18,7 @@ from data.ragged import Ragged
 from errors import UserError
 from files import LEFTOVER
 from load_csv_dataset import TrainingRows, TrainingSequences
-from training import Trainer, load_checkpoint, old_name
+from training import Trainer, load_checkpoint
 from work import Hyperparameters
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -150,7 +150,7 @@ def test_resume_equals_never_having_stopped(parts, tmp_path, monkeypatch):
 def test_loss_falls_and_the_best_epoch_is_what_remains(tmp_path):
     run = trainer(tmp_path, values=[0.1, 0.05, 0.9, 0.2, 0.3])
     run.run()
-    losses = [row["softmax"] for row in run.progress.rows]
+    losses = [row["ranking_loss"] for row in run.progress.rows]
     assert losses[-1] < losses[0]
     assert run.progress.best_epoch == 2 and run.progress.best == 0.9
     best = {p.name: p.asnumpy().copy() for p in run.model.get_parameters()}
@@ -257,7 +257,7 @@ def test_a_loss_that_stands_still_stops_with_the_reason(tmp_path):
 
 def test_a_loss_that_codes_bring_back_to_where_it_began_does_not_stop(tmp_path):
     run = trainer(tmp_path)
-    run.progress = training.Progress(rows=[{"softmax": loss} for loss in (3, 2, 1, 3, 3, 3)], second_from=3)
+    run.progress = training.Progress(rows=[{"ranking_loss": loss} for loss in (3, 2, 1, 3, 3, 3)], second_from=3)
     run.model = SimpleNamespace(is_quantised=True)
     run._refuse_stuck_loss()
     run.model.is_quantised = False
@@ -274,7 +274,7 @@ def test_rows_with_their_own_negatives_train(encoder, tmp_path):
     positives = np.array([1 + (i + 2) % 20 for i in range(200)], np.int32)
     run.training_data = TrainingRows(histories, positives, rng.integers(1, 21, (200, 6)).astype(np.int32))
     run.run()
-    assert run.progress.rows[-1]["softmax"] < run.progress.rows[0]["softmax"]
+    assert run.progress.rows[-1]["ranking_loss"] < run.progress.rows[0]["ranking_loss"]
 
 
 def test_interruption_leaves_the_last_whole_epoch(tmp_path):
@@ -412,22 +412,3 @@ def test_without_an_epoch_left_the_quantiser_starts_all_the_same(tmp_path):
     again.resume()
     again.run()  # nothing is left to do
     assert all((before[name] == value).all() for name, value in weights(again).items())
-
-
-def test_a_checkpoint_of_the_last_version_tells_where_its_second_phase_began(tmp_path):
-    model = trainer(tmp_path).model
-    told = '{"epoch": 3, "quantised_from": 2}'
-    ms.save_checkpoint(model, str(tmp_path / "x.ckpt"), append_dict={"progress": told})
-    assert load_checkpoint(tmp_path / "x.ckpt", list(model.get_parameters())).second_from == 2
-
-
-def test_a_checkpoint_of_the_first_version_loads_under_its_old_names_with_a_warning(tmp_path, capsys):
-    older = trainer(tmp_path).model
-    stored = [{"name": old_name(p.name), "data": p} for p in older.get_parameters()]
-    assert {"item_table", "user_heads", "encoder.out.weight"} <= {each["name"] for each in stored}
-    ms.save_checkpoint(stored, str(tmp_path / "old.ckpt"), append_dict={"progress": '{"epoch": 3}'})
-    newer = trainer(tmp_path, seed=5).model
-    assert load_checkpoint(tmp_path / "old.ckpt", list(newer.get_parameters())).epoch == 3
-    assert "no checksum" in capsys.readouterr().out
-    expected = {p.name: p.asnumpy() for p in older.get_parameters()}
-    assert all((p.asnumpy() == expected[p.name]).all() for p in newer.get_parameters())

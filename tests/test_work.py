@@ -17,7 +17,7 @@ from errors import UserError
 from metric import evaluate
 from models.items import ItemTable
 from retrieval import ArrayLibrary
-from runs import Run, saved_index, settings_of
+from runs import Run, saved_index
 from work import Hyperparameters, check, main, parse
 
 SMALL = """--dataset sample --epoch 3 --pretrain_epoch 1 --hidden 16 --interaction_hidden 4 --embedding_size 8
@@ -92,21 +92,6 @@ def test_help_explains_every_flag(capsys):
     text = capsys.readouterr().out
     for f in [*dataclasses.fields(Hyperparameters), *dataclasses.fields(work.Command)]:
         assert f"--{f.name} " in text
-
-
-def test_settings_of_a_checkpoint(tmp_path):
-    checkpoint, settings = tmp_path / "best.ckpt", dataclasses.asdict(Hyperparameters(seed=3))
-    with pytest.raises(UserError, match="must stand beside"):
-        settings_of(checkpoint, Hyperparameters(), set())
-    (tmp_path / "config.json").write_text(json.dumps({"hyperparameters": settings | {"warp": 9}, "data": {}}))
-    with pytest.raises(UserError, match="warp"):
-        settings_of(checkpoint, Hyperparameters(), set())
-    (tmp_path / "config.json").write_text(json.dumps({"hyperparameters": settings, "data": {}}))
-    chosen = settings_of(checkpoint, Hyperparameters(max_postings=9), {"max_postings"})
-    assert chosen == check(Hyperparameters(seed=3, max_postings=9, tokeniser="segments"))  # as it was before version 3
-    for flag in ("K_u", "split_seed", "seq_len"):
-        with pytest.raises(UserError, match=f"--{flag} cannot change a trained model"):
-            settings_of(checkpoint, Hyperparameters(), {flag})
 
 
 def test_release_settings_run_by_naming_them():

@@ -11,7 +11,7 @@ import numpy as np
 from retrieval.queries import integers, item_ids
 from retrieval.scorer import load_scorer
 
-FORMAT = 2  # of the metadata that models/onnx_export.py writes
+FORMAT = 3  # of the metadata that models/onnx_export.py writes
 CODES, LANDMARKS = "codes.onnx", "landmarks.npz"  # beside the file, where codes are of what users score
 
 
@@ -67,7 +67,7 @@ class OnnxQuery:
 
     def encode(
         self, histories: Sequence[Sequence[int]], users: np.ndarray | None = None
-    ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tokens of histories, and what they look up.
 
         Args:
@@ -76,8 +76,7 @@ class OnnxQuery:
                 there are such values, and not looked at elsewhere.
 
         Returns:
-            Tokens before quantisation float32 (U, K, D), or None of a file that an older version wrote; codes int64
-            (U, C) and their weights float32 (U, C).
+            Tokens before quantisation float32 (U, K, D); codes int64 (U, C) and their weights float32 (U, C).
 
         Raises:
             ValueError: an id is outside 1..n_items; users are missing, or not such.
@@ -94,7 +93,7 @@ class OnnxQuery:
             shape, tokens = (0, self.codes_per_user), (0, *self._session.get_outputs()[-1].shape[1:])
             return np.zeros(tokens, np.float32), np.zeros(shape, np.int64), np.zeros(shape, np.float32)
         found = dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
-        tokens = found.get("tokens")
+        tokens = found["tokens"]
         if self._landmarks is None:
             return tokens, found["codes"], found["weights"]
         scores = self._landmarks.token_scores(tokens.reshape(-1, tokens.shape[2]))

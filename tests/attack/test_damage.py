@@ -8,9 +8,10 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
+from config import read_config, settings_of
 from errors import UserError
 from retrieval.served import open_served
-from runs import Data, Run, load_matcher, read_config, settings_of
+from runs import Data, Run, load_matcher
 from training import load_checkpoint, save_checkpoint
 from work import Hyperparameters, main
 

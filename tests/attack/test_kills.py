@@ -11,7 +11,7 @@ import numpy as np
 from data.prepare import prepare
 from files import fresh
 from retrieval import build_index, load_index
-from runs import RunFolder
+from runfolder import RunFolder
 
 
 class Table:

@@ -12,7 +12,7 @@ import work
 from data.prepare import prepare
 from errors import UserError
 from load_csv_dataset import load_catalogue, load_queries, load_training
-from runs import RunFolder
+from runfolder import RunFolder
 
 SPLITS = ("user", "leave-one-out", "last-3")
 PAIRS = 8  # each round
