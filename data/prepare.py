@@ -112,8 +112,8 @@ def prepare(
     wanted = {"format": FORMAT, "dataset": dataset, "split": split, "seed": seed}
 
     place = _place(dataset, source)
-    for flag, file in (("--item_file", item_file), ("--user_file", user_file)):
-        if file is not None and place is None:
+    for flag, given in (("--item_file", item_file), ("--user_file", user_file), ("--sort_rows", sort_rows or None)):
+        if given is not None and place is None:
             raise UserError(f"{flag} belongs to a --source; give that too, or leave it out.")
     copy = place and _copy_at(place, dataset, wanted)
     if copy:

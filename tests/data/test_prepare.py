@@ -414,6 +414,7 @@ def test_no_network_falls_back_to_the_sample_and_says_so(tmp_path, capsys):
         ({"dataset": ""}, "plain name"),
         ({"dataset": "unknown"}, "give it a --source"),
         ({"dataset": "unknown", "item_file": "x.csv"}, "--item_file"),
+        ({"dataset": "sample", "sort_rows": True}, "--sort_rows"),
         ({"dataset": "unknown", "user_file": "x.csv"}, "--user_file"),
         ({"dataset": "sample", "source": "x.csv"}, "takes no source"),
         ({"dataset": "ml-1m", "source": "absent.zip"}, "does not exist"),
