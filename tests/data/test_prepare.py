@@ -332,6 +332,14 @@ def test_prepared_copy_elsewhere_is_used_in_place(tmp_path, interactions):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_copy_of_another_version_is_refused(tmp_path, interactions):
+    folder = prepare("mine", interactions, tmp_path / "here").folder
+    about = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(about | {"format": about["format"] - 1}))
+    with pytest.raises(UserError, match="another version; give the original data"):
+        prepare("mine", folder, tmp_path / "out")
+
+
 def test_files_that_stand_there_are_used_and_never_replaced(tmp_path, interactions):
     folder = tmp_path / "out" / "mine"
     folder.mkdir(parents=True)
