@@ -26,11 +26,11 @@ from retrieval.keys import ItemKeys
 from retrieval.sizes import dense_lists
 from wide import WideTable
 
-# Most postings of a list that are tried.
-CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600, 12800)
+# Most postings of a list that are tried, beside as many as there may be.
+CAPS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600, 12800, 19200, 25600, 38400, 51200, 76800)
 CAP_USERS = 20000  # most queries on which they are tried; 2,000 could not see a loss of 2 % on Amazon Toys
 READ = 2**21  # items that are read, of histories at their greatest length, to see which codes are in use
-POSTINGS = 2**27  # most postings of an index whose length is chosen: 1 GB while it is built
+POSTINGS = 2**28  # most postings of an index whose length is chosen: 2 GB while it is built
 
 
 class Matcher:
@@ -244,13 +244,12 @@ class Matcher:
         return cap, form, tried
 
     def _caps(self, n_codes, form) -> list[int]:
-        """The list lengths that are tried, rising: the one that the settings say, or those of CAPS, and the
-        catalogue's, that n_codes lists may have, but for what takes as much room as a row of every item."""
+        """The list lengths that are tried, rising: the one that the settings say, or the longest that n_codes lists may
+        have and those of CAPS below it, but for what takes as much room as a row of every item."""
         if self.settings.max_postings is not None:
             return [self.settings.max_postings]
         n_items = self.model.items.n_items
-        caps = sorted({cap for cap in (*CAPS, n_items) if cap <= n_items and cap * n_codes <= POSTINGS}) or [CAPS[0]]
-        if n_items in caps:  # a dense row takes the same room however many items it holds
-            rows = dense_lists(caps, n_items, form or "uint8")
-            caps = [cap for cap, row in zip(caps, rows, strict=True) if not row or cap == n_items]
-        return caps
+        longest = min(n_items, max(POSTINGS // n_codes, CAPS[0]))
+        caps = [cap for cap in CAPS if cap < longest] + [longest]
+        rows = dense_lists(caps, n_items, form or "uint8")  # each takes the same room however many items it holds
+        return [cap for cap, row in zip(caps, rows, strict=True) if not row or cap == longest]

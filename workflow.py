@@ -397,6 +397,8 @@ def _build(matcher, h, data, folder, library):
     seconds = time.perf_counter() - started
     if tried and data.valid.n_users < SURE_USERS:
         report.left_whole(data.valid.n_users)
+    elif tried and h.max_postings is None and not tried[0]["loses nothing"]:
+        report.longest_lists(tried[0], data.catalogue.n_items, max(h.topk))
     try:
         index.save(folder)
     except ValueError as error:

@@ -129,14 +129,15 @@ def test_reranked_scores_weigh_the_table_as_the_index_does_and_say_what_they_are
 def test_limits_are_chosen_in_no_more_memory_than_the_index_may_take(matcher, monkeypatch):
     """What the judges ask for counts, too, where the index holds few codes."""
     monkeypatch.setattr("matcher.POSTINGS", 30 * 16)
-    monkeypatch.setattr("matcher.CAPS", (10, 30))
+    monkeypatch.setattr("matcher.CAPS", (10,))
     built, build = [], matcher_module.build_pruned
     watched = lambda *given: built.append(build(*given)) or built[-1]  # noqa: E731
     monkeypatch.setattr(matcher_module, "build_pruned", watched)
     matcher.settings = replace(SMALL, index_loss=0.9)
     judges = Queries(walks(60), Ragged(np.arange(61), np.arange(60) % N_ITEMS + 1))
-    matcher.build(np.arange(1), judges)
+    _, tried = matcher.build(np.arange(1), judges)
     assert len(built[0]) > 1 and built[0].lengths().sum() <= 30 * 16
+    assert tried[0]["max_postings"] == 30 * 16 // len(built[0]) < N_ITEMS
 
 
 def test_a_cap_that_saves_nothing_is_not_tried(matcher):

@@ -1,6 +1,7 @@
 """What a run says of its data, its codebooks and its results."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -38,6 +39,16 @@ def test_an_index_that_few_users_leave_whole_says_why(tmp_path, monkeypatch, cap
     assert main([*small, "open"]) == 0 and said in capsys.readouterr().out
     assert main([*small, "small", "--index_format", "uint8", "--max_postings", "50"]) == 0
     assert said not in capsys.readouterr().out
+
+
+def test_an_index_whose_lists_are_too_short_for_the_catalogue_says_what_they_lose(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("matcher.POSTINGS", 16 * 30)
+    small = ["--dataset", "sample", "--encoder", "DNN", "--epoch", "1", "--K_c", "16", "--wide", "0", "--name"]
+    said = r"lists of 30 of 1,\d+ items, the longest that are built unasked, change recall@50 of validation users by -0"
+    assert main([*small, "open"]) == 0 and re.search(said, capsys.readouterr().out)
+    assert main(["--mode", "test", "--checkpoint", "runs/open/best.ckpt", "--max_postings", "30"]) == 0
+    assert "longest that are built" not in capsys.readouterr().out
 
 
 def test_a_result_below_popularity_is_said_with_both_numbers(capsys):
