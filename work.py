@@ -173,15 +173,15 @@ class Hyperparameters:
     gbce_t: float = _parameter(
         0.75, "training", "calibration of the gBCE loss, from 0, plain BCE, to 1", least=0, most=1
     )
-    negatives: str = _parameter(
-        "popular",
+    negatives: str | None = _parameter(
+        None,
         "training",
         "what a target is told from; own: popular, shared with no other; mixed: popular and in-batch; all: the full "
-        "softmax",
+        "softmax; none: all where an epoch scores 2^31 pairs that way at most and no --neg_num is given, else popular",
         choices="data.negatives:NEGATIVES",
     )
-    neg_num: int = _parameter(
-        1024, "training", "negatives drawn per batch and shared by its rows, or of each target", least=1
+    neg_num: int | None = _parameter(
+        None, "training", "negatives drawn per batch and shared by its rows, or of each target; none: 1024", least=1
     )
     neg_power: float = _parameter(
         0.5, "training", "negatives are drawn by popularity to this power; 0: uniformly", least=0, below=64
@@ -267,6 +267,7 @@ PRESETS = {  # what differs from the defaults above; flags override a preset
         "lr_decay": False,
         "batch_size": 64,
         "epoch": 10,
+        "negatives": "popular",
         "neg_num": 10,
         "neg_power": 0.0,
         "next_items": 1,

@@ -101,7 +101,7 @@ def train(h, command, data, given):
     """Trains, builds the index, evaluates on the test users and writes runs/<name>/."""
     if h.model not in BASELINES:
         asked, h = h.neg_num, settled(h, data)
-        report.part_of("negatives, of which a training row holds no more", h.neg_num, asked)
+        report.part_of("negatives, of which a training row holds no more", h.neg_num, asked or h.neg_num)
         refuse_unused(h, given)
         check_sizes(h, data)
     if command.trained is not None:

@@ -168,7 +168,7 @@ EXPERIMENTS = {
         | {f"TTM DNN on SparCode's windows{mask}": SAME_WINDOWS | flags for mask, flags in MASKS.items()},
         {f"SparCode {encoder}{mask}": (f"TTM {encoder}{mask}",) for encoder in PAPER_ENCODERS for mask in MASKS}
         | {f"SparCode DNN{mask}": (f"TTM DNN{mask}", f"TTM DNN on SparCode's windows{mask}") for mask in MASKS},
-        flags=DEEP,
+        flags=DEEP | {"neg_num": 1024},  # one token or four, the same negatives
         facts=("seconds",),
         published={
             "TTM DNN, seen items too": "26.534 / 17.690 / 8.124",
@@ -228,7 +228,7 @@ EXPERIMENTS = {
         LOSS_ROWS,
         {label: (next(iter(LOSS_ROWS)),) for label in list(LOSS_ROWS)[1:]},
         facts=("epochs", "seconds"),
-        flags={"model": "TwoTower", "epoch": 20} | DEEP,
+        flags={"model": "TwoTower", "epoch": 20, "neg_num": 1024} | DEEP,
     ),
     "codebooks": Experiment(
         "How many codebooks (M) of how many codewords (N), under the same trained model",

@@ -110,6 +110,26 @@ def test_targets_reach_as_far_as_validation_users_are_asked(asked, next_items):
     assert settled(Hyperparameters(encoder="DNN", batch_size=4), few).next_items == 1
 
 
+def test_all_items_are_negatives_where_an_epoch_of_them_is_cheap(monkeypatch):
+    few = data(300, 99, 9)
+
+    def negatives(**given):
+        found = settled(Hyperparameters(**given), few)
+        return found.negatives, found.neg_num
+
+    monkeypatch.setattr("defaults.PAIRS", 99 * 9 * 300)
+    assert negatives() == ("all", 1024)
+    assert negatives(neg_num=64) == ("popular", 64)
+    windows = {"model": "AllToAll", "encoder": "DNN"}
+    for given in ({"loss": "BCE"}, {"interaction": "MoL", "model": "AllToAll"}, {"score_bias": 0.0}, windows):
+        assert negatives(**given) == ("popular", 1024)
+    assert negatives(**windows, negatives="all") == ("all", 1024)
+    monkeypatch.setattr("defaults.PAIRS", 4 * 99 * 9 * 300)
+    assert negatives(**windows) == ("all", 1024)
+    monkeypatch.setattr("defaults.PAIRS", 99 * 9 * 300 - 1)
+    assert negatives() == ("popular", 1024)
+
+
 def test_no_epoch_is_left_out_unless_asked():
     found = settled(Hyperparameters(epoch=30), data(300, 99, 9))
     assert found.patience == found.epoch == 30
