@@ -11,6 +11,7 @@ from data.interactions import MIN_COUNT
 from files import fresh
 from metric import SURE_USERS, compare, file_of
 
+MOSTLY = 0.5  # of the histories: by chance one in 120 of five items stands by their ids
 LEFT_OUT = {  # of the data as found
     "repeated_interactions": "interactions of users with an item that they had already",
     "infrequent_items": f"items with fewer than {MIN_COUNT}",
@@ -36,8 +37,29 @@ def data(prepared, catalogue, valid, test):
     counts = statistics.get("left_out", {})
     if left_out := [f"{counts[name]:,} {what}" for name, what in LEFT_OUT.items() if counts.get(name)]:
         print(f"  left out: {', '.join(left_out)}")
+    _doubts(prepared.description, catalogue.n_items)
     if tied := statistics.get("tied_share"):
         print(f"  {tied:.1%} of the interactions have the time of the user's one before: these stand as in the file")
+
+
+def _doubts(about, n_items):
+    """How the files were understood, where that may be wrong."""
+    columns, statistics = about.get("columns", {}), about.get("statistics", {})
+    if columns.get("not read") or any(ours != theirs for ours, theirs in columns.get("read", {}).items()):
+        read = (theirs if ours == theirs else f"{theirs} as {ours}" for ours, theirs in columns["read"].items())
+        unread = f"; not read: {', '.join(columns['not read'])}" if columns["not read"] else ""
+        print(f"  columns: {', '.join(read)}{unread}")
+    for file, known in about.get("items_told_of", {}).items():
+        print(f"  titles of {known:,} of {n_items:,} items, from {file}")
+    for name, share in statistics.get("unknown_ids", {}).items():
+        print(
+            f"  NOTE: {share:.0%} of the interactions have the id {name!r}; leave them out if that means none is known"
+        )
+    if (share := statistics.get("share_by_id", 0)) > MOSTLY:
+        print(
+            f"  NOTE: in {share:.0%} of the histories items stand by their ids; if that is no order of time, what the "
+            "results say of the next item is wrong"
+        )
 
 
 def curves(rows, monitor, label, path):

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from data.ragged import Ragged
-from data.sourcefile import SourceFile, shown
+from data.sourcefile import SourceFile, first_of, shown
 
 MIN_COUNT = 5  # ComiRec's filter: an item, then a user, with fewer interactions is left out
 COLUMNS = ["user_id", "item_id", "timestamp"]
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+TIMELY = re.compile(r"date|time|hour|minute|second|^ts$", re.IGNORECASE)  # a column that may tell a time
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # what one begins with; digits alone are a number
 
 Explain = Callable[[SourceFile], NoReturn]  # finds the line at fault and raises UserError
@@ -82,8 +83,10 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
     """
     file.places(COLUMNS)
     header, kept = file.header([*COLUMNS, "rating"]), [*COLUMNS, "rating"]
-    if {"date", "time"} <= {*file.header()} and "timestamp" not in file.header():
-        raise file.refusal("columns date and time; put them together in one, such as 2000-12-31 22:12:40", 1)
+    used = first_of(found := file.header(), "timestamp")
+    if used in ("date", "time") and (finer := [name for name in found if name != used and TIMELY.search(name)]):
+        what = f"columns {used} and {', '.join(finer)}; put what tells the time together in one, such as"
+        raise file.refusal(f"{what} 2000-12-31 22:12:40, and call it timestamp", 1)
     names = [name if name in kept and name not in header[:n] else str(n) for n, name in enumerate(header)]
     kept = [name for name in names if name in kept]
     form = {"sep": file.delimiter, "quoting": file.quoting, "encoding": "utf-8"}
@@ -91,6 +94,13 @@ def read_interactions(file: SourceFile, sort_rows: bool = False) -> Interactions
     ids = {name: "category" for name in kept if name != "timestamp"}
     frame = read_table(file, _explain, names=names, header=0, dtype=ids, **form)
     return arrange(file, frame, range(2, 2 + len(frame)), sort_rows)
+
+
+def columns_of(file: SourceFile) -> dict:
+    """Which columns of a table are read: {"read": {our name: that of the file}, "not read": [names]}."""
+    found = file.header()
+    read = {ours: theirs for ours in (*COLUMNS, "rating") if (theirs := first_of(found, ours))}
+    return {"read": read, "not read": [name for name in found if name not in read.values()]}
 
 
 def read_table(file: SourceFile, explain: Explain, **options) -> pd.DataFrame:
@@ -238,7 +248,7 @@ def _explain(file: SourceFile) -> NoReturn:
         for name, value in (("user_id", user), ("item_id", item)):
             if not value:
                 raise file.refusal("empty; give every row an id", line, name)
-        number = is_number(time)
+        number = is_number(time.strip())
         if not number and math.isnan(seconds(time)):
             what = (
                 f"{shown(time)} is neither a number of up to 18 digits nor a date; write seconds, such as 978300760, or"

@@ -139,7 +139,7 @@ def read_people(file: SourceFile) -> Users:
         user, *values = _oldest_person(line) if oldest else line.split("::")
         if len(values) != 4 or not user:
             form = "a line of u.user" if oldest else "UserID::Gender::Age::Occupation::Zip"
-            raise file.refusal(f"not {form}; mend or remove the line", number)
+            raise file.refusal(f"not {form}; mend or remove the line, or take the file away", number)
         if user in rows:
             raise file.refusal(f"user {shown(user)} stands on an earlier line too; remove one", number, "UserID")
         rows[user] = tuple(values[:3])
@@ -194,7 +194,8 @@ def _explain(file: SourceFile) -> NoReturn:
     for number, line in file.lines("latin-1"):
         fields = line.split(parted_by)
         if len(fields) != 4:
-            raise file.refusal(f"{len(fields)} fields, not {form}; mend the line", number)
+            cure = "mend the line, or write a CSV file with the columns user_id,item_id,timestamp"
+            raise file.refusal(f"{len(fields)} fields, not {form}; {cure}", number)
         for name, value in zip(form.split(parted_by), fields, strict=True):
             is_id = name in ("UserID", "MovieID")
             if not value or (":" in value if is_id else not is_number(value)):

@@ -41,6 +41,7 @@ from data.split import SPLITS, Split
 from data.userfile import Users
 from errors import UserError
 
+NO_ID = ("NA", "N/A", "NaN", "nan", "NULL", "null", "None", "\\N", "-1")  # what programs write where none is known
 NEEDED = {  # in a folder that was not prepared here, and what to do where it is missing
     ("data.csv",): "put the training data there, headed user_id,items or hist_items,pos_items,neg_items",
     ("test.csv",): "put the test queries there, headed hist_items,target_items",
@@ -281,7 +282,9 @@ def _write(parent: Path, wanted: dict, source: Source) -> Path:
         about = {
             **wanted,
             "source": source.label + (f" ({split.note})" if split.note else ""),
-            "statistics": _statistics(everything, kept, histories, split),
+            "columns": source.columns(),
+            "statistics": _statistics(everything, kept, histories, split) | _doubts(everything, histories),
+            "items_told_of": {source.item_file: len(items.keys() & set(kept.item_ids))} if items else {},
             "files": {name: checksum([new / name]) for name in WRITTEN if name != ABOUT},
         }
         write_text(new / ABOUT, [json.dumps(about, indent=2, ensure_ascii=False), "\n"])
@@ -325,6 +328,20 @@ def _statistics(everything: Interactions, kept: Interactions, histories: Ragged,
             "users_too_short_for_split": split.left_out,
         },
     }
+
+
+def _doubts(everything: Interactions, histories: Ragged) -> dict:
+    """What a person should look at: ids that mean no id, with their share of the rows where that is more than one in a
+    hundred; and the share of histories in which items stand by their ids, as where these were sorted by id."""
+    unknown = {}
+    for numbers, ids in ((everything.users, everything.user_ids), (everything.items, everything.item_ids)):
+        shares = np.bincount(numbers, minlength=len(ids)) / len(everything)
+        unknown |= {name: shares[ids.index(name)] for name in NO_ID if name in ids and shares[ids.index(name)] > 0.01}
+    rising = np.ones(len(histories.values), bool)
+    rising[1:] = histories.values[1:] > histories.values[:-1]
+    rising[histories.offsets[:-1]] = True  # the first of a history follows nothing
+    sorted_ = np.logical_and.reduceat(rising, histories.offsets[:-1])
+    return {"unknown_ids": unknown, "share_by_id": float(sorted_.mean())}
 
 
 def _names(kept: Interactions, users: np.ndarray) -> list[str]:

@@ -20,26 +20,33 @@ NEEDED = ("user_id", "item_id", "timestamp")  # of a review
 def read_reviews(file: SourceFile) -> Interactions:
     """Read {"user_id": .., "item_id": .., "timestamp": ..} and perhaps "rating", by these names or the OTHER_NAMES.
 
-    Timestamps are numbers, or dates in ISO 8601. Published reviews are in no order of time, so they are sorted by it;
-    equal times keep the order of the file.
+    Ids are texts or numbers. Timestamps are numbers, or all of them dates in ISO 8601. Published reviews are in no
+    order of time, so they are sorted by it; equal times keep the order of the file.
 
     Raises:
         UserError: a line is no such object, or two ids look alike.
     """
     columns: dict[str, list] = {name: [] for name in (*NEEDED, "rating")}
-    lines = []
+    lines, dated = [], None
     for line, review in _objects(file):
         user, item, time = (_told(review, name) for name in NEEDED)
         for name, value in zip(NEEDED, (user, item, time), strict=True):
             if value in (None, ""):
                 raise file.refusal(f"no {_any_of(name)}; give every review one", line)
+            if name != "timestamp" and not (isinstance(value, str) or _is_number(value)):
+                raise file.refusal(f"{shown(repr(value))} is no id; write a text or a number", line, name)
         user, item = str(user), str(item)
         for name, text in (("user_id", user), ("item_id", item)):
             if _writable(text) != text:
                 raise file.refusal(f"{shown(text)} holds a NUL or half a character; mend it", line, name)
-        time = time if _is_number(time) else seconds(str(time))
+        date = not is_number(str(time))
+        time, told = seconds(str(time)) if date else float(time), time
         if math.isnan(time):
-            raise file.refusal("the time is neither a number nor a date such as 2000-12-31 22:12:40; mend it", line)
+            what = f"{shown(str(told))} is neither a number nor a date such as 2000-12-31 22:12:40; mend it"
+            raise file.refusal(what, line, "timestamp")
+        if dated not in (None, date):
+            raise file.refusal("some times are numbers and some are dates; write all alike", line, "timestamp")
+        dated = date
         rating = _told(review, "rating")
         rating = rating if _is_number(rating) else math.nan
         for column, value in zip(columns.values(), (user, item, time, rating), strict=True):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.interactions import Interactions, read_interactions
+from data.interactions import Interactions, columns_of, read_interactions
 from data.itemfile import Item, read_items
 from data.movielens import (
     ARCHIVES,
@@ -45,6 +45,8 @@ class Source:
         read: gives the interactions.
         items: gives {original id: Item}, of those items that are known.
         users: gives what is known of users.
+        columns: gives what `columns_of` says of a table; {} where there is no header.
+        item_file: name of the file that tells of items, "" without one.
         checksums: gives "sha256" of the files of interactions and items, and "users_sha256" of that of the users ("" if
             it is none of its own); they change with what would be read.
     """
@@ -54,6 +56,8 @@ class Source:
     items: Callable[[], dict[str, Item]]
     users: Callable[[], Users]
     checksums: Callable[[], dict[str, str]]
+    columns: Callable[[], dict] = dict
+    item_file: str = ""
 
 
 def find_source(
@@ -117,7 +121,9 @@ def find_source(
         return {"sha256": checksum(files), "users_sha256": checksum([users.path]) if apart else ""}
 
     label = f"{archive.title if archive else dataset}, file {path.name}"
-    return Source(label, read, read_item_file, read_user_file, checksums)
+    headed = not (is_movielens(table) or path.suffix == ".txt" or path.name.endswith(ENDS))
+    columns = (lambda: columns_of(table)) if headed else dict
+    return Source(label, read, read_item_file, read_user_file, checksums, columns, items.name if items else "")
 
 
 def known_file(dataset: str, folder: Path) -> Path | None:
@@ -136,7 +142,9 @@ def _file_at(dataset: str, path: Path) -> Path:
         if file is None:
             if (path / "data.csv").is_file():  # cut already
                 raise UserError(f"source {path} is cut already; put it at data/{dataset} and leave out --source.")
-            raise UserError(f"source {path} holds none of {', '.join(_names(dataset))}; point to one of these.")
+            raise UserError(
+                f"source {path} holds none of {', '.join(_names(dataset))}; point to one of these, or to the file."
+            )
         return file
     if not path.exists():
         raise UserError(f"source {path} does not exist; check the path.")

@@ -134,6 +134,8 @@ class SourceFile:
         Refuses an empty file.
         """
         for _, fields in self._rows():
+            if len(fields) == 1:
+                self._refuse_other_separator(fields[0])
             names = fields if self.delimiter == "," else [name.partition(":")[0] for name in fields]
             found = {first_of(names, name): name for name in ours}
             return [name and found.get(name, name) for name in names]
@@ -159,7 +161,8 @@ class SourceFile:
             if header.count(name) != 1:
                 what = "no column" if name not in header else "more than one column"
                 cure = f"let the first line name the columns {','.join(columns)}"
-                raise self.refusal(f"{what} {name!r} (the header is {shown(','.join(header))}); {cure}", line=1)
+                cure += " (without times, number the rows)" if name == "timestamp" else ""
+                raise self.refusal(f"{what} {name!r} (the header is {shown(','.join(self.header()))}); {cure}", line=1)
         return [header.index(name) for name in columns]
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
@@ -172,8 +175,17 @@ class SourceFile:
                     yield line, fields
                     line = reader.line_num + 1
             except csv.Error as error:
+                if line == 1:
+                    with self.open() as again:
+                        self._refuse_other_separator(_csv_lines(again).readline())
                 at = self._opened_quote(line, reader.line_num, "end of data" in str(error))
                 raise self.refusal(f"not a CSV row ({error}); mend the quotes", at) from error
+
+    def _refuse_other_separator(self, line: str) -> None:
+        """Refuses a first line that other characters part than those of the rest of its kind."""
+        other = next((mark for mark in (";", "\t", ",", "|") if mark in line), None)
+        if self.delimiter not in line and other:
+            raise self.refusal(f"the fields are parted by {other!r}; part them by {self.delimiter!r}", 1)
 
     def _opened_quote(self, first: int, last: int, ended: bool) -> int:
         """Of the lines of a broken row the one on which the quote to blame opens.

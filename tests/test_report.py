@@ -80,3 +80,26 @@ def test_rows_that_the_preparation_left_out_are_said_and_a_baseline_has_no_encod
     assert "\nGlobalHot on few" in said
     with open(tmp_path / "runs" / "GlobalHot-few" / "metrics.csv", newline="") as file:
         assert {row["encoder"] for row in csv.DictReader(file)} == {""}
+
+
+def test_how_the_files_were_understood_is_said_where_it_may_be_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{user},{item},{item},buy,{20 - item}\n" for user in ["NA", *range(20)] for item in range(8)]
+    (tmp_path / "few.csv").write_text("userId,item_id,date,event,price\n" + "".join(rows))
+    (tmp_path / "movies.csv").write_text("movieId,title\n3,Heat\n4,Babe\n99,Up\n")
+    told = "--model GlobalHot --dataset few --source few.csv --topk 1,5 --name"
+    assert main([*told.split(), "told"]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "  columns: userId as user_id, item_id, date as timestamp; not read: event, price\n",
+        "  titles of 2 of 8 items, from movies.csv\n",
+        "  NOTE: 5% of the interactions have the id 'NA'; leave them out",
+        "  NOTE: in 100% of the histories items stand by their ids; if that is no order of time",
+    ):
+        assert line in said
+    rows = [f"{user},{(user + step) % 9},{step}\n" for user in range(1, 20) for step in range(8)]
+    (tmp_path / "few.csv").write_text("user_id,item_id,timestamp\n" + "".join(rows))
+    (tmp_path / "movies.csv").unlink()
+    assert main([*told.split(), "silent"]) == 0
+    said = capsys.readouterr().out
+    assert "NOTE" not in said and "columns:" not in said and "titles of" not in said

@@ -170,6 +170,11 @@ def test_timestamps_may_be_dates(tmp_path, far_from_greenwich):
         (HEADER[:-1] + ",t\n1,2,3,x\n1,3,4\n", ["line 3", "3 fields"]),  # that t is not read changes nothing
         (HEADER[:-1] + ",rating\n1,2,3,5\n1,3,4\n", ["line 3", "3 fields"]),
         ("user_id,item_id,date,time\n1,2,2020-01-31,09:00\n", ["line 1", "date and time", "together"]),
+        ("user_id,item_id,date,hour,time_ms,click\n1,2,20140516,22,1,1\n", ["columns date and hour, time_ms;"]),
+        ("user_id;item_id;timestamp\n1;2;3\n", ["line 1", "parted by ';'; part them by ','"]),
+        ('"user_id";"item_id";"timestamp"\n"1";"2";"3"\n', ["line 1", "parted by ';'; part them by ','"]),
+        ("userId,item_id,date_\n1,2,3\n", ["(the header is 'userId,item_id,date_')", "without times, number the rows"]),
+        (HEADER + "1,2, 3\n1,3,\n", ["line 3", "''"]),
         (HEADER + "1,2,5\n2,9,1\n1,3,4\n", ["line 4", "timestamp", "--sort_rows 1"]),
         (HEADER + "1,2,3\n1,3,4\n2,3 ,1\n", ["line 4", "item_id", "'3 '", "'3'"]),
         (HEADER + "1,2,3\n1.0,3,4\n", ["line 3", "user_id", "'1.0'", "'1'"]),

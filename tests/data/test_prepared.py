@@ -179,24 +179,6 @@ def old_layout(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.parent.iterdir()}
 
 
-def test_folder_of_the_version_before_is_used_if_it_fits_and_never_changed(tmp_path, interactions):
-    parent = tmp_path / "out" / "mine"
-    before = old_layout(prepare("mine", interactions, tmp_path / "out").folder)
-    for source in (interactions, None, parent):
-        assert prepare("mine", source, tmp_path / "out").folder == parent
-    assert load_queries(parent / "test.csv", load_catalogue(parent).n_items)
-    people = tmp_path / "people.csv"
-    people.write_text("user_id,age\nu1,5\n")
-    for options in ({"seed": 1}, {"split": "leave-one-out"}, {"user_file": people}):
-        assert prepare("mine", interactions, tmp_path / "out", **options).folder.parent == parent
-    with open(interactions, "a") as out:
-        out.write("u0,i49,99\n")
-    assert prepare("mine", interactions, tmp_path / "out").folder.parent == parent
-    assert {path.name: path.read_bytes() for path in parent.iterdir() if path.is_file()} == before
-    (parent / "valid.csv").unlink()
-    assert prepare("mine", interactions, tmp_path / "out").folder.parent == parent
-
-
 def test_no_lock_no_loss(tmp_path, monkeypatch):
     """A file system without locks: nothing is cleaned, for nobody can tell whether its process is gone."""
     left = tmp_path / "mine" / ".preparing-x"

@@ -70,11 +70,32 @@ def test_ratings_that_some_reviews_lack_are_none(tmp_path):
         ("", "line 2: '' is no object in JSON"),
         ('{"asin": "B", "unixReviewTime": 1}', "line 2: no 'user_id' or .*'reviewerID'"),
         ('{"user_id": "u", "asin": null, "date": "2018-07-07"}', "line 2: no 'item_id' or .*'parent_asin'"),
-        ('{"user_id": "u", "asin": "B", "date": "yesterday"}', "line 2: the time is neither a number nor a date"),
-        ('{"user_id": "u", "asin": "B", "timestamp": NaN}', "line 2: the time is neither a number nor a date"),
-        ('{"user_id": "u", "asin": "B", "timestamp": true}', "line 2: the time is neither a number nor a date"),
-        ('{"user_id": "u", "asin": "B", "timestamp": 1' + 400 * "0" + "}", "line 2: the time is neither a number"),
-        ('{"user_id": "u", "asin": "B", "timestamp": 9223372036854775808}', "line 2: the time is neither a number nor"),
+        (
+            '{"user_id": "u", "asin": "B", "date": "yesterday"}',
+            "line 2, column timestamp: .* is neither a number nor a date",
+        ),
+        (
+            '{"user_id": "u", "asin": "B", "timestamp": NaN}',
+            "line 2, column timestamp: .* is neither a number nor a date",
+        ),
+        (
+            '{"user_id": "u", "asin": "B", "timestamp": true}',
+            "line 2, column timestamp: .* is neither a number nor a date",
+        ),
+        (
+            '{"user_id": "u", "asin": "B", "timestamp": 1' + 400 * "0" + "}",
+            "line 2, column timestamp: .* is neither a number",
+        ),
+        (
+            '{"user_id": "u", "asin": "B", "timestamp": 9223372036854775808}',
+            "line 2, column timestamp: .* is neither a number nor",
+        ),
+        (
+            '{"user_id": "u", "asin": "B", "timestamp": "2018-07-07"}',
+            "line 2, column timestamp: some times are numbers",
+        ),
+        ('{"user_id": "u", "asin": ["B", "C"], "timestamp": 1}', "line 2, column item_id: .*'B', 'C'.* is no id"),
+        ('{"user_id": NaN, "asin": "B", "timestamp": 1}', "line 2, column user_id: 'nan' is no id"),
         ('{"user_id": "u7 ", "asin": "B", "timestamp": 1}', "line 2, column user_id: .* would be two ids"),
         (r'{"user_id": "u\ud83d", "asin": "B", "timestamp": 1}', "line 2, column user_id: .* half a character"),
         (r'{"user_id": "u", "asin": "B\u0000", "timestamp": 1}', "line 2, column item_id: .* holds a NUL"),

@@ -48,6 +48,9 @@ def test_an_item_that_comes_again_is_left_out(tmp_path):
         ("u a b\n\nv a\n", "line 2: '' is not a user and items"),
         ("", "no lines"),
         ("u a 5\nu b 3\nv a 1\n", "every line has 3 fields, so these are rows"),
+        ("u a Toy Story\nv a Toy Story\nu b Heat\n", "user 'u' has several lines, .* so these are rows"),
+        ("u 1, 48, 14\n", "line 1: '1,' would be an id"),
+        ("u [1 48 14]\n", r"line 1: '\[1' would be an id"),
         ("u a b c\nv a\n7 a\n7.0 a\n", "line 4, column user_id: '7.0' and '7' would be two ids"),
     ],
 )
