@@ -39,10 +39,11 @@ def read_reviews(file: SourceFile) -> Interactions:
         for name, text in (("user_id", user), ("item_id", item)):
             if _writable(text) != text:
                 raise file.refusal(f"{shown(text)} holds a NUL or half a character; mend it", line, name)
-        date = not is_number(str(time))
-        time, told = seconds(str(time)) if date else float(time), time
+        date, told = not is_number(str(time)), str(time)
+        if not _is_number(time):
+            time = seconds(told) if date else float(told)
         if math.isnan(time):
-            what = f"{shown(str(told))} is neither a number nor a date such as 2000-12-31 22:12:40; mend it"
+            what = f"{shown(told)} is neither a number nor a date such as 2000-12-31 22:12:40; mend it"
             raise file.refusal(what, line, "timestamp")
         if dated not in (None, date):
             raise file.refusal("some times are numbers and some are dates; write all alike", line, "timestamp")
