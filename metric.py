@@ -138,7 +138,8 @@ def compare(a: Metrics, b: Metrics, name: str, k: int) -> PairedTest:
         raise ValueError(f"A paired test needs the same users on both sides, two or more; got {n} and {len(second)}.")
     differences = first - second
     mean = float(differences.mean())
-    error = float(differences.std(ddof=1)) / np.sqrt(n)
+    off = differences if a.queries is None else differences - mean * a.queries / a.queries.mean()  # as of `interval`
+    error = float(off.std(ddof=1)) / np.sqrt(n)
     with np.errstate(divide="ignore"):  # all users differ by the same amount: infinitely certain
         t = float(np.divide(mean, error)) if mean else 0.0
     half = float(stdtrit(n - 1, 0.975) * error)
@@ -231,18 +232,25 @@ def evaluate(
         _refuse_no_ranking(ranked, scores[users], part, exclude_seen, start)
         parts.append(measure(ranked, part.targets, topk))
     values = {name: np.concatenate([part.values[name] for part in parts]) for name in NAMES}
-    askers = getattr(queries, "askers", None)
+    return by_user(Metrics(topk, values), getattr(queries, "askers", None))
+
+
+def by_user(found: Metrics, askers: np.ndarray | None) -> Metrics:
+    """Metrics of queries as metrics of the users who asked them, of the same means; as they are where each asked one.
+
+    Args:
+        found: of Q queries. askers: numbers of users (Q,); None where no two are the same.
+    """
     if askers is None:
-        return Metrics(topk, values)
+        return found
     _, users, counts = np.unique(askers, return_inverse=True, return_counts=True)
-    return Metrics(topk, {name: _by_user(each, users) for name, each in values.items()}, counts)
 
+    def summed(values):  # (Q, K) -> (U, K)
+        sums = np.zeros((len(counts), values.shape[1]))
+        np.add.at(sums, users, values)
+        return sums * (len(sums) / len(values))
 
-def _by_user(values: np.ndarray, users: np.ndarray) -> np.ndarray:
-    """Values of queries (Q, K), asked by users 0 .. U - 1 (Q,), as values of users (U, K) of the same mean."""
-    sums = np.zeros((users.max() + 1, values.shape[1]))
-    np.add.at(sums, users, values)
-    return sums * (len(sums) / len(values))
+    return Metrics(found.topk, {name: summed(values) for name, values in found.values.items()}, counts)
 
 
 def measure(items, targets, topk: Sequence[int]) -> Metrics:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import shlex
 import tempfile
@@ -345,7 +346,7 @@ def blended(model, wide, h, data):
     report.blend(ratio, tried, k)
     wide = wide.scaled(weight)
     if h.index_loss is not None and weight:
-        wide, costs = blend.cut(deep, wide, valid, k, h.exclude_seen, h.index_loss)
+        wide, costs = blend.cut(deep, wide, valid, k, h.exclude_seen, h.index_loss, _above(h))
         report.reach(wide.settings, costs, k)
     return wide
 
@@ -354,7 +355,13 @@ def _weighed(model, wide, h, data):
     """Some validation users, their scores by the model alone, and what `blend.choose_weight` finds by them."""
     valid = blend.some_of(data.valid, data.catalogue.n_items)
     deep = models.Exhaustive(model, h.inference_batch_size).scores(valid)
-    return valid, deep, blend.choose_weight(deep, wide.scores(valid.histories), valid, max(h.topk), h.exclude_seen)
+    table = wide.scores(valid.histories)
+    return valid, deep, blend.choose_weight(deep, table, valid, max(h.topk), h.exclude_seen, _above(h))
+
+
+def _above(h):
+    """What a score must exceed to be recommended: with a bias under the ReLU, 0 says nothing."""
+    return -math.inf if h.score_bias is None else 0.0
 
 
 def _test(matcher, h, data, folder, library):

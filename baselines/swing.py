@@ -34,13 +34,13 @@ class Swing(ItemToItem):
         """The scores above; few large blocks, for each meets its pairs of users anew."""
         taken = incidence(sequences, n_items)
         by_item = taken.T.tocsr()
-        weights = (1 / np.sqrt(np.maximum(taken.getnnz(1), 1))).astype(np.float32)
-        arguments = (by_item.indptr, by_item.indices, taken.indptr, taken.indices, weights, np.float32(self.smoothing))
+        weights = 1 / np.sqrt(np.maximum(taken.getnnz(1), 1))
+        arguments = (by_item.indptr, by_item.indices, taken.indptr, taken.indices, weights, float(self.smoothing))
 
         def rows(first: int, last: int) -> sparse.csr_matrix:
-            scores = np.zeros((last - first, n_items), np.float32)
+            scores = np.zeros((last - first, n_items))  # float64: so that equal sums are equal, in whatever order
             _add_pairs(first, *arguments, scores)
-            return best_of_rows(scores, self.neighbours)
+            return best_of_rows(scores.astype(np.float32), self.neighbours)
 
         return in_blocks(rows, even_cuts(np.square(by_item.getnnz(1), dtype=np.float64), blocks_per_core=1))
 
@@ -69,7 +69,7 @@ def _add_pairs(first, user_offsets, users, item_offsets, items, weights, smoothi
             continue
         for p in range(start, stop):
             place[items[p]] = p - start
-        table = np.zeros((high - low, stop - start), np.float32)
+        table = np.zeros((high - low, stop - start))
         for p in range(low, high):
             for q in range(user_offsets[items[p]], user_offsets[items[p] + 1]):
                 v = users[q]
@@ -85,7 +85,7 @@ def _add_pairs(first, user_offsets, users, item_offsets, items, weights, smoothi
                     size += at >= 0
                 if size < 2:
                     continue
-                weight = weights[u] * weights[v] / (smoothing + np.float32(size))
+                weight = weights[u] * weights[v] / (smoothing + size)
                 for a in range(size):
                     row = shared[a] - (low - start)
                     if row < 0 or row >= high - low:

@@ -356,6 +356,15 @@ def test_numbers_of_queries_that_differ_widen_no_interval():
     assert twice.queries.tolist() == counts.tolist()
 
 
+def test_numbers_of_queries_that_differ_widen_no_test():
+    """Each of 200 queries gains as much, of users with one and with three."""
+    counts = np.array([1, 3] * 50)
+    gain = np.where(np.arange(100) < 98, 0.1, 0.11) * counts * 100 / counts.sum()
+    found, before = (Metrics((5,), {"recall": values[:, None]}, counts) for values in (gain, 0 * gain))
+    test, (low, high) = compare(found, before, "recall", 5), found.interval("recall", 5)
+    assert (test.low, test.high) == pytest.approx((low, high)) and high - low < 0.002
+
+
 def test_queries_keep_their_users_when_some_are_taken():
     rows = Ragged.from_rows([[1], [2], [3]])
     assert QueriesOfUsers(rows, rows, None, np.array([5, 5, 6])).take([2, 0]).askers.tolist() == [6, 5]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from data.queries import Queries
-from metric import Metrics, cost, measure
+from metric import Metrics, by_user, cost, measure
 from retrieval.ranking import top_k
 from wide import WideTable
 
@@ -19,7 +19,7 @@ MOST_USERS, CELLS = 6000, 2**26  # of validation users, and of their scores
 
 
 def choose_weight(
-    deep: np.ndarray, wide: np.ndarray, queries: Queries, k: int, exclude_seen: bool
+    deep: np.ndarray, wide: np.ndarray, queries: Queries, k: int, exclude_seen: bool, above: float = -math.inf
 ) -> tuple[float, float, dict[float, float]]:
     """The weight of the wide scores with which deep + weight * wide ranks validation users best.
 
@@ -33,13 +33,14 @@ def choose_weight(
         queries: U validation users, two at least, see `some_of`.
         k: of NDCG@k, which decides.
         exclude_seen: as the ranking is evaluated.
+        above: items with a score up to this are not recommended.
 
     Returns:
         The weight, the ratio that it makes, and NDCG@k by the ratio that was tried.
     """
     unit = float(deep.std(1).mean() / max(wide.std(1).mean(), 1e-12))
     found = {
-        ratio: _measured(deep + np.float32(ratio * unit) * wide, queries, k, exclude_seen).per_user("ndcg", k)
+        ratio: _measured(deep + np.float32(ratio * unit) * wide, queries, k, exclude_seen, above).per_user("ndcg", k)
         for ratio in RATIOS
     }
     best = max(found.values(), key=np.mean)
@@ -53,7 +54,13 @@ def choose_weight(
 
 
 def cut(
-    deep: np.ndarray, table: WideTable, queries: Queries, k: int, exclude_seen: bool, share: float
+    deep: np.ndarray,
+    table: WideTable,
+    queries: Queries,
+    k: int,
+    exclude_seen: bool,
+    share: float,
+    above: float = -math.inf,
 ) -> tuple[WideTable, dict]:
     """The table read as little as surely loses nothing: its lists are shortened step by step as long as deep + table
     ranks as well, and then the look-ups are made fewer.
@@ -64,7 +71,7 @@ def cut(
     Args:
         deep: scores float32 (U, n_items).
         table: on their scale; it has the most look-ups and postings.
-        queries, k, exclude_seen: as of `choose_weight`.
+        queries, k, exclude_seen, above: as of `choose_weight`.
         share: the loss that is nothing, see `metric.cost`.
 
     Returns:
@@ -72,7 +79,7 @@ def cut(
     """
 
     def measured(table):
-        return _measured(deep + table.scores(queries.histories), queries, k, exclude_seen)
+        return _measured(deep + table.scores(queries.histories), queries, k, exclude_seen, above)
 
     whole = measured(table)
     costs, _ = cost(whole, whole, k, share)
@@ -92,6 +99,6 @@ def some_of(queries: Queries, n_items: int, cells: int = CELLS) -> Queries:
     return queries.at_most(max(min(MOST_USERS, cells // n_items), 1))
 
 
-def _measured(scores: np.ndarray, queries: Queries, k: int, exclude_seen: bool) -> Metrics:
-    items, _ = top_k(scores, k, queries.histories if exclude_seen else None)
-    return measure(items, queries.targets, [k])
+def _measured(scores: np.ndarray, queries: Queries, k: int, exclude_seen: bool, above: float) -> Metrics:
+    items, _ = top_k(scores, k, queries.histories if exclude_seen else None, above=above)
+    return by_user(measure(items, queries.targets, [k]), queries.askers)

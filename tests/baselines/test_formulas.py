@@ -1,5 +1,6 @@
 """The lists of the item-to-item baselines against their definitions, written out plainly."""
 
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -8,6 +9,7 @@ from implicit.nearest_neighbours import CosineRecommender
 from scipy import sparse
 
 from baselines.similarity import incidence
+from baselines.swing import Swing
 from data.ragged import Ragged
 from retrieval import lists as sparse_rows
 
@@ -111,3 +113,17 @@ def test_item_knn_agrees_with_implicit(lists, taken):
     expected = model.similarity.toarray()
     np.fill_diagonal(expected, 0)
     np.testing.assert_allclose(lists("ItemKNN"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_scores_of_swing_are_equal():
+    """Sums of thirds, quarters and fifths in any order; each user has six items, so that no root is rounded."""
+    rng, six = np.random.default_rng(0), 6
+    rows = [np.sort(rng.choice(25, six, replace=False)) + 1 for _ in range(40)]
+    scores = Swing(neighbours=None).fit(Ragged.from_rows(rows), 25).lists.toarray()
+    exact = {}
+    for u, v in combinations(map(set, rows), 2):
+        for i, j in combinations(sorted(u & v), 2):
+            exact[i, j] = exact.get((i, j), 0) + Fraction(1, six * (1 + len(u & v)))
+    assert len(set(exact.values())) < len(exact) / 2
+    for value in set(exact.values()):
+        assert len({scores[i - 1, j - 1] for (i, j), other in exact.items() if other == value}) == 1

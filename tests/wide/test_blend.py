@@ -70,6 +70,23 @@ def test_a_table_is_read_as_little_as_loses_nothing():
     assert costs["loses nothing"] and costs["ndcg change"] >= -0.005
 
 
+def test_queries_of_one_user_are_no_users_of_their_own():
+    """Of 67 users who ask three times each, none are so many that a cut is sure to lose nothing."""
+    fitted, queries = table()
+    asked = Queries(queries.histories, queries.targets, None, np.arange(200) // 3)
+    less, costs = cut(np.zeros((200, 50), np.float32), fitted, asked, 5, True, 0.005)
+    assert less is fitted and costs["ndcg change"] == 0
+
+
+def test_what_is_never_recommended_has_no_say():
+    """Where a score says nothing up to 0, an item that is first by its id alone is no find."""
+    first = Queries(Ragged.from_rows([[]] * 40), Ragged.from_rows(np.ones((40, 1), int)))
+    deep, wide = np.zeros((40, 50), np.float32), np.zeros((40, 50), np.float32)
+    deep[:, 7] = wide[:, 8] = 1
+    assert choose_weight(deep, wide, first, 5, True)[2][0.0] > 0.4
+    assert choose_weight(deep, wide, first, 5, True, 0.0)[2] == dict.fromkeys(RATIOS, 0.0)
+
+
 def test_a_table_that_needs_all_keeps_all():
     """The oldest item looked up names the target."""
     rng = np.random.default_rng(4)
