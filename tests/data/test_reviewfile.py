@@ -109,6 +109,12 @@ def test_what_is_no_review_is_refused_with_its_line(tmp_path, line, message):
         read_reviews(SourceFile(path))
 
 
+def test_a_number_may_be_written_as_text(tmp_path):
+    reviews = [{"user_id": "u", "asin": item, "timestamp": time} for item, time in (("B", "1400006474"), ("A", 9))]
+    found = read_reviews(write(tmp_path / "reviews.json", reviews))
+    assert [found.item_ids[item] for item in found.items] == ["A", "B"]
+
+
 def test_an_empty_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="no rows"):
         read_reviews(write(tmp_path / "reviews.json", []))
