@@ -177,7 +177,7 @@ class Hyperparameters:
         None,
         "training",
         "what a target is told from; own: popular, shared with no other; mixed: popular and in-batch; all: the full "
-        "softmax; none: all where an epoch scores 2^31 pairs that way at most and no --neg_num is given, else popular",
+        "softmax; none: all of more than 4096 where an epoch scores 2^31 pairs at most so, and popular elsewhere",
         choices="data.negatives:NEGATIVES",
     )
     neg_num: int | None = _parameter(

@@ -118,16 +118,20 @@ def test_all_items_are_negatives_where_an_epoch_of_them_is_cheap(monkeypatch):
         return found.negatives, found.neg_num
 
     monkeypatch.setattr("defaults.PAIRS", 99 * 9 * 300)
-    assert negatives() == ("all", 1024)
+    assert negatives() == ("popular", 1024)
+    monkeypatch.setattr("defaults.NEGATIVES", 75)
+    assert negatives() == ("popular", 75)  # a quarter of the items
+    monkeypatch.setattr("defaults.NEGATIVES", 74)
+    assert negatives() == ("all", 74)
     assert negatives(neg_num=64) == ("popular", 64)
     windows = {"model": "AllToAll", "encoder": "DNN"}
     for given in ({"loss": "BCE"}, {"interaction": "MoL", "model": "AllToAll"}, {"score_bias": 0.0}, windows):
-        assert negatives(**given) == ("popular", 1024)
-    assert negatives(**windows, negatives="all") == ("all", 1024)
+        assert negatives(**given) == ("popular", 74)
+    assert negatives(**windows, negatives="all") == ("all", 74)
     monkeypatch.setattr("defaults.PAIRS", 4 * 99 * 9 * 300)
-    assert negatives(**windows) == ("all", 1024)
+    assert negatives(**windows) == ("all", 74)
     monkeypatch.setattr("defaults.PAIRS", 99 * 9 * 300 - 1)
-    assert negatives() == ("popular", 1024)
+    assert negatives() == ("popular", 74)
 
 
 def test_no_epoch_is_left_out_unless_asked():
