@@ -221,27 +221,27 @@ def test_the_codes_that_are_kept_are_the_most_used(matcher):
     assert (np.diff(uses[codes]) <= 0).all()
 
 
-@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize(("exclude_seen", "bias", "above"), [(True, None, -np.inf), (False, 0.5, 0.0)])
 @pytest.mark.parametrize("index_loss", [0.02, None])
-def test_the_table_is_weighed_and_cut_as_the_settings_say(matcher, exclude_seen, index_loss, monkeypatch):
+def test_the_table_is_weighed_and_cut_as_the_settings_say(matcher, exclude_seen, bias, above, index_loss, monkeypatch):
     measured, rankings = blend._measured, []
 
-    def noted(scores, queries, k, exclude_seen):
-        rankings.append(exclude_seen)
-        return measured(scores, queries, k, exclude_seen)
+    def noted(scores, queries, k, *rest):
+        rankings.append(rest)
+        return measured(scores, queries, k, *rest)
 
     monkeypatch.setattr(blend, "_measured", noted)
     table = WideTable.fit(walks(), N_ITEMS, WideSettings(l2=1.0, lookups=12))
     users = walks(200, length=10)
     valid = Queries(Ragged.from_rows([row[:8] for row in users]), Ragged.from_rows([row[8:] for row in users]))
-    settings = replace(SMALL, exclude_seen=exclude_seen, index_loss=index_loss)
+    settings = replace(SMALL, exclude_seen=exclude_seen, score_bias=bias, index_loss=index_loss)
     found = blended(matcher.model, table, settings, SimpleNamespace(valid=valid, catalogue=CATALOGUE))
-    assert set(rankings) == {exclude_seen}
+    assert set(rankings) == {(exclude_seen, above)}
     deep = models.Exhaustive(matcher.model, 64).scores(valid)
-    weight, _, _ = blend.choose_weight(deep, table.scores(valid.histories), valid, 5, exclude_seen)
+    weight, _, _ = blend.choose_weight(deep, table.scores(valid.histories), valid, 5, exclude_seen, above)
     expected = table.scaled(weight)
     if index_loss is not None:
-        expected, _ = blend.cut(deep, expected, valid, 5, exclude_seen, index_loss)
+        expected, _ = blend.cut(deep, expected, valid, 5, exclude_seen, index_loss, above)
         assert expected.settings.lookups < 12
     assert found.settings == expected.settings
     np.testing.assert_array_equal(found.matrix.toarray(), expected.matrix.toarray())

@@ -35,6 +35,7 @@ SETTINGS = Hyperparameters(
     K_c=16,
     seq_len=6,
     batch_size=32,
+    negatives="popular",
     neg_num=10,
     positions_per_user=4,
     next_items=1,

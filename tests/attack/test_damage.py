@@ -10,6 +10,7 @@ import pytest
 
 from config import read_config, settings_of
 from errors import UserError
+from files import content_digest
 from retrieval.served import open_served
 from runs import Data, Run, load_matcher
 from training import load_checkpoint, save_checkpoint
@@ -156,24 +157,23 @@ def test_something_else_in_its_place_is_refused(name, instead, damaged_run, open
         ({"version": 0}, "is of version 0"),
         ({"version": 1.5}, "is of version 1.5"),
         ({"version": 99}, "is of version 99"),
-        ({"split_seed": 7}, "was changed after the run"),
+        ({"split_seed": 7}, "of another run"),
     ],
 )
-@pytest.mark.parametrize("sealed", [True, False])
-def test_config_json_that_makes_no_sense_is_a_sentence(change, part, sealed, damaged_run):
-    """With its checksum it was changed; without, as the first version wrote it, the values themselves are refused, and
-    what is a value all the same is refused by the checkpoint, which knows the checksum of its config.json."""
+@pytest.mark.parametrize("signed", [True, False])
+def test_config_json_that_makes_no_sense_is_a_sentence(change, part, signed, damaged_run):
+    """With another's checksum it was changed; signed anew, the values themselves are refused, and what is a value all
+    the same is refused by the checkpoint, which knows the checksum of its config.json."""
     path, content = damaged_run / "config.json", read_config(damaged_run / "config.json")
     (name, value), where = next(iter(change.items())), content
     where = content["hyperparameters"] if name in content["hyperparameters"] else content
     where[name] = value
     if value is ...:
         del where[name]
-    if sealed:
-        content["sha256"], part = "0" * 64, f"{part}|was changed after the run"
-    elif name != "version":
-        content.pop("version")
+    if not signed:
+        part = f"{part}|was changed after the run"
+    content["sha256"] = content_digest(content) if signed else "0" * 64
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"{part}|of another run"):
+    with pytest.raises(UserError, match=part):
         settings_of(damaged_run / "best.ckpt", Hyperparameters(), set())
         load_checkpoint(damaged_run / "best.ckpt", [])
