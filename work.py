@@ -181,7 +181,10 @@ class Hyperparameters:
         choices="data.negatives:NEGATIVES",
     )
     neg_num: int | None = _parameter(
-        None, "training", "negatives drawn per batch and shared by its rows, or of each target; none: 1024", least=1
+        None,
+        "training",
+        "negatives drawn per batch and shared by its rows, or of each target; given alone, by popularity; none: 1024",
+        least=1,
     )
     neg_power: float = _parameter(
         0.5, "training", "negatives are drawn by popularity to this power; 0: uniformly", least=0, below=64
